@@ -1,0 +1,38 @@
+"""Where each registered name lives: registry -> module -> names. One line a module.
+
+A test holds this table against the ``register_module`` decorators; nothing else lists them.
+"""
+
+CATALOGUE: dict[str, dict[str, str]] = {
+    'model': {
+        'detkit.losses.classification': 'CrossEntropyLoss FocalLoss QualityFocalLoss',
+        'detkit.losses.regression': 'L1Loss SmoothL1Loss MSELoss BalancedL1Loss IoULoss GIoULoss DIoULoss CIoULoss BoundedIoULoss',
+        'detkit.models.preprocess': 'DetDataPreprocessor BatchFixedSizePad BatchSyncRandomResize BatchResize',
+        'detkit.models.backbones.resnet': 'ResNet ResNetV1d',
+        'detkit.models.backbones.csp_next': 'CSPNeXt',
+        'detkit.models.necks.fpn': 'FPN',
+        'detkit.models.necks.csp_next_pafpn': 'CSPNeXtPAFPN',
+        'detkit.models.dense_heads.retina_head': 'RetinaHead',
+        'detkit.models.dense_heads.rpn_head': 'RPNHead',
+        'detkit.models.dense_heads.rtmdet_head': 'RTMDetSepBNHead',
+        'detkit.models.roi_heads.roi_extractor': 'SingleRoIExtractor',
+        'detkit.models.roi_heads.bbox_head': 'Shared2FCBBoxHead',
+        'detkit.models.roi_heads.standard_roi_head': 'StandardRoIHead',
+        'detkit.models.detectors.single_stage': 'SingleStageDetector RetinaNet RTMDet',
+        'detkit.models.detectors.two_stage': 'TwoStageDetector FasterRCNN',
+    },
+    'task util': {
+        'detkit.tasks.priors': 'AnchorGenerator MlvlPointGenerator',
+        'detkit.tasks.coders': 'DeltaXYWHBBoxCoder DistancePointBBoxCoder',
+        'detkit.tasks.assigners': 'MaxIoUAssigner',
+        'detkit.tasks.dynamic_soft_label': 'DynamicSoftLabelAssigner',
+        'detkit.tasks.samplers': 'PseudoSampler RandomSampler',
+        'detkit.tasks.overlaps': 'BboxOverlaps2D',
+    },
+    'metric': {
+        'detkit.evaluation.coco_metric': 'CocoMetric',
+    },
+    'visualizer': {
+        'detkit.visualization.visualizer': 'DetLocalVisualizer',
+    },
+}

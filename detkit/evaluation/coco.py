@@ -1,0 +1,294 @@
+"""COCO's numbers (https://cocodataset.org/#detection-eval) for a list of detections, equal to pycocotools'.
+
+The matching and the sums are faster-coco-eval's, in C++; what to evaluate and how to average is said here. Nothing of
+pycocotools is replaced in the process.
+"""
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+AREAS = ('all', 'small', 'medium', 'large')      # of an object: below 32^2, below 96^2, and above, in pixels
+IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+COLUMNS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
+
+
+@dataclass(frozen=True, eq=False)
+class CocoResult:
+    """Precision and recall of one evaluation, and the averages that people quote.
+
+    T IoU thresholds, R = 101 recall levels, K classes, 4 areas (``AREAS``), M limits on detections an image. -1 marks
+    what is not defined: a class or an area without objects. With ``class_agnostic`` K is 1.
+    """
+
+    iou_type: str
+    classes: tuple[str, ...]
+    iou_thrs: np.ndarray    # (T,)
+    max_dets: tuple[int, ...]
+    precision: np.ndarray   # (T, R, K, 4, M)
+    recall: np.ndarray      # (T, K, 4, M)
+
+    def ap(self, iou: float | None = None, area: str = 'all', max_dets: int | None = None,
+           class_index: int | None = None) -> float:
+        """Average precision in [0, 1]; -1 if nothing in this choice has objects.
+
+        ``iou``: at one threshold (None: mean over all); ``max_dets``: one of the limits (None: the largest).
+        """
+        return self._mean(self.precision, iou, area, max_dets, class_index)
+
+    def ar(self, iou: float | None = None, area: str = 'all', max_dets: int | None = None,
+           class_index: int | None = None) -> float:
+        """Average recall in [0, 1]; the arguments are ``ap``'s."""
+        return self._mean(self.recall, iou, area, max_dets, class_index)
+
+    def _mean(self, values: np.ndarray, iou: float | None, area: str, max_dets: int | None,
+              class_index: int | None) -> float:
+        limit = len(self.max_dets) - 1 if max_dets is None else self.max_dets.index(max_dets)
+        values = values[..., AREAS.index(area), limit]
+        if class_index is not None:
+            values = values[..., class_index]
+        if iou is not None:
+            values = values[np.isclose(self.iou_thrs, iou, rtol=0, atol=1e-9)]
+        values = values[values > -1]
+        return float(values.mean()) if values.size else -1.
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """pycocotools' numbers by name and in its order: six AP, AR at each limit, AR by area; unrounded.
+
+        AP counts at most 100 detections an image when 100 is one of the limits, the other five the largest limit: so
+        pycocotools does, and it matters only when the limits are not the usual 1, 10, 100.
+        """
+        values = {'AP': self.ap(max_dets=100 if 100 in self.max_dets else None),
+                  'AP50': self.ap(0.5), 'AP75': self.ap(0.75)}
+        values.update({f'AP{area[0]}': self.ap(area=area) for area in AREAS[1:]})
+        values.update({f'AR@{limit}': self.ar(max_dets=limit) for limit in self.max_dets})
+        values.update({f'AR{area[0]}': self.ar(area=area) for area in AREAS[1:]})
+        return values
+
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """For each class the six AP of ``COLUMNS``, at the largest limit; NaN where the class has no such object."""
+        rows = {}
+        for k, name in enumerate(self.classes[:self.precision.shape[2]]):
+            row = [self.ap(class_index=k), self.ap(0.5, class_index=k), self.ap(0.75, class_index=k),
+                   *(self.ap(area=area, class_index=k) for area in AREAS[1:])]
+            rows[name] = {column: math.nan if value < 0 else value for column, value in zip(COLUMNS, row, strict=True)}
+        return rows
+
+    def table(self, classwise: bool = True) -> str:
+        """The six AP, a line for all classes together and, if wanted, one for each; ``-`` where there is no object."""
+        stats = self.stats
+        rows = {'all': {column: stats[column] for column in COLUMNS}}
+        rows.update(self.per_class if classwise else {})
+        width = max(8, *(len(name) for name in rows))
+        lines = [f'{self.iou_type:<{width}}' + ''.join(f'{column:>8}' for column in COLUMNS)]
+        for name, row in rows.items():
+            lines.append(f'{name:<{width}}' + ''.join(f'{"-" if not v >= 0 else f"{v:.3f}":>8}' for v in row.values()))
+        return '\n'.join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def evaluate_coco(gt: dict | str | os.PathLike | Any, detections: Sequence[dict] | str | os.PathLike,
+                  iou_type: str = 'bbox', classes: Sequence[str] | None = None, max_dets: Sequence[int] = (1, 10, 100),
+                  iou_thrs: Sequence[float] | None = None, class_agnostic: bool = False) -> CocoResult:
+    """Hold detections against COCO-style ground truth.
+
+    Args:
+        gt: the annotation file's dict or path, or an object with it as ``.dataset`` (pycocotools' COCO). Not changed.
+            An annotation without ``area`` is measured by its mask for 'segm', else by its box.
+        detections: dicts in COCO's result format (or the path of a JSON list of them): ``image_id``, ``category_id``,
+            ``score`` and, for 'bbox', ``bbox`` (x, y, width, height in pixels), for 'segm', ``segmentation`` (RLE or
+            polygons). May be empty. Not changed.
+        iou_type: 'bbox' or 'segm'. Masks are counted small, medium or large by their own area, not their box's.
+        classes: names to evaluate, in the order of the result. None: every category of ``gt``, by id. A name that
+            ``gt`` lacks gets a row without values.
+        max_dets: limits on detections an image and class (for ``class_agnostic``: an image); the best are kept.
+        iou_thrs: None means 0.50, 0.55, ... 0.95.
+        class_agnostic: forget the classes, as for proposals; K is 1 and ``classes`` plays no part.
+
+    Raises:
+        ValueError: a file that is no COCO file, none of ``classes`` in it, a detection of an image or category it does
+            not have, or with a score or box that is not a number.
+    """
+    if iou_type not in ('bbox', 'segm'):
+        raise ValueError(f"iou_type is '{iou_type}'; it is 'bbox' or 'segm'.")
+    dataset, source = read_ground_truth(gt)
+    categories = category_ids(dataset, source)
+    names = tuple(classes) if classes is not None else tuple(sorted(categories, key=categories.get))
+    present = [name for name in names if name in categories]
+    if not present and not class_agnostic:
+        raise ValueError(no_common_class(names, categories, source))
+    if isinstance(detections, (str, os.PathLike)):
+        detections = read_json(detections)
+    limits = tuple(sorted(int(limit) for limit in max_dets))
+    thresholds = np.asarray(IOU_THRESHOLDS if iou_thrs is None else np.atleast_1d(iou_thrs), dtype=float)
+
+    precision, recall = run(dataset, detections, iou_type, source, limits, thresholds,
+                            wanted=sorted(categories.values()) if class_agnostic else [categories[n] for n in present],
+                            class_agnostic=class_agnostic)
+    if not class_agnostic:   # back from ascending category ids to the caller's order; a class not in gt stays -1
+        rank = {name: i for i, name in enumerate(sorted(present, key=categories.get))}
+        full = [np.full((*a.shape[:-3], len(names), *a.shape[-2:]), -1.) for a in (precision, recall)]
+        for k, name in enumerate(names):
+            if name in rank:
+                full[0][:, :, k], full[1][:, k] = precision[:, :, rank[name]], recall[:, rank[name]]
+        precision, recall = full
+    return CocoResult(iou_type, ('objects',) if class_agnostic else names, thresholds, limits, precision, recall)
+
+
+def run(dataset: dict, detections: Iterable[dict], iou_type: str, source: str, max_dets: tuple[int, ...],
+        iou_thrs: np.ndarray, wanted: list[Any], class_agnostic: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Precision (T, R, K, 4, M) and recall (T, K, 4, M), classes by ascending id."""
+    from faster_coco_eval import COCO, COCOeval_faster
+    ids = fresh_ids(dataset)
+    truth = dict(images=[dict(id=new, height=ids.sizes[old][0], width=ids.sizes[old][1])
+                         for old, new in ids.images.items()],
+                 categories=[dict(id=new) for new in ids.categories.values()],
+                 annotations=true_objects(dataset, iou_type, ids, source))
+    found = dict(truth, annotations=found_objects(detections, iou_type, ids, source))
+    evaluator = COCOeval_faster(COCO(truth), COCO(found), iou_type)
+    evaluator.params.catIds = [ids.categories[c] for c in wanted]
+    evaluator.params.useCats = int(not class_agnostic)
+    evaluator.params.maxDets, evaluator.params.iouThrs = list(max_dets), iou_thrs
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return np.asarray(evaluator.eval['precision']), np.asarray(evaluator.eval['recall'])
+
+
+@dataclass(frozen=True)
+class FreshIds:
+    """Ids from 1 for images and categories, in the order of the old ones, and what is known of the image sizes.
+
+    Matching takes an annotation with the id 0 for "no match", and two with one id for the same object; ids may be text.
+    The order stays because detections with equal scores are ranked by it.
+    """
+
+    images: dict[Any, int]
+    categories: dict[Any, int]
+    sizes: dict[Any, tuple[int | None, int | None]]   # old image id -> (height, width)
+
+
+def fresh_ids(dataset: dict) -> FreshIds:
+    return FreshIds({old: new for new, old in enumerate(sorted({i['id'] for i in dataset['images']}), 1)},
+                    {old: new for new, old in enumerate(sorted({c['id'] for c in dataset['categories']}), 1)},
+                    {i['id']: (i.get('height'), i.get('width')) for i in dataset['images']})
+
+
+def true_objects(dataset: dict, iou_type: str, ids: FreshIds, source: str) -> list[dict]:
+    """Copies of the annotations with new ids; those of unknown images or categories left out, as pycocotools does."""
+    kept = []
+    for ann in dataset['annotations']:
+        image, category = ids.images.get(ann['image_id']), ids.categories.get(ann['category_id'])
+        if image is None or category is None:
+            continue
+        shape = checked_shape(ann, iou_type, f"annotation {ann.get('id')} of {source}")
+        area = ann['area'] if 'area' in ann else shape_area(shape, ids.sizes[ann['image_id']])
+        kept.append(dict(shape, id=len(kept) + 1, image_id=image, category_id=category, area=area,
+                         iscrowd=int(ann.get('iscrowd', 0))))
+    return kept
+
+
+def found_objects(detections: Iterable[dict], iou_type: str, ids: FreshIds, source: str) -> list[dict]:
+    """Copies of the detections with new ids and their area; only what ``iou_type`` looks at is taken along."""
+    kept = []
+    for det in detections:
+        image, category = ids.images.get(det['image_id']), ids.categories.get(det['category_id'])
+        if image is None or category is None:
+            key = 'image_id' if image is None else 'category_id'
+            raise ValueError(f'a detection has {key} {det[key]!r}, which {source} does not have. Were these detections '
+                             f'made on another set, or this annotation file exchanged?')
+        where = f"a detection in image {det['image_id']!r}"
+        if not math.isfinite(det['score']):
+            raise ValueError(f"{where} has the score {det['score']}. The model gave NaN or infinity; look at the "
+                             f'learning rate and at the last checkpoint.')
+        shape = checked_shape(det, iou_type, where)
+        kept.append(dict(shape, id=len(kept) + 1, image_id=image, category_id=category, score=float(det['score']),
+                         iscrowd=0, area=shape_area(shape, ids.sizes[det['image_id']])))
+    return kept
+
+
+def checked_shape(obj: dict, iou_type: str, where: str) -> dict:
+    """The box or mask of an annotation or detection, alone in a new dict."""
+    if iou_type == 'segm':
+        if not obj.get('segmentation'):
+            raise ValueError(f"{where} has no segmentation, which metric 'segm' compares.")
+        return dict(segmentation=obj['segmentation'])
+    box = obj.get('bbox')
+    try:
+        values = [float(v) for v in box]
+    except (TypeError, ValueError):
+        values = []
+    if len(values) != 4 or not all(map(math.isfinite, values)):
+        raise ValueError(f'{where} has bbox {box!r}; it must be four numbers: x, y, width, height in pixels.')
+    return dict(bbox=values)
+
+
+def shape_area(shape: dict, size: tuple[int | None, int | None]) -> float:
+    """Area in pixels of a box or a mask in an image of ``size`` (height, width)."""
+    if 'bbox' in shape:
+        return shape['bbox'][2] * shape['bbox'][3]
+    from pycocotools import mask as rle
+    mask = shape['segmentation']
+    if isinstance(mask, list):
+        mask = rle.merge(rle.frPyObjects(mask, *size))
+    elif isinstance(mask['counts'], list):
+        mask = rle.frPyObjects(mask, *mask['size'])
+    return float(rle.area(mask))
+
+
+def read_ground_truth(gt: dict | str | os.PathLike | Any) -> tuple[dict, str]:
+    """The COCO dict and how to call it in messages.
+
+    Raises:
+        ValueError: the file is missing, is not JSON, or lacks one of COCO's three lists.
+    """
+    source = f"'{os.fspath(gt)}'" if isinstance(gt, (str, os.PathLike)) else 'the ground truth'
+    dataset = read_json(gt) if isinstance(gt, (str, os.PathLike)) else getattr(gt, 'dataset', gt)
+    for key in ('images', 'annotations', 'categories'):
+        if not isinstance(dataset, dict) or not isinstance(dataset.get(key), list):
+            raise ValueError(f"{source} has no list '{key}', so it is not a COCO annotation file. Such a file is a JSON "
+                             f"object with the lists 'images', 'annotations' and 'categories'.")
+    return dataset, source
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    try:
+        with open(path, encoding='utf-8') as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise ValueError(f"no file '{os.fspath(path)}'.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{os.fspath(path)}' is not valid JSON ({error}).") from None
+
+
+def category_ids(dataset: dict, source: str) -> dict[str, Any]:
+    """Category name -> id.
+
+    Raises:
+        ValueError: two categories share a name, so a name does not say which is meant.
+    """
+    ids: dict[str, Any] = {}
+    for category in dataset['categories']:
+        if ids.setdefault(category['name'], category['id']) != category['id']:
+            raise ValueError(f"{source} has two categories named '{category['name']}' (ids {ids[category['name']]} and "
+                             f"{category['id']}). Rename or merge them.")
+    return ids
+
+
+def no_common_class(classes: Iterable[str], categories: Iterable[str], source: str) -> str:
+    """The message for a class list and an annotation file that have no name in common."""
+    def few(names: Iterable[str]) -> str:
+        names = [repr(n) for n in names]
+        return ', '.join(names[:8]) + (f', ... ({len(names)})' if len(names) > 8 else '')
+    return (f'{source} has none of the classes to evaluate: its categories are {few(categories) or "none"}, the classes '
+            f"are {few(classes) or 'none'}. Set metainfo=dict(classes=...) of the dataset to the file's names, or exchange "
+            f'the file.')

@@ -1,0 +1,274 @@
+"""COCO's numbers as a metric of mmengine's evaluator."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import get_local_path
+from mmengine.logging import MMLogger
+
+from detkit.evaluation.coco import CocoResult, category_ids, evaluate_coco, no_common_class, read_ground_truth
+from detkit.files import write_json
+from detkit.registry import METRICS, ConfigError, did_you_mean
+
+KINDS = ('bbox', 'segm', 'proposal')
+AP_ITEMS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'APs', 'mAP_m': 'APm', 'mAP_l': 'APl'}
+
+
+@METRICS.register_module()
+class CocoMetric(BaseMetric):
+    """Average precision and recall as COCO defines them (MMDetection's arguments and result names).
+
+    Gives ``coco/bbox_mAP``, ``_50``, ``_75``, ``_s``, ``_m``, ``_l`` (and the same with ``segm``), rounded to three
+    digits; ``classwise`` adds ``coco/NAME_precision``; 'proposal' gives ``coco/AR@100``, ... and ``coco/AR_s@1000``, ...
+    Every image of ``ann_file`` counts, also one the detector was not run on.
+
+    Args:
+        ann_file: COCO annotation file. None: the truth is each sample's ``instances`` (put it in PackDetInputs'
+            meta_keys), or its ``gt_instances`` if the image was not resized: truth and prediction must be in the same
+            pixels.
+        metric: one or several of 'bbox', 'segm', 'proposal' (recall regardless of class).
+        classwise: print and return each class's AP. With several metrics the names say which: ``segm_NAME_precision``.
+        proposal_nums: limits on detections an image. As with pycocotools, mAP counts 100 of them if 100 is among them,
+            the other numbers as many as the largest says.
+        iou_thrs: IoU thresholds (one or several). None: 0.50, 0.55, ... 0.95.
+        metric_items: which numbers to return; None: the six AP, for 'proposal' all AR.
+        format_only: write the detections and compute nothing, for a test set without truth. Without ``ann_file`` the
+            category ids written are the labels.
+        outfile_prefix: write detections to PREFIX.bbox.json, PREFIX.segm.json, and truth from samples to PREFIX.gt.json.
+        backend_args: how mmengine reads ``ann_file``.
+        sort_categories: makes no difference: classes are matched by name, in whatever order the file has them.
+        use_mp_eval: makes no difference: the evaluator is compiled and runs its own threads.
+
+    Raises:
+        ConfigError: an argument of a value it cannot have, an unusable ``ann_file``, or one that has none of the classes.
+    """
+
+    default_prefix = 'coco'
+
+    def __init__(self, ann_file: str | None = None, metric: str | Sequence[str] = 'bbox', classwise: bool = False,
+                 proposal_nums: Sequence[int] = (100, 300, 1000), iou_thrs: float | Sequence[float] | None = None,
+                 metric_items: Sequence[str] | None = None, format_only: bool = False,
+                 outfile_prefix: str | None = None, backend_args: dict | None = None, collect_device: str = 'cpu',
+                 prefix: str | None = None, sort_categories: bool = False, use_mp_eval: bool = False) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.metrics = [metric] if isinstance(metric, str) else list(metric)
+        self.classwise, self.format_only, self.outfile_prefix = classwise, format_only, outfile_prefix
+        self.proposal_nums = tuple(sorted(proposal_nums))
+        self.iou_thrs = iou_thrs
+        self.ar_items = {f'AR@{n}': f'AR@{n}' for n in self.proposal_nums}
+        self.ar_items.update({f'AR_{area}@{self.proposal_nums[-1]}': f'AR{area}' for area in 'sml'})
+        self.metric_items = self._checked_items(metric_items)
+        for kind in self.metrics:
+            if kind not in KINDS:
+                hint = " Use 'proposal': the evaluator is fast." if kind == 'proposal_fast' else did_you_mean(kind, KINDS)
+                raise ConfigError(f"CocoMetric has no metric '{kind}'.{hint} It has: {', '.join(KINDS)}.")
+        if format_only and outfile_prefix is None:
+            raise ConfigError('CocoMetric format_only=True only writes files; set outfile_prefix to say where.')
+        self.truth, self.source = self._read(ann_file, backend_args)
+
+    def _checked_items(self, items: Sequence[str] | None) -> list[str] | None:
+        known = [*AP_ITEMS, *self.ar_items]
+        for item in items or ():
+            if item not in known:
+                raise ConfigError(f"CocoMetric has no metric item '{item}'.{did_you_mean(item, known)} "
+                                  f"With these proposal_nums it has: {', '.join(known)}.")
+        return None if items is None else list(items)
+
+    @staticmethod
+    def _read(ann_file: str | None, backend_args: dict | None) -> tuple[dict | None, str]:
+        if ann_file is None:
+            return None, 'the ground truth of the samples'
+        try:
+            with get_local_path(ann_file, backend_args=backend_args) as path:
+                truth, _ = read_ground_truth(path)
+            category_ids(truth, f"'{ann_file}'")
+        except (ValueError, OSError) as error:
+            raise ConfigError(f'CocoMetric ann_file: {error}') from error
+        return truth, f"'{ann_file}'"
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """The data set's metainfo; ``classes`` gives each label its name."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict | None) -> None:
+        """Refuse at once, before any training, classes that the annotation file does not know."""
+        self._dataset_meta = meta
+        if self.truth is not None and meta and meta.get('classes') and self.metrics != ['proposal']:
+            known = category_ids(self.truth, self.source)
+            if not set(meta['classes']) & set(known):
+                raise ConfigError(no_common_class(meta['classes'], known, self.source))
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Take along what is needed of each image: detections as numpy arrays, masks as RLE, truth if no file has it."""
+        for sample in data_samples:
+            predicted = sample['pred_instances']
+            result = {key: predicted[key].detach().cpu().numpy() for key in ('bboxes', 'scores', 'labels')}
+            result.update(img_id=sample['img_id'], ori_shape=tuple(sample['ori_shape'][:2]))
+            if 'masks' in predicted:
+                result['masks'] = encode_masks(predicted['masks'])
+            if 'mask_scores' in predicted:
+                result['mask_scores'] = predicted['mask_scores'].detach().cpu().numpy()
+            if self.truth is None and not self.format_only:
+                result['instances'] = true_instances(sample)
+            self.results.append(result)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """The numbers by name, without the prefix."""
+        logger = MMLogger.get_current_instance()
+        classes = (self.dataset_meta or {}).get('classes')
+        if not classes:
+            raise ConfigError("CocoMetric does not know the classes: the data set's metainfo has no 'classes'.")
+        truth = self.truth if self.truth is not None or self.format_only else truth_of_samples(results, classes)
+        ids = self._ids_of_labels(truth, classes, logger)
+        boxes, masks = coco_detections(results, ids, classes)
+        self._write(boxes, masks, truth, logger)
+        if self.format_only:
+            return {}
+        if self.truth is not None and len(results) < len(truth['images']):
+            logger.warning(f"{self.source} has {len(truth['images'])} images, {len(results)} were tested; the objects of "
+                           f'the others count as missed.')
+        numbers: dict[str, float] = {}
+        for kind in self.metrics:
+            result = self._evaluate(kind, truth, boxes, masks, classes)
+            numbers.update(self._named(kind, result))
+            logger.info('\n' + self._report(kind, result))
+        return numbers
+
+    def _ids_of_labels(self, truth: dict | None, classes: Sequence[str], logger: MMLogger) -> list[Any]:
+        """Category id of each label, by name; None for a class that the truth does not have."""
+        if truth is None:
+            return list(range(len(classes)))
+        known = category_ids(truth, self.source)
+        missing = [name for name in classes if name not in known]
+        if self.metrics == ['proposal']:   # its classes play no part, and may all be called 'object'
+            return [known.get(name, next(iter(known.values()), None)) for name in classes]
+        if missing:
+            logger.warning(f"{self.source} does not have {', '.join(map(repr, missing))}: nothing to measure for "
+                           f"{'it' if len(missing) == 1 else 'them'}, and detections of it are left out.")
+        return [known.get(name) for name in classes]
+
+    def _evaluate(self, kind: str, truth: dict, boxes: list[dict], masks: list[dict] | None,
+                  classes: Sequence[str]) -> CocoResult:
+        if kind == 'segm' and masks is None and boxes:
+            raise ConfigError("CocoMetric metric='segm' compares masks, and this model's predictions have none. "
+                              "Take 'segm' out, or train a model with a mask head.")
+        found, iou_type = (masks or [], 'segm') if kind == 'segm' else (boxes, 'bbox')
+        try:
+            return evaluate_coco(truth, found, iou_type, classes, self.proposal_nums, self.iou_thrs,
+                                 class_agnostic=kind == 'proposal')
+        except ValueError as error:
+            raise ConfigError(str(error).replace('the ground truth', self.source)) from error
+
+    def _named(self, kind: str, result: CocoResult) -> dict[str, float]:
+        stats, table = result.stats, {**AP_ITEMS, **self.ar_items}
+        items = self.metric_items or list(self.ar_items if kind == 'proposal' else AP_ITEMS)
+        lead = '' if kind == 'proposal' else f'{kind}_'
+        named = {lead + item: round(stats[table[item]], 3) for item in items}
+        if self.classwise and kind != 'proposal':
+            lead = '' if len(self.metrics) == 1 else lead
+            named.update({f'{lead}{name}_precision': round(row['AP'], 3) for name, row in result.per_class.items()})
+        return named
+
+    def _report(self, kind: str, result: CocoResult) -> str:
+        if kind == 'proposal':
+            stats = result.stats
+            return '\n'.join(f'{item:<12}{stats[key]:8.3f}' for item, key in self.ar_items.items())
+        return result.table(self.classwise)
+
+    def _write(self, boxes: list[dict], masks: list[dict] | None, truth: dict | None, logger: MMLogger) -> None:
+        """Detections (and truth gathered from samples) as JSON beside ``outfile_prefix``."""
+        if self.outfile_prefix is None:
+            return
+        files = {'bbox': boxes, 'segm': masks, 'gt': truth if self.truth is None else None}
+        for kind, content in files.items():
+            if content is not None:
+                write_json(f'{self.outfile_prefix}.{kind}.json', content)
+        logger.info(f'{len(boxes)} detections written to {self.outfile_prefix}.*.json')
+
+
+def coco_detections(results: Sequence[dict], ids: Sequence[Any],
+                    classes: Sequence[str]) -> tuple[list[dict], list[dict] | None]:
+    """Boxes, and masks if predicted (else None), in COCO's result format; labels without a category id are left out."""
+    boxes: list[dict] = []
+    masks: list[dict] | None = [] if any('masks' in r for r in results) else None
+    for result in results:
+        labels = result['labels'].tolist()
+        if labels and not 0 <= min(labels) <= max(labels) < len(ids):
+            raise ConfigError(f"the model predicted label {max(labels)} in image {result['img_id']!r}, but the data set "
+                              f"has {len(classes)} classes: the head's num_classes and the data set's classes differ.")
+        corners = result['bboxes'].astype(np.float64).reshape(-1, 4)
+        xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
+        scores = result['scores'].tolist()
+        mask_scores = result.get('mask_scores', result['scores']).tolist()
+        for i, label in enumerate(labels):
+            if ids[label] is None:
+                continue
+            common = dict(image_id=result['img_id'], category_id=ids[label], bbox=xywh[i])
+            boxes.append(dict(common, score=scores[i]))
+            if masks is not None:
+                masks.append(dict(common, score=mask_scores[i], segmentation=result['masks'][i]))
+    return boxes, masks
+
+
+def encode_masks(masks: torch.Tensor | np.ndarray | list[dict]) -> list[dict]:
+    """Masks (n, height, width), bool, as compressed RLE whose counts are text; RLE passes through."""
+    from pycocotools import mask as rle
+    if isinstance(masks, torch.Tensor):
+        masks = masks.detach().cpu().numpy()
+    if isinstance(masks, np.ndarray):
+        masks = [rle.encode(np.asfortranarray(m.astype(np.uint8))) for m in masks]
+    return [dict(size=[int(s) for s in m['size']],
+                 counts=m['counts'].decode() if isinstance(m['counts'], bytes) else m['counts']) for m in masks]
+
+
+def true_instances(sample: dict) -> list[dict]:
+    """Ground truth of a sample in pixels of the original image: dicts with bbox (xyxy), bbox_label, ignore_flag, mask.
+
+    Raises:
+        ConfigError: the sample has none, or has it in the pixels of a resized image.
+    """
+    if 'instances' in sample:
+        return sample['instances']
+    remedy = "Give CocoMetric an ann_file, or put 'instances' in meta_keys of the test pipeline's PackDetInputs."
+    if 'gt_instances' not in sample or 'bboxes' not in sample['gt_instances']:
+        raise ConfigError(f"image {sample['img_id']!r} carries no ground truth. {remedy}")
+    if tuple(sample['img_shape'][:2]) != tuple(sample['ori_shape'][:2]) or sample.get('flip'):
+        raise ConfigError(f"the ground truth of image {sample['img_id']!r} is in pixels of the network input, which is "
+                          f'not the original image (img_shape {tuple(sample["img_shape"])}, ori_shape '
+                          f'{tuple(sample["ori_shape"])}); predictions are in pixels of the original. {remedy}')
+    return (listed_instances(sample['gt_instances'], ignore_flag=0)
+            + listed_instances(sample.get('ignored_instances') or {}, ignore_flag=1))
+
+
+def listed_instances(instances: dict, ignore_flag: int) -> list[dict]:
+    """One dict an object from the tensors of ``instances``; masks may be a tensor, BitmapMasks or PolygonMasks."""
+    labels = instances.get('labels', ())
+    masks = instances.get('masks')
+    codes = [None] * len(labels) if masks is None else encode_masks(getattr(masks, 'to_ndarray', lambda: masks)())
+    return [dict(bbox=[float(v) for v in box], bbox_label=int(label), ignore_flag=ignore_flag, mask=code)
+            for box, label, code in zip(instances.get('bboxes', ()), labels, codes, strict=True)]
+
+
+def truth_of_samples(results: Sequence[dict], classes: Sequence[str]) -> dict:
+    """A COCO annotation dict from ``instances`` of each image; an object's area is its box's, as MMDetection has it."""
+    images, annotations = [], []
+    for result in results:
+        height, width = result['ori_shape']
+        images.append(dict(id=result['img_id'], height=int(height), width=int(width), file_name=''))
+        for instance in result['instances']:
+            x1, y1, x2, y2 = (float(v) for v in instance['bbox'])
+            ann = dict(id=len(annotations) + 1, image_id=result['img_id'], category_id=int(instance['bbox_label']),
+                       bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1) * (y2 - y1),
+                       iscrowd=int(instance.get('ignore_flag', 0)))
+            mask = instance.get('mask')
+            if mask:
+                ann['segmentation'] = encode_masks([mask])[0] if isinstance(mask, dict) else mask
+            annotations.append(ann)
+    categories = [dict(id=label, name=name) for label, name in enumerate(classes)]
+    return dict(images=images, annotations=annotations, categories=categories)

@@ -1,0 +1,51 @@
+"""Files that are whole or absent: nothing that is interrupted leaves half a file behind.
+
+Standard library only, so that every floor and every tool may use it.
+"""
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; it takes ``path``'s place when the block ends without an exception.
+
+    The suffix is kept (writers choose their format by it); the folder is made. After an exception the temporary file is
+    gone and an older file at ``path`` is untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.stem[:60]}.', suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~current_umask())   # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def current_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def write_json(path: str | os.PathLike, data: Any, indent: int | None = None) -> None:
+    """Write ``data`` as JSON at ``path``, whole or not at all.
+
+    Raises:
+        ValueError: ``data`` holds NaN or an infinity, which JSON has no way to write.
+    """
+    with atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+        json.dump(data, file, indent=indent, ensure_ascii=False, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())

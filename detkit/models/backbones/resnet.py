@@ -1,0 +1,190 @@
+"""ResNet (https://arxiv.org/abs/1512.03385) and ResNet-D (https://arxiv.org/abs/1812.01187), with MMDetection's argument and parameter names."""
+from __future__ import annotations
+
+import torch.nn as nn
+from mmengine.model import BaseModule
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from detkit.nn.conv import build_conv, build_norm
+from detkit.registry import MODELS, ConfigError
+
+
+class BasicBlock(nn.Module):
+    """3x3, 3x3."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int, dilation: int, style: str, downsample: nn.Module | None,
+                 conv_cfg: dict | None, norm_cfg: dict) -> None:
+        super().__init__()
+        self.conv1 = build_conv(conv_cfg, in_channels, width, 3, stride, dilation, dilation, bias=False)
+        self.conv2 = build_conv(conv_cfg, width, width, 3, padding=1, bias=False)
+        self.norm_names = add_norms(self, norm_cfg, [width, width])
+        self.relu, self.downsample = nn.ReLU(inplace=True), downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm1, norm2 = (getattr(self, n) for n in self.norm_names)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(norm2(self.conv2(self.relu(norm1(self.conv1(x))))) + shortcut)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1. ``style='caffe'`` strides in the first 1x1, ``'pytorch'`` in the 3x3."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int, dilation: int, style: str, downsample: nn.Module | None,
+                 conv_cfg: dict | None, norm_cfg: dict) -> None:
+        super().__init__()
+        stride1, stride2 = (stride, 1) if style == 'caffe' else (1, stride)
+        out = width * self.expansion
+        self.conv1 = build_conv(conv_cfg, in_channels, width, 1, stride1, bias=False)
+        self.conv2 = build_conv(conv_cfg, width, width, 3, stride2, dilation, dilation, bias=False)
+        self.conv3 = build_conv(conv_cfg, width, out, 1, bias=False)
+        self.norm_names = add_norms(self, norm_cfg, [width, width, out])
+        self.relu, self.downsample = nn.ReLU(inplace=True), downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm1, norm2, norm3 = (getattr(self, n) for n in self.norm_names)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(norm1(self.conv1(x)))
+        x = self.relu(norm2(self.conv2(x)))
+        return self.relu(norm3(self.conv3(x)) + shortcut)
+
+
+BLOCKS: dict[int, tuple[type, tuple[int, ...]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)), 34: (BasicBlock, (3, 4, 6, 3)), 50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)), 152: (Bottleneck, (3, 8, 36, 3))}
+
+
+def add_norms(module: nn.Module, norm_cfg: dict, channels: list[int]) -> list[str]:
+    """Add a norm layer per entry, under the names that checkpoints hold (``bn1``, ``bn2``, ...), and return the names."""
+    names = []
+    for i, c in enumerate(channels):
+        name, norm = build_norm(norm_cfg, c)
+        names.append(f'{name}{i + 1}')
+        module.add_module(names[-1], norm)
+    return names
+
+
+@MODELS.register_module()
+class ResNet(BaseModule):
+    """Stem, then stages of residual blocks.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        stem_channels, base_channels: channels after the stem, and of the first stage's blocks.
+        strides, dilations: of each stage's first block, and of all of its 3x3 convolutions.
+        out_indices: stages whose maps are returned; with the default strides those are 4, 8, 16, 32.
+        style: where a bottleneck strides: ``pytorch`` in its 3x3, ``caffe`` in its first 1x1.
+        deep_stem, avg_down: ResNet-D's three 3x3 convolutions, and average pooling before a shortcut's convolution.
+        frozen_stages: the stem (0) and this many stages learn nothing; -1: all learn.
+        norm_eval: BatchNorm keeps its statistics during training.
+        with_cp: recompute blocks in the backward pass: less memory, more time.
+        zero_init_residual: blocks start as the identity (when not loaded from a checkpoint).
+    """
+
+    def __init__(self, depth: int, in_channels: int = 3, stem_channels: int | None = None, base_channels: int = 64,
+                 num_stages: int = 4, strides: tuple = (1, 2, 2, 2), dilations: tuple = (1, 1, 1, 1),
+                 out_indices: tuple = (0, 1, 2, 3), style: str = 'pytorch', deep_stem: bool = False, avg_down: bool = False,
+                 frozen_stages: int = -1, conv_cfg: dict | None = None, norm_cfg: dict = dict(type='BN', requires_grad=True),
+                 norm_eval: bool = True, with_cp: bool = False, zero_init_residual: bool = True,
+                 init_cfg: dict | list | None = None) -> None:
+        if depth not in BLOCKS:
+            raise ConfigError(f'ResNet depth={depth} is unknown. Known: {", ".join(map(str, BLOCKS))}.')
+        if style not in ('pytorch', 'caffe'):
+            raise ConfigError(f"ResNet style='{style}' is unknown. Known: pytorch, caffe.")
+        if not 1 <= num_stages <= 4 or max(out_indices) >= num_stages or frozen_stages > num_stages:
+            raise ConfigError(f'ResNet num_stages={num_stages} must lie in 1..4 and cover out_indices={tuple(out_indices)} '
+                              f'and frozen_stages={frozen_stages}.')
+        super().__init__(init_cfg or [dict(type='Kaiming', layer='Conv2d'),
+                                      dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])])
+        self.out_indices, self.num_stages, self.frozen_stages = tuple(out_indices), num_stages, frozen_stages
+        self.norm_eval, self.with_cp, self.zero_init_residual = norm_eval, with_cp, zero_init_residual
+        self.build_stem(in_channels, stem_channels or base_channels, deep_stem, conv_cfg, norm_cfg)
+        block, counts = BLOCKS[depth]
+        channels = stem_channels or base_channels
+        for i, count in enumerate(counts[:num_stages]):
+            width = base_channels * 2**i
+            stage = []
+            for b in range(count):
+                stride = strides[i] if b == 0 else 1
+                down = shortcut(channels, width * block.expansion, stride, avg_down, conv_cfg, norm_cfg) if b == 0 else None
+                stage.append(block(channels, width, stride, dilations[i], style, down, conv_cfg, norm_cfg))
+                channels = width * block.expansion
+            self.add_module(f'layer{i + 1}', nn.Sequential(*stage))
+        self.freeze()
+
+    def build_stem(self, in_channels: int, channels: int, deep: bool, conv_cfg: dict | None, norm_cfg: dict) -> None:
+        self.deep_stem, self.stem_norm = deep, None
+        if deep:
+            half, parts = channels // 2, []
+            for c_in, c_out, stride in ((in_channels, half, 2), (half, half, 1), (half, channels, 1)):
+                parts += [build_conv(conv_cfg, c_in, c_out, 3, stride, 1, bias=False), build_norm(norm_cfg, c_out)[1],
+                          nn.ReLU(inplace=True)]
+            self.stem = nn.Sequential(*parts)
+        else:
+            self.conv1 = build_conv(conv_cfg, in_channels, channels, 7, 2, 3, bias=False)
+            self.stem_norm = add_norms(self, norm_cfg, [channels])[0]
+            self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, C, H, W) -> one map per entry of ``out_indices``."""
+        x = self.stem(x) if self.deep_stem else self.relu(getattr(self, self.stem_norm)(self.conv1(x)))
+        x = self.maxpool(x)
+        outs = []
+        for i in range(max(self.out_indices) + 1):
+            for block in getattr(self, f'layer{i + 1}'):
+                x = checkpoint(block, x, use_reentrant=False) if self.with_cp and x.requires_grad else block(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def frozen_parts(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        stem = [self.stem] if self.deep_stem else [self.conv1, getattr(self, self.stem_norm)]
+        return stem + [getattr(self, f'layer{i}') for i in range(1, self.frozen_stages + 1)]
+
+    def freeze(self) -> None:
+        for part in self.frozen_parts():
+            part.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'ResNet':
+        """As nn.Module.train, then freezes the first stages and (``norm_eval``) all BatchNorm statistics."""
+        super().train(mode)
+        self.freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        init = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        if self.zero_init_residual and not any(c['type'] == 'Pretrained' for c in init):
+            for module in self.modules():
+                if isinstance(module, (BasicBlock, Bottleneck)):
+                    nn.init.zeros_(getattr(module, module.norm_names[-1]).weight)
+
+
+def shortcut(in_channels: int, out_channels: int, stride: int, avg_down: bool, conv_cfg: dict | None,
+             norm_cfg: dict) -> nn.Module | None:
+    """The projection of a stage's first block, None where its input already fits."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down else []
+    conv = build_conv(conv_cfg, in_channels, out_channels, 1, 1 if avg_down else stride, bias=False)
+    return nn.Sequential(*pool, conv, build_norm(norm_cfg, out_channels)[1])
+
+
+@MODELS.register_module()
+class ResNetV1d(ResNet):
+    """ResNet-D: ``deep_stem`` and ``avg_down``."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(deep_stem=True, avg_down=True, **options)

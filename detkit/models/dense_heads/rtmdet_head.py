@@ -1,0 +1,121 @@
+"""RTMDet's head (https://arxiv.org/abs/2212.07784, Sec. 3.2 and 3.3)."""
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from detkit.losses.weighting import mean_over_processes
+from detkit.models.dense_heads.outputs import (
+    DenseOutputs,
+    dense_targets,
+    detections,
+    flatten_level,
+    refuse_background_score,
+)
+from detkit.models.settings import DensePostprocess, DenseTraining, settings
+from detkit.nn.conv import ConvModule, bias_for_probability, conv_tower
+from detkit.registry import MODELS, TASK_UTILS
+from detkit.structures import DetDataSample
+
+PROBABILITY_EPS = 1e-12
+
+
+@MODELS.register_module()
+class RTMDetSepBNHead(BaseModule):
+    """Two towers per level that share their convolutions but not their norms; per point a class and four distances.
+
+    Args:
+        share_conv: False: every level has convolutions of its own as well.
+        with_objectness: a score of its own for "some object", joined with the class scores by their geometric mean.
+        exp_on_reg: distances are the exponential of what the conv gives.
+        pred_kernel_size: of the predicting convs.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, feat_channels: int = 256, stacked_convs: int = 4,
+                 share_conv: bool = True, with_objectness: bool = True, exp_on_reg: bool = False, pred_kernel_size: int = 1,
+                 anchor_generator: dict = dict(type='MlvlPointGenerator', offset=0, strides=[8, 16, 32]),
+                 bbox_coder: dict = dict(type='DistancePointBBoxCoder'),
+                 loss_cls: dict = dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
+                 loss_bbox: dict = dict(type='GIoULoss', loss_weight=2.0), conv_cfg: dict | None = None,
+                 norm_cfg: dict = dict(type='BN', momentum=0.03, eps=0.001), act_cfg: dict = dict(type='SiLU'),
+                 train_cfg: dict | None = None, test_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.num_classes, self.with_objectness, self.exp_on_reg = num_classes, with_objectness, exp_on_reg
+        self.priors = TASK_UTILS.build(anchor_generator)
+        self.coder = TASK_UTILS.build(bbox_coder)
+        self.loss_cls = MODELS.build(loss_cls)
+        self.loss_bbox = MODELS.build(loss_bbox)
+        refuse_background_score(self.loss_cls, 'RTMDetSepBNHead')
+        self.training_cfg = settings(DenseTraining, train_cfg, 'model.train_cfg')
+        self.postprocess = settings(DensePostprocess, test_cfg, 'model.test_cfg')
+        if self.training_cfg:
+            self.assigner = TASK_UTILS.build(self.training_cfg.assigner)
+            self.sampler = TASK_UTILS.build(self.training_cfg.sampler)
+        options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.build_layers(in_channels, feat_channels, stacked_convs, share_conv, pred_kernel_size, options)
+
+    def build_layers(self, in_channels: int, channels: int, depth: int, share_conv: bool, kernel: int, options: dict) -> None:
+        levels = range(self.priors.num_levels)
+
+        def predictor(outputs: int) -> nn.ModuleList:
+            return nn.ModuleList(nn.Conv2d(channels, outputs, kernel, padding=kernel // 2) for _ in levels)
+
+        self.cls_convs = nn.ModuleList(conv_tower(depth, in_channels, channels, **options) for _ in levels)
+        self.reg_convs = nn.ModuleList(conv_tower(depth, in_channels, channels, **options) for _ in levels)
+        self.rtm_cls, self.rtm_reg = predictor(self.num_classes), predictor(4)
+        self.rtm_obj = predictor(1) if self.with_objectness else nn.ModuleList()
+        if share_conv:
+            for towers in (self.cls_convs, self.reg_convs):
+                for tower in towers[1:]:
+                    for own, first in zip(tower, towers[0]):
+                        own.conv = first.conv
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        for module in self.modules():
+            if isinstance(module, ConvModule):
+                nn.init.normal_(module.conv.weight, std=0.01)
+        for layers, probability in ((self.rtm_cls, 0.01), (self.rtm_obj, 0.01), (self.rtm_reg, None)):
+            for layer in layers:
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.constant_(layer.bias, 0. if probability is None else bias_for_probability(probability))
+
+    def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
+        """``reg``: distances left, top, right, bottom in pixels of the network input."""
+        cls, reg = [], []
+        for i, (x, (stride, _)) in enumerate(zip(feats, self.priors.strides)):
+            c = r = x
+            for conv in self.cls_convs[i]:
+                c = conv(c)
+            for conv in self.reg_convs[i]:
+                r = conv(r)
+            logits, distances = self.rtm_cls[i](c), self.rtm_reg[i](r).float()
+            if self.with_objectness:
+                logits = geometric_mean_logits(logits.float(), self.rtm_obj[i](r).float())
+            cls.append(flatten_level(logits, self.num_classes))
+            reg.append(flatten_level((distances.exp() if self.exp_on_reg else distances) * stride, 4))
+        return DenseOutputs(cls, reg, sizes=[tuple(x.shape[-2:]) for x in feats])
+
+    def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
+        cls, priors = torch.cat(out.cls, 1), torch.cat(self.priors(out.sizes, out.cls[0].device))
+        boxes = self.coder.decode(priors, torch.cat(out.reg, 1))                          # (N, A, 4)
+        valid = [self.priors.valid(out.sizes, s.pad_shape, cls.device) for s in samples]
+        t = dense_targets(priors, valid, samples, self.num_classes, self.assigner, self.sampler, self.training_cfg, cls, boxes)
+        quality = t.quality[t.positive]
+        total = mean_over_processes(quality.sum()).clamp(min=1)
+        loss_cls = self.loss_cls(cls.flatten(0, 1), (t.labels.flatten(), t.quality.flatten()), t.label_weights.flatten(), total)
+        if len(quality) == 0:
+            return dict(loss_cls=loss_cls, loss_bbox=boxes.sum() * 0)
+        return dict(loss_cls=loss_cls, loss_bbox=self.loss_bbox(boxes[t.positive], t.boxes[t.positive], quality, total))
+
+    def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
+        return detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
+
+
+def geometric_mean_logits(cls: Tensor, objectness: Tensor) -> Tensor:
+    """Logits of the geometric mean of two probabilities given as logits."""
+    p = (cls.sigmoid() * objectness.sigmoid()).clamp(min=PROBABILITY_EPS).sqrt().clamp(max=1 - 1e-6)
+    return torch.log(p / (1 - p))

@@ -1,0 +1,1 @@
+"""Backbone, neck and heads, put together."""

@@ -1,0 +1,46 @@
+"""Detectors that propose regions and then look at each (Faster R-CNN and its kin)."""
+from __future__ import annotations
+
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from detkit.models.dense_heads.outputs import DenseOutputs
+from detkit.models.detectors.detector import Detector
+from detkit.registry import MODELS, ConfigError
+from detkit.structures import DetDataSample
+
+
+@MODELS.register_module(name=['TwoStageDetector', 'FasterRCNN'])
+class TwoStageDetector(Detector):
+    """Faster R-CNN (https://arxiv.org/abs/1506.01497). The network part ends at the proposal head: which regions the second
+    stage looks at depends on its outputs."""
+
+    def __init__(self, backbone: dict, rpn_head: dict, roi_head: dict, test_cfg: dict, train_cfg: dict | None = None,
+                 neck: dict | None = None, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__(backbone, neck, data_preprocessor, init_cfg)
+        for name, cfg, keys in (('train_cfg', train_cfg, {'rpn', 'rpn_proposal', 'rcnn'}), ('test_cfg', test_cfg, {'rpn', 'rcnn'})):
+            if cfg is not None and set(cfg) != keys:
+                raise ConfigError(f'{name} of a two-stage detector has the keys {", ".join(sorted(keys))}, not '
+                                  f'{", ".join(sorted(cfg))}.', cfg)
+        train = train_cfg or {}
+        self.rpn_head = MODELS.build(rpn_head, train_cfg=train.get('rpn'), test_cfg=test_cfg['rpn'],
+                                     proposal_cfg=train.get('rpn_proposal'))
+        self.roi_head = MODELS.build(roi_head, train_cfg=train.get('rcnn'), test_cfg=test_cfg['rcnn'])
+
+    def network(self, images: Tensor) -> tuple[tuple[Tensor, ...], DenseOutputs]:
+        feats = self.extract_feat(images)
+        return feats, self.rpn_head(feats)
+
+    def loss(self, inputs: Tensor, data_samples: list[DetDataSample]) -> dict[str, Tensor]:
+        """As every detector's; the second stage's layers run inside, in the caller's precision."""
+        feats, rpn_out = self.network(inputs)
+        with torch.autocast(inputs.device.type, enabled=False):
+            rpn_out = rpn_out.float()
+            losses = self.rpn_head.loss(rpn_out, data_samples)
+            proposals = self.rpn_head.predict(rpn_out, data_samples, for_training=True)
+        return losses | self.roi_head.loss(feats, proposals, data_samples)
+
+    def detect(self, outputs: tuple, samples: list[DetDataSample]) -> list[InstanceData]:
+        feats, rpn_out = outputs
+        return self.roi_head.predict(feats, self.rpn_head.predict(rpn_out.float(), samples), samples)

@@ -1,0 +1,1 @@
+"""Necks: mix feature maps of several strides."""

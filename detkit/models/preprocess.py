@@ -1,0 +1,177 @@
+"""Uint8 images of several sizes -> one normalised, padded batch."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor, nn
+
+from detkit.registry import MODELS, ConfigError
+from detkit.structures import BitmapMasks, DetDataSample, PolygonMasks
+from detkit.structures.sample import generator_of
+
+RESIZING = 2   # purpose of the generator: apart from the heads'
+
+
+@MODELS.register_module()
+class DetDataPreprocessor(BaseDataPreprocessor):
+    """Device, channel order, normalisation, padding, batch augmentation.
+
+    Args:
+        mean, std: per channel in 0..255, in the order after ``bgr_to_rgb``; None: not normalised.
+        pad_size_divisor: sides of the batch are multiples of it.
+        pad_value: of padding, after normalisation.
+        pad_mask, mask_pad_value: pad the ground-truth masks to the batch's size as well.
+        bgr_to_rgb, rgb_to_bgr: reverse the channels (either; not both).
+        batch_augments: applied in turn to a training batch.
+        non_blocking: copy to the device without waiting.
+    """
+
+    def __init__(self, mean: list[float] | None = None, std: list[float] | None = None, pad_size_divisor: int = 1,
+                 pad_value: float = 0, pad_mask: bool = False, mask_pad_value: int = 0, bgr_to_rgb: bool = False,
+                 rgb_to_bgr: bool = False, batch_augments: list[dict] | None = None, non_blocking: bool = False) -> None:
+        if (mean is None) != (std is None) or bgr_to_rgb and rgb_to_bgr:
+            raise ConfigError('DetDataPreprocessor takes mean and std together, and one of bgr_to_rgb and rgb_to_bgr.')
+        super().__init__(non_blocking)
+        self.normalise = mean is not None
+        if self.normalise:
+            self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), False)
+            self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), False)
+        self.reverse, self.divisor, self.pad_value = bgr_to_rgb or rgb_to_bgr, pad_size_divisor, pad_value
+        self.pad_mask, self.mask_pad_value = pad_mask, mask_pad_value
+        self.batch_augments = nn.ModuleList(MODELS.build(a) for a in batch_augments or [])
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """``data['inputs']``: list of uint8 (3, H, W); ``data['data_samples']``: their samples, or None.
+
+        Returns ``inputs`` float32 (N, 3, H', W') and the samples on the device, with ``pad_shape`` (this image's padded to the
+        divisor) and ``batch_input_shape`` (H', W') written.
+        """
+        data = self.cast_data(data)
+        images, samples = data['inputs'], data.get('data_samples')
+        inputs = self.batch(images)
+        for image, sample in zip(images, samples or []):
+            sample.set_metainfo(dict(pad_shape=self.padded(*image.shape[1:]), batch_input_shape=tuple(inputs.shape[2:])))
+        if samples is not None and training:
+            if self.pad_mask:
+                pad_masks(samples, tuple(inputs.shape[2:]), self.mask_pad_value)
+            for augment in self.batch_augments:
+                inputs, samples = augment(inputs, samples)
+        return dict(inputs=inputs, data_samples=samples)
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
+
+    def batch(self, images: list[Tensor] | Tensor) -> Tensor:
+        """Uint8 images -> one normalised float32 batch."""
+        sizes = [self.padded(*image.shape[1:]) for image in images]
+        height, width = max(s[0] for s in sizes), max(s[1] for s in sizes)
+        if all(tuple(image.shape[1:]) == (height, width) for image in images):
+            return self.normalised(images if isinstance(images, Tensor) else torch.stack(list(images)))
+        out = torch.full((len(images), images[0].shape[0], height, width), float(self.pad_value), device=self.device)
+        for slot, image in zip(out, images):
+            slot[:, :image.shape[1], :image.shape[2]] = self.normalised(image)
+        return out
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """(..., C, H, W) uint8 -> float32."""
+        if self.reverse:
+            images = images.flip(-3)
+        images = images.float()
+        return images.sub_(self.mean).div_(self.std) if self.normalise else images
+
+
+def pad_masks(samples: list[DetDataSample], size: tuple[int, int], value: int) -> None:
+    for sample in samples:
+        for instances in (sample.get('gt_instances'), sample.get('ignored_instances')):
+            if instances is not None and 'masks' in instances and isinstance(instances.masks, (BitmapMasks, PolygonMasks)):
+                instances.masks = instances.masks.pad(size, pad_val=value)
+
+
+@MODELS.register_module()
+class BatchFixedSizePad(nn.Module):
+    """Pad every batch at the right and bottom to ``size`` (height, width), at least."""
+
+    def __init__(self, size: tuple[int, int], img_pad_value: float = 0, pad_mask: bool = False, mask_pad_value: int = 0) -> None:
+        super().__init__()
+        self.size, self.value, self.pad_mask, self.mask_pad_value = tuple(size), img_pad_value, pad_mask, mask_pad_value
+
+    def forward(self, inputs: Tensor, samples: list[DetDataSample]) -> tuple[Tensor, list[DetDataSample]]:
+        height, width = max(inputs.shape[2], self.size[0]), max(inputs.shape[3], self.size[1])
+        inputs = F.pad(inputs, (0, width - inputs.shape[3], 0, height - inputs.shape[2]), value=self.value)
+        for sample in samples:
+            sample.set_metainfo(dict(batch_input_shape=(height, width)))
+        if self.pad_mask:
+            pad_masks(samples, (height, width), self.mask_pad_value)
+        return inputs, samples
+
+
+@MODELS.register_module()
+class BatchSyncRandomResize(nn.Module):
+    """Resize whole batches to a random multiple of ``size_divisor`` (YOLOX, https://arxiv.org/abs/2107.08430).
+
+    ``random_size_range``: (low, high) of the height, pixels; the width keeps the batch's shape. A new size is drawn each
+    ``interval`` batches, from the samples' seeds, and is the same in all processes.
+    """
+
+    def __init__(self, random_size_range: tuple[int, int], interval: int = 10, size_divisor: int = 32) -> None:
+        super().__init__()
+        self.range, self.interval, self.divisor = tuple(random_size_range), interval, size_divisor
+        self.register_buffer('height', torch.zeros((), dtype=torch.long), False)   # of the current interval; 0: as it comes
+        self.batches = 0
+
+    def forward(self, inputs: Tensor, samples: list[DetDataSample]) -> tuple[Tensor, list[DetDataSample]]:
+        if self.batches and self.batches % self.interval == 0:
+            self.draw(samples[0])
+        self.batches += 1
+        height, width = inputs.shape[2:]
+        target = int(self.height) or height
+        factor = target / height
+        size = target, int(round(width * factor / self.divisor)) * self.divisor
+        if size != (height, width):
+            inputs = F.interpolate(inputs, size=size, mode='bilinear', align_corners=False)
+            scale_samples(samples, size, (size[1] / width, size[0] / height))
+        return inputs, samples
+
+    def draw(self, sample: DetDataSample) -> None:
+        low, high = (round(x / self.divisor) for x in self.range)
+        multiple = torch.randint(low, high + 1, (), generator=generator_of(sample, RESIZING))
+        self.height.fill_(int(multiple) * self.divisor)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.broadcast(self.height, 0)
+
+
+@MODELS.register_module()
+class BatchResize(nn.Module):
+    """Resize whole batches to fit ``scale`` (width, height), keeping their shape, then pad to a multiple of ``pad_size_divisor``."""
+
+    def __init__(self, scale: tuple[int, int], pad_size_divisor: int = 1, pad_value: float = 0) -> None:
+        super().__init__()
+        self.long_side, self.short_side = max(scale), min(scale)
+        self.divisor, self.value = pad_size_divisor, pad_value
+
+    def forward(self, inputs: Tensor, samples: list[DetDataSample]) -> tuple[Tensor, list[DetDataSample]]:
+        height, width = inputs.shape[2:]
+        factor = min(self.long_side / max(height, width), self.short_side / min(height, width))
+        size = int(height * factor + 0.5), int(width * factor + 0.5)
+        inputs = F.interpolate(inputs, size=size, mode='bilinear', align_corners=False)
+        scale_samples(samples, size, (size[1] / width, size[0] / height))
+        below, right = (-s % self.divisor for s in size)
+        inputs = F.pad(inputs, (0, right, 0, below), value=self.value)
+        for sample in samples:
+            sample.set_metainfo(dict(batch_input_shape=tuple(inputs.shape[2:]), pad_shape=tuple(inputs.shape[2:])))
+        return inputs, samples
+
+
+def scale_samples(samples: list[DetDataSample], size: tuple[int, int], factor: tuple[float, float]) -> None:
+    """Scale ground truth and sizes by ``factor`` (x, y) after a batch was resized to ``size`` (height, width)."""
+    for sample in samples:
+        scaled = {key: (int(sample.get(key)[0] * factor[1]), int(sample.get(key)[1] * factor[0]))
+                  for key in ('img_shape', 'pad_shape') if key in sample}
+        w, h = sample.get('scale_factor', (1., 1.))
+        sample.set_metainfo(dict(scaled, batch_input_shape=size, scale_factor=(w * factor[0], h * factor[1])))
+        for instances in (sample.get('gt_instances'), sample.get('ignored_instances')):
+            if instances is not None:
+                instances.bboxes = instances.bboxes * instances.bboxes.new_tensor([*factor, *factor])
+                if 'masks' in instances:
+                    instances.masks = instances.masks.resize(size)

@@ -1,0 +1,57 @@
+"""Features of regions (RoIs), pooled from a pyramid."""
+from __future__ import annotations
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from detkit.ops.dense import roi_align
+from detkit.registry import MODELS, ConfigError, did_you_mean
+
+ALIGN_OPTIONS = {'output_size', 'sampling_ratio', 'aligned', 'pool_mode', 'use_torchvision'}
+
+
+@MODELS.register_module()
+class SingleRoIExtractor(BaseModule):
+    """RoIAlign on the one level that fits each RoI's size (FPN, https://arxiv.org/abs/1612.03144, eq. 1).
+
+    Args:
+        roi_layer: ``dict(type='RoIAlign', output_size, sampling_ratio=0, aligned=True)``.
+        out_channels: of the feature maps. featmap_strides: of the levels used, fine to coarse.
+        finest_scale: RoIs with a mean side below twice this many pixels are pooled from the finest level.
+    """
+
+    def __init__(self, roi_layer: dict, out_channels: int, featmap_strides: list[int], finest_scale: int = 56,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        options = {k: v for k, v in roi_layer.items() if k != 'type'}
+        if roi_layer.get('type') != 'RoIAlign':
+            raise ConfigError(f"roi_layer type '{roi_layer.get('type')}' is unknown. Known: RoIAlign.", roi_layer, ('type',))
+        for key in options:
+            if key not in ALIGN_OPTIONS:
+                raise ConfigError(f"RoIAlign has no '{key}'.{did_you_mean(key, ALIGN_OPTIONS)}", roi_layer)
+        if options.get('pool_mode', 'avg') != 'avg':
+            raise ConfigError(f"RoIAlign pool_mode='{options['pool_mode']}' is not offered. Known: avg.", roi_layer)
+        self.output_size, self.sampling_ratio = options['output_size'], options.get('sampling_ratio', 0)
+        self.aligned, self.out_channels = options.get('aligned', True), out_channels
+        self.featmap_strides, self.finest_scale = list(featmap_strides), finest_scale
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self.featmap_strides)
+
+    def levels(self, rois: Tensor) -> Tensor:
+        """(n, 4) -> (n,) int64: the level each RoI is pooled from."""
+        side = ((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])).sqrt()
+        return (side / self.finest_scale + 1e-6).log2().floor().clamp(0, self.num_inputs - 1).long()
+
+    def forward(self, feats: tuple[Tensor, ...], rois: list[Tensor]) -> Tensor:
+        """``rois``: per image (n_i, 4) xyxy pixels of the network input. Returns (sum n_i, C, output_size, output_size)."""
+        flat = torch.cat(rois)
+        image = torch.cat([r.new_full((len(r), 1), i) for i, r in enumerate(rois)])
+        flat, level = torch.cat([image, flat], 1), self.levels(flat)
+        on_level = [(level == i).nonzero().squeeze(1) for i in range(self.num_inputs)]
+        # a level without RoIs is pooled as well, from none, so that all processes of a run build the same graph
+        pooled = [roi_align(x, flat[index], self.output_size, 1 / stride, self.sampling_ratio, self.aligned)
+                  for x, stride, index in zip(feats, self.featmap_strides, on_level)]
+        return torch.cat(pooled)[torch.cat(on_level).argsort()]

@@ -1,0 +1,63 @@
+"""``train_cfg`` and ``test_cfg`` of a config, checked once and then typed.
+
+MMDetection hands these dicts down as they are, and a misspelt key is silently ignored. Here a head names what it reads.
+"""
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar
+
+from detkit.registry import ConfigError, did_you_mean
+
+T = TypeVar('T')
+
+UNREAD = {'debug'}   # stands in most of MMDetection's configs; nothing reads it, there or here
+
+
+@dataclass(frozen=True)
+class DenseTraining:
+    assigner: Any
+    sampler: Any = field(default_factory=lambda: dict(type='PseudoSampler'))
+    allowed_border: float = -1  # pixels an anchor may reach outside the image; -1: any
+    pos_weight: float = -1      # classification weight of positives; <= 0: 1
+
+
+@dataclass(frozen=True)
+class DensePostprocess:
+    nms: dict | None = None
+    nms_pre: int = -1           # candidates kept per level before NMS; -1: all
+    score_thr: float = 0.       # in [0, 1]; candidates at or below it are dropped before NMS
+    min_bbox_size: float = -1   # boxes with a side of at most this many pixels of the network input are dropped; -1: none
+    max_per_img: int = 100      # detections kept
+
+
+@dataclass(frozen=True)
+class RoITraining:
+    assigner: Any
+    sampler: Any
+    pos_weight: float = -1
+
+
+@dataclass(frozen=True)
+class RoIPostprocess:
+    nms: dict
+    score_thr: float = 0.
+    max_per_img: int = 100
+
+
+def settings(kind: type[T], cfg: dict | None, where: str) -> T | None:
+    """``cfg`` as a ``kind``; None stays None.
+
+    Raises:
+        ConfigError: naming ``where`` and the key that ``kind`` does not have, or lacks.
+    """
+    if cfg is None:
+        return None
+    known = {f.name: f for f in fields(kind)}
+    for key in cfg:
+        if key not in known and key not in UNREAD:
+            raise ConfigError(f"{where} has no '{key}'.{did_you_mean(key, known)} It has: {', '.join(known)}.", cfg)
+    missing = [n for n, f in known.items() if n not in cfg and f.default is MISSING and f.default_factory is MISSING]
+    if missing:
+        raise ConfigError(f"{where} needs '{missing[0]}'.", cfg)
+    return kind(**{k: v for k, v in cfg.items() if k in known})

@@ -1,0 +1,1 @@
+"""Blocks with parameters, shared by backbones, necks and heads."""

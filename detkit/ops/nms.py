@@ -1,0 +1,114 @@
+"""Non-maximum suppression: of boxes that overlap, keep the best."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms as nms_kernel
+
+from detkit.ops.boxes import pairwise_iou
+from detkit.registry import ConfigError, did_you_mean
+
+SPLIT_ABOVE = 2000   # boxes; beyond it one run per group costs less than one run over all, which is quadratic
+
+SETTINGS = {'nms': {'iou_threshold', 'score_threshold', 'max_num'},
+            'soft_nms': {'iou_threshold', 'sigma', 'min_score', 'method', 'max_num'}}
+SHARED_SETTINGS = {'type', 'class_agnostic', 'split_thr'}
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float = 0., max_num: int = -1) -> Tensor:
+    """Greedy NMS over boxes (n, 4) with scores (n,). Returns the indices kept, int64, best first."""
+    if score_threshold > 0:
+        above = (scores > score_threshold).nonzero().squeeze(1)
+        keep = above[nms_kernel(boxes[above].float(), scores[above].float(), iou_threshold)]
+    else:
+        keep = nms_kernel(boxes.float(), scores.float(), iou_threshold)
+    return keep[:max_num] if max_num > 0 else keep
+
+
+def soft_nms(boxes: Tensor, scores: Tensor, iou_threshold: float = 0.3, sigma: float = 0.5, min_score: float = 1e-3,
+             method: str = 'linear', max_num: int = -1) -> tuple[Tensor, Tensor]:
+    """Soft-NMS (https://arxiv.org/abs/1704.04503): overlapping boxes lose score in place of being dropped.
+
+    ``method``: ``linear`` (score times 1 - IoU where IoU exceeds ``iou_threshold``), ``gaussian`` (times exp(-IoU^2 / sigma)) or
+    ``naive`` (as NMS). Returns the indices kept, best first, and their lowered scores; those below ``min_score`` are dropped.
+    """
+    scores = scores.float().clone()
+    left = torch.arange(len(boxes), device=boxes.device)
+    kept, kept_scores = [], []
+    while len(left) and (max_num <= 0 or len(kept) < max_num):
+        best = scores[left].argmax()
+        index = left[best]
+        if scores[index] < min_score:
+            break
+        kept.append(index)
+        kept_scores.append(scores[index])
+        left = torch.cat([left[:best], left[best + 1:]])
+        iou = pairwise_iou(boxes[index][None].float(), boxes[left].float())[0]
+        if method == 'gaussian':
+            factor = torch.exp(-iou**2 / sigma)
+        elif method == 'linear':
+            factor = torch.where(iou > iou_threshold, 1 - iou, 1.)
+        elif method == 'naive':
+            factor = (iou <= iou_threshold).float()
+        else:
+            raise ConfigError(f"soft_nms has no method '{method}'. Known: linear, gaussian, naive.")
+        scores[left] *= factor
+        left = left[scores[left] >= min_score]
+    if not kept:
+        return left[:0], scores[:0]
+    return torch.stack(kept), torch.stack(kept_scores)
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None) -> tuple[Tensor, Tensor]:
+    """NMS within groups (classes or pyramid levels), as a config's ``nms=dict(type='nms', iou_threshold=0.5)`` says.
+
+    Args:
+        boxes: (n, 4). scores: (n,). groups: (n,) int64; boxes suppress each other only within a group.
+        cfg: ``type`` ('nms' or 'soft_nms'), its settings, and ``class_agnostic``; None keeps all boxes.
+
+    Returns: indices kept, int64, best first, and their scores.
+
+    Raises:
+        ConfigError: unknown ``type`` or setting.
+    """
+    if cfg is None:
+        scores, order = scores.sort(descending=True)
+        return order, scores
+    kind, options = checked(cfg)
+    if len(boxes) == 0:
+        return groups.new_zeros(0), scores
+    if cfg.get('class_agnostic', False):
+        groups = torch.zeros_like(groups)
+    max_num = options.pop('max_num', -1)
+    if len(boxes) <= min(SPLIT_ABOVE, cfg.get('split_thr', SPLIT_ABOVE)):
+        apart = boxes.float() + (groups.to(boxes) * (boxes.max() + 1)).float()[:, None]   # no group reaches another
+        keep, scores = run(kind, apart, scores, options)
+    else:
+        parts = [(index, *run(kind, boxes[index], scores[index], options))
+                 for index in ((groups == g).nonzero().squeeze(1) for g in groups.unique())]
+        keep = torch.cat([index[kept] for index, kept, _ in parts])
+        scores, order = torch.cat([s for _, _, s in parts]).sort(descending=True, stable=True)
+        keep = keep[order]
+    return (keep[:max_num], scores[:max_num]) if max_num > 0 else (keep, scores)
+
+
+def run(kind: str, boxes: Tensor, scores: Tensor, options: dict) -> tuple[Tensor, Tensor]:
+    if kind == 'soft_nms':
+        return soft_nms(boxes, scores, **options)
+    keep = nms(boxes, scores, **options)
+    return keep, scores[keep]
+
+
+def checked(cfg: dict) -> tuple[str, dict]:
+    """The type and its own settings, MMDetection 2's ``iou_thr`` read as ``iou_threshold``."""
+    options = dict(cfg)
+    if 'iou_thr' in options:
+        options['iou_threshold'] = options.pop('iou_thr')
+    kind = options.get('type', 'nms')
+    if kind not in SETTINGS:
+        raise ConfigError(f"nms type '{kind}' is unknown.{did_you_mean(kind, SETTINGS)} Known: {', '.join(SETTINGS)}.", cfg)
+    known = SETTINGS[kind] | SHARED_SETTINGS
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"nms type '{kind}' has no '{key}'.{did_you_mean(key, known)}", cfg, (str(key),))
+    return kind, {k: v for k, v in options.items() if k in SETTINGS[kind]}

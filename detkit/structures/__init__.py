@@ -1,0 +1,13 @@
+"""What flows between dataset, model and metric, and the conventions that all of detkit keeps.
+
+- Boxes: float32 ``(n, 4)``, corners ``x1, y1, x2, y2`` in pixels. Coordinates lie on the pixel grid's lines, not on pixel
+  centres: a box that covers exactly the first pixel is ``0, 0, 1, 1``; width is ``x2 - x1``; ``x2 <= image width``.
+- Labels: int64 ``(n,)`` in ``[0, num_classes)``; background is ``num_classes`` inside heads. No object is no row.
+- Sizes and shapes are ``(height, width)``; ``scale`` and ``scale_factor`` in configs and metainfo are ``(width, height)``.
+- Images: uint8, BGR, ``(H, W, 3)`` in a pipeline, ``(3, H, W)`` once packed.
+- Masks: one bitmap or list of polygons an object, in the same frame as the boxes.
+"""
+from detkit.structures.masks import BitmapMasks, PolygonMasks
+from detkit.structures.sample import DetDataSample
+
+__all__ = ['BitmapMasks', 'DetDataSample', 'PolygonMasks']

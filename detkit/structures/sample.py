@@ -1,0 +1,44 @@
+"""One image on its way through detkit."""
+from __future__ import annotations
+
+import torch
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
+
+
+def field(name: str, kind: type) -> property:
+    """A typed data field of a BaseDataElement: absent until set; None is not a value."""
+    private = f'_{name}'
+    return property(lambda self: getattr(self, private),
+                    lambda self, value: self.set_field(value, private, dtype=kind),
+                    lambda self: delattr(self, private))
+
+
+class DetDataSample(BaseDataElement):
+    """One image: what is known of it, what is in it, and what a detector found.
+
+    Metainfo (read as attributes): ``img_id``, ``img_path``, ``ori_shape`` (height, width on disk), ``img_shape`` (as fed to
+    the network, before padding), ``pad_shape`` (after the batch was padded), ``batch_input_shape``, ``scale_factor``
+    (width, height: img_shape / ori_shape), ``flip``, ``flip_direction``, ``seed`` (what a head that samples draws from).
+
+    ``gt_instances``: ``bboxes`` (n, 4) xyxy pixels of the network input, ``labels`` (n,), ``masks`` if loaded.
+    ``ignored_instances``: the same, for crowds and regions that are neither object nor background.
+    ``pred_instances``: ``bboxes`` in pixels of the original image, ``labels``, ``scores`` (n,), best first; ``masks``
+    (n, height, width) bool if predicted.
+    """
+
+    gt_instances = field('gt_instances', InstanceData)
+    ignored_instances = field('ignored_instances', InstanceData)
+    pred_instances = field('pred_instances', InstanceData)
+    proposals = field('proposals', InstanceData)
+    gt_sem_seg = field('gt_sem_seg', PixelData)
+    pred_sem_seg = field('pred_sem_seg', PixelData)
+    gt_panoptic_seg = field('gt_panoptic_seg', PixelData)
+    pred_panoptic_seg = field('pred_panoptic_seg', PixelData)
+
+
+def generator_of(sample: DetDataSample, purpose: int) -> torch.Generator:
+    """A CPU generator that depends on the sample's ``seed`` (0 without one) and ``purpose`` alone.
+
+    So that a step that draws (sampling priors, denoising queries) is replayed with the sample, and a resumed run needs no saved state.
+    """
+    return torch.Generator().manual_seed((int(sample.get('seed', 0)) * 1_000_003 + purpose) % 2**63)

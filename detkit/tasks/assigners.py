@@ -1,0 +1,70 @@
+"""Assigners that look at geometry alone."""
+from __future__ import annotations
+
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from detkit.registry import TASK_UTILS
+from detkit.tasks.matching import IGNORED, NEGATIVE, Candidates, Match, no_match
+
+
+@TASK_UTILS.register_module()
+class MaxIoUAssigner:
+    """Positive above ``pos_iou_thr``, negative below ``neg_iou_thr``, ignored between (Faster R-CNN, Sec. 3.1.2).
+
+    Args:
+        neg_iou_thr: a number, or (low, high): negative only within.
+        match_low_quality: every ground-truth box also takes the priors that overlap it most, if their IoU reaches
+            ``min_pos_iou``; of several boxes that claim a prior the last one wins. ``gt_max_assign_all``: all that tie, else one.
+        ignore_iof_thr: priors that lie this far (``ignore_wrt_candidates``: of their own area) in an ignored region are ignored.
+        gpu_assign_thr: with more ground-truth boxes than this the overlaps are computed on the CPU; -1: never.
+    """
+
+    looks_at_predictions = False
+
+    def __init__(self, pos_iou_thr: float, neg_iou_thr: float | tuple[float, float], min_pos_iou: float = 0.,
+                 gt_max_assign_all: bool = True, ignore_iof_thr: float = -1, ignore_wrt_candidates: bool = True,
+                 match_low_quality: bool = True, gpu_assign_thr: int = -1,
+                 iou_calculator: dict = dict(type='BboxOverlaps2D')) -> None:
+        self.pos_iou_thr, self.min_pos_iou = pos_iou_thr, min_pos_iou
+        self.neg_low, self.neg_high = (0., neg_iou_thr) if isinstance(neg_iou_thr, (int, float)) else neg_iou_thr
+        self.gt_max_assign_all, self.match_low_quality = gt_max_assign_all, match_low_quality
+        self.ignore_iof_thr, self.ignore_wrt_candidates = ignore_iof_thr, ignore_wrt_candidates
+        self.gpu_assign_thr, self.overlap = gpu_assign_thr, TASK_UTILS.build(iou_calculator)
+
+    def __call__(self, candidates: Candidates, gt: InstanceData, ignored: InstanceData | None = None) -> Match:
+        """``gt.bboxes`` (G, 4), ``ignored.bboxes`` (I, 4), any count of them 0."""
+        priors, device = candidates.priors, candidates.priors.device
+        if len(gt) == 0 or len(priors) == 0:
+            if len(priors) and self.ignores(ignored):
+                index = torch.full((len(priors),), NEGATIVE, device=device)
+                return Match(index.masked_fill(self.in_ignored(priors, ignored.bboxes), IGNORED))
+            return no_match(len(priors), device)
+        if 0 <= self.gpu_assign_thr < len(gt):
+            priors = priors.cpu()
+        iou = self.overlap(gt.bboxes.to(priors), priors)                                         # (G, A)
+        if self.ignores(ignored):
+            iou[:, self.in_ignored(priors, ignored.bboxes.to(priors))] = -1
+        return Match(self.by_overlap(iou).to(device))
+
+    def by_overlap(self, iou: Tensor) -> Tensor:
+        """(G, A) -> (A,)."""
+        best_iou, best_gt = iou.max(0)
+        match = torch.full_like(best_gt, IGNORED)
+        match[(best_iou >= self.neg_low) & (best_iou < self.neg_high)] = NEGATIVE
+        match = torch.where(best_iou >= self.pos_iou_thr, best_gt, match)
+        if self.match_low_quality:
+            for g, top in enumerate(iou.amax(1).tolist()):
+                if top >= self.min_pos_iou:
+                    match[iou[g] == top if self.gt_max_assign_all else iou[g].argmax()] = g
+        return match
+
+    def ignores(self, ignored: InstanceData | None) -> bool:
+        return self.ignore_iof_thr > 0 and ignored is not None and len(ignored) > 0
+
+    def in_ignored(self, priors: Tensor, regions: Tensor) -> Tensor:
+        """(A, 4), (I, 4) -> (A,) bool."""
+        if self.ignore_wrt_candidates:
+            return self.overlap(priors, regions, 'iof').amax(1) > self.ignore_iof_thr
+        return self.overlap(regions, priors, 'iof').amax(0) > self.ignore_iof_thr

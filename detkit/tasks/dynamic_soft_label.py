@@ -1,0 +1,91 @@
+"""RTMDet's assigner (https://arxiv.org/abs/2212.07784, Sec. 3.3)."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from detkit.registry import TASK_UTILS
+from detkit.tasks.matching import NEGATIVE, Candidates, Match, no_match
+
+LEAST_IOU = 1e-7   # an IoU of 0 costs -log of this
+
+
+@TASK_UTILS.register_module()
+class DynamicSoftLabelAssigner:
+    """Each object takes the priors that cost it least: how many, its predictions' overlaps decide (SimOTA's rule).
+
+    The cost of a pair (eq. 1) is a soft classification cost, towards the IoU of the prediction (eq. 2), plus ``iou_weight`` times
+    -log IoU (eq. 3), plus a centre cost that grows tenfold with each stride beyond ``soft_center_radius`` (eq. 4).
+    The match's quality is the IoU of the prediction.
+    """
+
+    looks_at_predictions = True
+
+    def __init__(self, soft_center_radius: float = 3., topk: int = 13, iou_weight: float = 3.,
+                 iou_calculator: dict = dict(type='BboxOverlaps2D')) -> None:
+        self.soft_center_radius, self.topk, self.iou_weight = soft_center_radius, topk, iou_weight
+        self.overlap = TASK_UTILS.build(iou_calculator)
+
+    @torch.no_grad()
+    def __call__(self, candidates: Candidates, gt: InstanceData, ignored: InstanceData | None = None) -> Match:
+        """Priors are points (x, y, stride_x, stride_y); only those inside some object compete."""
+        result = no_match(len(candidates), candidates.priors.device, quality=True)
+        if len(gt) == 0 or len(candidates) == 0:
+            return result
+        points = candidates.priors[:, None, :2]
+        inside = torch.cat([points - gt.bboxes[:, :2], gt.bboxes[:, 2:] - points], -1).amin(-1) > 0      # (A, G)
+        valid = inside.any(1).nonzero().squeeze(1)
+        if len(valid) == 0:
+            return result
+        iou = self.overlap(candidates.boxes[valid], gt.bboxes)                                           # (V, G)
+        cost = soft_classification_cost(candidates.logits[valid], gt.labels, iou) \
+            - (iou + LEAST_IOU).log() * self.iou_weight + self.center_cost(candidates.priors[valid], centers(gt))
+        chosen = self.dynamic_k(cost, iou)
+        taken = chosen >= 0
+        result.index[valid[taken]] = chosen[taken]
+        result.quality[valid[taken]] = iou[taken, chosen[taken]]
+        return result
+
+    def center_cost(self, priors: Tensor, gt_centers: Tensor) -> Tensor:
+        """(V, 4), (G, 2) -> (V, G)."""
+        distance = (priors[:, None, :2] - gt_centers[None]).pow(2).sum(-1).sqrt() / priors[:, 2, None]
+        return torch.pow(10, distance - self.soft_center_radius)
+
+    def dynamic_k(self, cost: Tensor, iou: Tensor) -> Tensor:
+        """(V, G) -> (V,): the object each prior learns, or NEGATIVE.
+
+        An object takes as many priors as the sum of its ``topk`` best IoUs, at least one; a prior that several take learns
+        the one that costs it least.
+        """
+        count = min(self.topk, len(iou))
+        k = iou.topk(count, 0).values.sum(0).int().clamp(min=1)                                          # (G,)
+        cheapest = cost.topk(min(int(k.max()), len(cost)), 0, largest=False).indices                     # (k, G)
+        wanted = torch.arange(len(cheapest), device=k.device)[:, None] < k
+        takes = torch.zeros_like(cost, dtype=torch.bool).scatter_(0, cheapest, wanted)
+        best = cost.masked_fill(~takes & (takes.sum(1, keepdim=True) <= 1), torch.inf).argmin(1)
+        return torch.where(takes.any(1), best, NEGATIVE)
+
+
+def centers(gt: InstanceData) -> Tensor:
+    """(G, 2) x, y: the masks' centres of mass where there are masks, else the boxes' centres."""
+    if 'masks' not in gt:
+        return (gt.bboxes[:, :2] + gt.bboxes[:, 2:]) / 2
+    masks = gt.masks.to_tensor(torch.float32, gt.bboxes.device) if hasattr(gt.masks, 'to_tensor') else gt.masks.float()
+    height, width = masks.shape[1:]
+    total = masks.sum((1, 2)).clamp(min=1e-7)
+    x = (masks.sum(1) * torch.arange(width, device=masks.device)).sum(1) / total
+    y = (masks.sum(2) * torch.arange(height, device=masks.device)).sum(1) / total
+    return torch.stack([x, y], -1)
+
+
+def soft_classification_cost(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
+    """(V, K), (G,), (V, G) -> (V, G): quality focal loss of each prediction, were the object its target, summed over classes.
+
+    Classes other than the object's cost the same for every object; so the sum over K is taken once, not per pair.
+    """
+    background = F.softplus(logits) * logits.sigmoid()**2                                                # (V, K)
+    chosen = logits[:, labels]                                                                           # (V, G)
+    own = F.binary_cross_entropy_with_logits(chosen, iou, reduction='none') * (iou - chosen.sigmoid()).abs()**2
+    return background.sum(1, keepdim=True) - background[:, labels] + own

@@ -1,0 +1,38 @@
+"""What an assigner is given, and what it answers."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NEGATIVE, IGNORED = -1, -2   # otherwise: the index of the matched ground-truth box
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The A priors of one image that may learn something.
+
+    ``scores`` and ``boxes`` are there only for an assigner with ``looks_at_predictions = True``.
+    """
+
+    priors: Tensor                # (A, 4) anchors xyxy, or points (x, y, stride_x, stride_y), pixels
+    levels: list[int] | None = None   # how many of them lie on each level, in order
+    logits: Tensor | None = None  # (A, K) class logits, detached
+    boxes: Tensor | None = None   # (A, 4) decoded boxes, detached
+
+    def __len__(self) -> int:
+        return len(self.priors)
+
+
+@dataclass(frozen=True)
+class Match:
+    """What each prior learns."""
+
+    index: Tensor                  # (A,) int64: index of the ground-truth box, NEGATIVE or IGNORED
+    quality: Tensor | None = None  # (A,) in [0, 1]: how well a positive fits (IoU or alignment), 0 elsewhere
+
+
+def no_match(count: int, device: torch.device, quality: bool = False) -> Match:
+    """All negative: an image without objects."""
+    return Match(torch.full((count,), NEGATIVE, device=device), torch.zeros(count, device=device) if quality else None)
