@@ -255,7 +255,7 @@ def read_ground_truth(gt: dict | str | os.PathLike | Any) -> tuple[dict, str]:
     dataset = read_json(gt) if isinstance(gt, (str, os.PathLike)) else getattr(gt, 'dataset', gt)
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(dataset, dict) or not isinstance(dataset.get(key), list):
-            raise ValueError(f"{source} has no list '{key}', so it is not a COCO annotation file. Such a file is a JSON "
+            raise ValueError(f"{source} has no list '{key}': it is not a COCO annotation file. Such a file is a JSON "
                              f"object with the lists 'images', 'annotations' and 'categories'.")
     return dataset, source
 
@@ -289,6 +289,6 @@ def no_common_class(classes: Iterable[str], categories: Iterable[str], source: s
     def few(names: Iterable[str]) -> str:
         names = [repr(n) for n in names]
         return ', '.join(names[:8]) + (f', ... ({len(names)})' if len(names) > 8 else '')
-    return (f'{source} has none of the classes to evaluate: its categories are {few(categories) or "none"}, the classes '
-            f"are {few(classes) or 'none'}. Set metainfo=dict(classes=...) of the dataset to the file's names, or exchange "
-            f'the file.')
+    return (f"{source} has none of the classes to evaluate: its categories are {few(categories) or 'none'}, classes "
+            f"are {few(classes) or 'none'}. Set the data set's metainfo=dict(classes=...) to the file's names, or "
+            f'exchange the file.')

@@ -23,7 +23,7 @@ class CocoMetric(BaseMetric):
     """Average precision and recall as COCO defines them (MMDetection's arguments and result names).
 
     Gives ``coco/bbox_mAP``, ``_50``, ``_75``, ``_s``, ``_m``, ``_l`` (and the same with ``segm``), rounded to three
-    digits; ``classwise`` adds ``coco/NAME_precision``; 'proposal' gives ``coco/AR@100``, ... and ``coco/AR_s@1000``, ...
+    digits; ``classwise`` adds ``coco/NAME_precision``; 'proposal' gives ``coco/AR@100``, ..., ``coco/AR_s@1000``, ...
     Every image of ``ann_file`` counts, also one the detector was not run on.
 
     Args:
@@ -38,13 +38,13 @@ class CocoMetric(BaseMetric):
         metric_items: which numbers to return; None: the six AP, for 'proposal' all AR.
         format_only: write the detections and compute nothing, for a test set without truth. Without ``ann_file`` the
             category ids written are the labels.
-        outfile_prefix: write detections to PREFIX.bbox.json, PREFIX.segm.json, and truth from samples to PREFIX.gt.json.
+        outfile_prefix: write detections to PREFIX.bbox.json, PREFIX.segm.json, truth from samples to PREFIX.gt.json.
         backend_args: how mmengine reads ``ann_file``.
         sort_categories: makes no difference: classes are matched by name, in whatever order the file has them.
         use_mp_eval: makes no difference: the evaluator is compiled and runs its own threads.
 
     Raises:
-        ConfigError: an argument of a value it cannot have, an unusable ``ann_file``, or one that has none of the classes.
+        ConfigError: an argument of a value it cannot have, an unusable ``ann_file``, one that has none of the classes.
     """
 
     default_prefix = 'coco'
@@ -64,7 +64,7 @@ class CocoMetric(BaseMetric):
         self.metric_items = self._checked_items(metric_items)
         for kind in self.metrics:
             if kind not in KINDS:
-                hint = " Use 'proposal': the evaluator is fast." if kind == 'proposal_fast' else did_you_mean(kind, KINDS)
+                hint = " Use 'proposal': it is fast." if kind == 'proposal_fast' else did_you_mean(kind, KINDS)
                 raise ConfigError(f"CocoMetric has no metric '{kind}'.{hint} It has: {', '.join(KINDS)}.")
         if format_only and outfile_prefix is None:
             raise ConfigError('CocoMetric format_only=True only writes files; set outfile_prefix to say where.')
@@ -105,7 +105,7 @@ class CocoMetric(BaseMetric):
                 raise ConfigError(no_common_class(meta['classes'], known, self.source))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Take along what is needed of each image: detections as numpy arrays, masks as RLE, truth if no file has it."""
+        """Keep what is needed of each image: detections as numpy arrays, masks as RLE, truth if no file has it."""
         for sample in data_samples:
             predicted = sample['pred_instances']
             result = {key: predicted[key].detach().cpu().numpy() for key in ('bboxes', 'scores', 'labels')}
@@ -131,8 +131,8 @@ class CocoMetric(BaseMetric):
         if self.format_only:
             return {}
         if self.truth is not None and len(results) < len(truth['images']):
-            logger.warning(f"{self.source} has {len(truth['images'])} images, {len(results)} were tested; the objects of "
-                           f'the others count as missed.')
+            logger.warning(f"{self.source} has {len(truth['images'])} images, {len(results)} were tested; the objects "
+                           f'of the others count as missed.')
         numbers: dict[str, float] = {}
         for kind in self.metrics:
             result = self._evaluate(kind, truth, boxes, masks, classes)
@@ -200,8 +200,8 @@ def coco_detections(results: Sequence[dict], ids: Sequence[Any],
     for result in results:
         labels = result['labels'].tolist()
         if labels and not 0 <= min(labels) <= max(labels) < len(ids):
-            raise ConfigError(f"the model predicted label {max(labels)} in image {result['img_id']!r}, but the data set "
-                              f"has {len(classes)} classes: the head's num_classes and the data set's classes differ.")
+            raise ConfigError(f"the model predicted label {max(labels)} in image {result['img_id']!r}, but the data "
+                              f"set has {len(classes)} classes: the head's num_classes and these classes differ.")
         corners = result['bboxes'].astype(np.float64).reshape(-1, 4)
         xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
         scores = result['scores'].tolist()

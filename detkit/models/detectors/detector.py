@@ -26,6 +26,9 @@ class Detector(BaseModel):
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck) if neck else None
 
+    def _dump_init_info(self) -> None:
+        """Silence mmengine's report of how each single parameter was initialised: hundreds of lines that hide the run's own."""
+
     def extract_feat(self, images: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) normalised -> the neck's maps (the backbone's without one), fine to coarse."""
         feats = self.backbone(images)

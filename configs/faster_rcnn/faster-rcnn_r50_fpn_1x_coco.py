@@ -1,0 +1,7 @@
+"""Faster R-CNN, ResNet-50-FPN, 12 epochs on COCO (https://arxiv.org/abs/1506.01497).
+
+Expect 37.4 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2 images:
+    torchrun --nproc-per-node 8 tools/train.py configs/faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py --launcher pytorch
+"""
+_base_ = ['../_base_/models/faster-rcnn_r50_fpn.py', '../_base_/datasets/coco_detection.py',
+          '../_base_/schedules/schedule_1x.py', '../_base_/default_runtime.py']

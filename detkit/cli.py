@@ -1,0 +1,209 @@
+"""The command line: ``detkit COMMAND ...``, and what ``tools/*.py`` call.
+
+Arguments are parsed before anything heavy is imported, so that ``--help`` answers at once. A command is three things beside
+each other: a line in COMMANDS, a function that adds its arguments, and a function that runs it and returns the exit status.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from textwrap import dedent
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
+BLAMELESS = (ValueError, OSError, ImportError)   # what detkit raises for a user's mistake; from elsewhere they are bugs
+
+
+@dataclass(frozen=True)
+class Command:
+    help: str                                          # one line
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int | None]    # exit status; None is 0
+    example: str = ''
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``argv`` (default: the process's arguments) and return the exit status.
+
+    0; 1 for a run that failed (a loss that is not finite); 2 for a user's mistake; 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parser(argv).parse_args(argv)
+        return COMMANDS[args.command].run(args) or 0
+    except KeyboardInterrupt:
+        print('\ndetkit: stopped.', file=sys.stderr)
+        return 130
+    except BrokenPipeError:                            # ``detkit print-config X | head``
+        sys.stdout = None
+        return 0
+    except Exception as error:
+        status = exit_status(error)
+        if status is None or os.environ.get('DETKIT_TRACEBACK') == '1':
+            raise
+        print(f'detkit: error: {message(error)}', file=sys.stderr)
+        return status
+
+
+def run_tool(command: str) -> None:
+    """The whole of ``tools/X.py``."""
+    sys.exit(main([command, *sys.argv[1:]]))
+
+
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser; arguments are added to the command that ``argv`` names only."""
+    top = argparse.ArgumentParser(prog='detkit', description='Train, test and use object detectors.',
+                                  epilog="'detkit COMMAND --help' explains a command. DETKIT_TRACEBACK=1 shows where errors come from.")
+    top.add_argument('--version', action='version', version=version())
+    commands = top.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    for name, command in COMMANDS.items():
+        epilog = f'example:\n{dedent(command.example).strip()}' if command.example else None
+        sub = commands.add_parser(name, help=command.help, description=command.help, epilog=epilog,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name in argv:
+            command.arguments(sub)
+    return top
+
+
+def version() -> str:
+    from detkit import __version__
+    return f'detkit {__version__}'
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+def exit_status(error: BaseException) -> int | None:
+    """The status that ``error`` ends a tool with, or None when it is a bug whose traceback should be seen."""
+    status = getattr(error, 'exit_status', None)
+    if status is not None:
+        return status
+    if type(error).__name__ == 'ConfigError':
+        return 2
+    return 2 if isinstance(error, BLAMELESS) and raised_here(error) else None
+
+
+def raised_here(error: BaseException) -> bool:
+    """Whether detkit itself raised ``error``, here or in a data loader's worker."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inner = [line.split('"')[1] for line in str(error).splitlines() if line.lstrip().startswith('File "')]
+    last = inner[-1] if inner and in_worker(error) else frames[-1].filename if frames else ''
+    return os.path.abspath(last).startswith(PACKAGE + os.sep)
+
+
+def in_worker(error: BaseException) -> bool:
+    return str(error).startswith('Caught ') and 'DataLoader worker process' in str(error).split('\n', 1)[0]
+
+
+def message(error: BaseException) -> str:
+    """What to tell the user: the message, without the traceback that a worker's error carries in its text."""
+    text = str(error)
+    if in_worker(error):
+        name = f'{type(error).__name__}: '
+        text = text[text.rindex(name) + len(name):] if name in text else text.strip().splitlines()[-1]
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f'{error.filename}: {error.strerror}'
+    return ' '.join(text.split())
+
+
+# ------------------------------------------------------------------------------------------------- shared arguments
+def add_config(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('config', metavar='CONFIG', help='config file, or the name of a shipped one (rtmdet_tiny_8xb32-300e_coco)')
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
+                     help='override settings of the config: optim_wrapper.optimizer.lr=0.01 data_root=/data/coco/ '
+                          '"custom_hooks=[dict(type=EMAHook)]". Values are literals; words without quotes are strings.')
+
+
+def add_launcher(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                     help="how several processes are started; 'pytorch' is torchrun (default: none)")
+    sub.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)   # older launchers pass it
+
+
+def add_trust(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('--trust-checkpoint', action='store_true',
+                     help='load checkpoints with the ordinary unpickler, which runs code that a file holds; only for files you made')
+
+
+# ------------------------------------------------------------------------------------------------------------- train
+def train_arguments(sub: argparse.ArgumentParser) -> None:
+    add_config(sub)
+    sub.add_argument('--work-dir', metavar='DIR', help='where logs and checkpoints go (default: work_dirs/CONFIG)')
+    sub.add_argument('--amp', action='store_true', help='mixed precision: bfloat16 on the CPU, float16 on CUDA unless the config says')
+    sub.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                     help='go on from CHECKPOINT, or without one from the newest in the work dir')
+    sub.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate from the base batch size of the config')
+    sub.add_argument('--seed', type=int, help='of weights, data order and augmentation (default: a random one, which the log names)')
+    add_options(sub)
+    add_launcher(sub)
+    add_trust(sub)
+
+
+def train(args: argparse.Namespace) -> int:
+    from detkit.config import load_config
+    cfg = load_config(args.config, args.cfg_options)
+    from detkit.engine import train as run
+    run(cfg, work_dir=args.work_dir, amp=True if args.amp else None, resume=args.resume, auto_scale_lr=args.auto_scale_lr,
+        seed=args.seed, launcher=args.launcher, trusted=args.trust_checkpoint)
+    return 0
+
+
+# -------------------------------------------------------------------------------------------------------------- test
+def test_arguments(sub: argparse.ArgumentParser) -> None:
+    add_config(sub)
+    sub.add_argument('checkpoint', metavar='CHECKPOINT', help='weights: a file or a URL')
+    sub.add_argument('--work-dir', metavar='DIR', help='where the log and the metrics go (default: work_dirs/CONFIG)')
+    sub.add_argument('--out', metavar='FILE', help='write the detections: .json, or .pkl as MMDetection does')
+    sub.add_argument('--show', action='store_true', help='show each picture with its detections in a window')
+    sub.add_argument('--show-dir', metavar='DIR', help='save pictures of ground truth beside detections here')
+    sub.add_argument('--wait-time', type=float, default=2, metavar='SECONDS', help='how long --show shows each (default: 2)')
+    sub.add_argument('--tta', action='store_true', help="test-time augmentation: the config's tta_model, or left-right flips")
+    add_options(sub)
+    add_launcher(sub)
+    add_trust(sub)
+
+
+def test(args: argparse.Namespace) -> int:
+    from detkit.config import load_config
+    cfg = load_config(args.config, args.cfg_options)
+    from detkit.engine import evaluate
+    evaluate(cfg, args.checkpoint, work_dir=args.work_dir, show_dir=args.show_dir, out=args.out, tta=args.tta, show=args.show,
+             wait_time=args.wait_time, launcher=args.launcher, trusted=args.trust_checkpoint)
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------ print-config
+def print_config_arguments(sub: argparse.ArgumentParser) -> None:
+    add_config(sub)
+    sub.add_argument('--save-path', metavar='FILE', help='write the whole config there (.py, .json, .yaml) instead of printing it')
+    add_options(sub)
+
+
+def print_config(args: argparse.Namespace) -> int:
+    from detkit.config import dump_config, load_config
+    cfg = load_config(args.config, args.cfg_options)
+    if args.save_path:
+        dump_config(cfg, args.save_path)
+    else:
+        print(cfg.pretty_text)
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    'train': Command('Train the detector that a config describes.', train_arguments, train, '''
+        detkit train rtmdet_nano_bccd --cfg-options data_root=data/bccd/
+        detkit train configs/retinanet/retinanet_r18_fpn_1x_coco.py --work-dir runs/a --amp --seed 0
+        detkit train configs/retinanet/retinanet_r18_fpn_1x_coco.py --work-dir runs/a --resume
+        torchrun --nproc-per-node 2 tools/train.py configs/retinanet/retinanet_r18_fpn_1x_coco.py --launcher pytorch'''),
+    'test': Command("Measure a checkpoint on the config's test set.", test_arguments, test, '''
+        detkit test rtmdet_nano_bccd work_dirs/rtmdet_nano_bccd/epoch_100.pth --show-dir pictures --out detections.json'''),
+    'print-config': Command('Print a config with its bases and overrides merged.', print_config_arguments, print_config, '''
+        detkit print-config rtmdet_tiny_8xb32-300e_coco --cfg-options max_epochs=20'''),
+}
+
+if __name__ == '__main__':
+    sys.exit(main())

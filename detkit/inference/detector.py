@@ -1,0 +1,212 @@
+"""A detector ready to use, and what it finds in images (MMDetection's ``init_detector`` and ``inference_detector``)."""
+from __future__ import annotations
+
+import ast
+import copy
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from detkit.config import load_config
+from detkit.engine.checkpoint import load_checkpoint, load_weights
+from detkit.inference.pipeline import InferencePipeline
+from detkit.registry import DATASETS, MODELS, ConfigError
+from detkit.structures.sample import DetDataSample
+
+PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+def init_detector(config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
+                  palette: Any = 'none', device: str | torch.device | None = None, cfg_options: dict | None = None,
+                  trusted: bool = False) -> nn.Module:
+    """A detector in evaluation mode, with ``.cfg`` and ``.dataset_meta`` (``classes``, ``palette``).
+
+    Class names come from the checkpoint, else the config's metainfo, else the config's data set.
+
+    Args:
+        config: path or name of a config, or a Config (not changed).
+        checkpoint: weights. None: the weights are random, which a warning says.
+        palette: colours for drawing; 'none': the data set's, else made to measure. See ``class_colours``.
+        device: None: the GPU if there is a usable one, else the CPU.
+        cfg_options: settings that replace the config's, e.g. ``{'model.test_cfg.score_thr': 0.3}``.
+        trusted: load a checkpoint that is more than tensors and plain values. It can then run code: only for files
+            whose maker you trust.
+
+    Raises:
+        ConfigError, ValueError: the config, the checkpoint or the device cannot be used; the message says how.
+    """
+    device = checked_device(device)
+    cfg = load_config(config, cfg_options) if isinstance(config, (str, os.PathLike)) else copy.deepcopy(config)
+    if not isinstance(config, (str, os.PathLike)) and cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    if 'model' not in cfg:
+        raise ConfigError(f"the config {cfg.filename or ''} has no 'model', so there is nothing to build.")
+    model = MODELS.build(cfg.model)
+    meta: dict = {}
+    if checkpoint is None:
+        warnings.warn('no checkpoint given: the weights are random, and so is what this detector finds.', stacklevel=2)
+    else:
+        meta = load_weights(model, checkpoint, trusted=trusted).get('meta') or {}
+    model.dataset_meta = dataset_meta(cfg, meta, palette)
+    model.cfg = cfg
+    return without_sync_norm(model).to(device).eval()
+
+
+def checked_device(device: str | torch.device | None) -> torch.device:
+    """``device``, or by default the GPU if it works and else the CPU.
+
+    Raises:
+        ValueError: a GPU is asked for and there is none, or it does not work with this PyTorch.
+    """
+    if device is None and not torch.cuda.is_available():
+        return torch.device('cpu')
+    try:
+        chosen = torch.device('cuda' if device is None else device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:   # AssertionError: a PyTorch that was built without CUDA
+        reason = str(error).strip().splitlines()[0]
+        if device is None:
+            warnings.warn(f'the GPU does not work with this PyTorch ({reason}); using the CPU.', stacklevel=3)
+            return torch.device('cpu')
+        raise ValueError(f"device '{device}' cannot be used ({reason}). Use device='cpu', or install a PyTorch that "
+                         f'fits the GPU and its driver.') from None
+    return chosen
+
+
+def without_sync_norm(model: nn.Module) -> nn.Module:
+    """SyncBatchNorm needs a process group; alone, and in evaluation, BatchNorm computes the same."""
+    if any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+        from mmengine.model import revert_sync_batchnorm
+        return revert_sync_batchnorm(model)
+    return model
+
+
+def dataset_meta(cfg: Config, checkpoint_meta: dict, palette: Any = 'none') -> dict[str, Any]:
+    """``classes`` and ``palette``: the checkpoint's, else the config's metainfo, else the config's data set's."""
+    known = checkpoint_meta.get('dataset_meta') or {'classes': checkpoint_meta.get('CLASSES')}
+    known = {key.lower(): value for key, value in known.items()}
+    settings = test_dataset(cfg)
+    for more in (settings.get('metainfo') or {}, getattr(dataset_class(settings), 'METAINFO', {})):
+        if not known.get('classes'):
+            known = {**known, **more}
+        elif more.get('classes') and tuple(more['classes']) == tuple(known['classes']):
+            known = {**more, **known}                         # the same classes: take the palette along
+    classes = tuple(known.get('classes') or ())
+    if not classes:
+        warnings.warn('neither checkpoint nor config says what the classes are called; they appear as numbers.',
+                      stacklevel=3)
+    chosen = known.get('palette') if isinstance(palette, str) and palette == 'none' else palette
+    return {**known, 'classes': classes, 'palette': chosen}
+
+
+def test_dataset(cfg: Config) -> dict:
+    """The config's test (else validation) data set, taken out of wrappers; {} if it has none."""
+    for loader in ('test_dataloader', 'val_dataloader'):
+        found = (cfg.get(loader) or {}).get('dataset')
+        while isinstance(found, dict) and 'pipeline' not in found and ('dataset' in found or found.get('datasets')):
+            found = found['dataset'] if 'dataset' in found else found['datasets'][0]
+        if found:
+            return found
+    return {}
+
+
+def dataset_class(settings: dict) -> Any:
+    kind = settings.get('type')
+    return DATASETS.get(kind) if isinstance(kind, str) else kind
+
+
+def inference_detector(model: nn.Module, imgs: Any, test_pipeline: Any = None, text_prompt: str | None = None,
+                       custom_entities: bool = False, precision: str = 'fp32') -> DetDataSample | list[DetDataSample]:
+    """What ``model`` finds: ``pred_instances`` with ``bboxes`` (n, 4) xyxy pixels of the original image, ``scores`` and
+    ``labels`` (n,), best first, and ``masks`` if it predicts them.
+
+    Args:
+        imgs: path, array (uint8 BGR), or a list of these; a list gives a list. Images are taken one by one;
+            ``DetInferencer`` takes batches.
+        test_pipeline: a callable from ``dict(img_path=...)`` or ``dict(img=...)`` to a packed sample. None: the
+            config's.
+        text_prompt, custom_entities: for detectors that are told in words what to look for.
+        precision: 'fp32', 'bf16' or 'fp16' (on a GPU).
+
+    Raises:
+        ValueError: an image that cannot be read, by its name; a prompt for a detector that takes none.
+    """
+    refuse_text(model, text_prompt, custom_entities)
+    many = isinstance(imgs, (list, tuple))
+    pipeline = InferencePipeline(test_dataset(model.cfg)) if test_pipeline is None else None
+    samples = []
+    for image in imgs if many else [imgs]:
+        packed = pipeline(image)[0] if pipeline else test_pipeline(
+            {'img_id': 0, **({'img': image} if isinstance(image, np.ndarray) else {'img_path': os.fspath(image)})})
+        samples += predict(model, [packed], precision)
+    return samples if many else samples[0]
+
+
+def refuse_text(model: nn.Module, *prompts: Any) -> None:
+    """Raise ValueError if a prompt is given and the detector has no language model to read it."""
+    if any(prompts) and not hasattr(model, 'language_model'):
+        raise ValueError(f'{type(model).__name__} finds the classes it was trained on and takes no text prompt. Leave '
+                         f'out text_prompt, texts and custom_entities.')
+
+
+def predict(model: nn.Module, packed: Sequence[dict], precision: str = 'fp32') -> list[DetDataSample]:
+    """Predictions for packed samples, as one batch."""
+    batch = {key: [sample[key] for sample in packed] for key in ('inputs', 'data_samples')}
+    with torch.no_grad(), autocast(next(model.parameters()).device.type, precision):
+        return model.test_step(batch)
+
+
+@contextmanager
+def autocast(device: str, precision: str) -> Iterator[None]:
+    """Run convolutions and products in ``precision`` inside.
+
+    Raises:
+        ValueError: no such precision, or fp16 on a CPU.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is '{precision}'; it is one of {', '.join(PRECISIONS)}.")
+    if precision == 'fp16' and device == 'cpu':
+        raise ValueError("precision 'fp16' needs a GPU; on a CPU use 'bf16', or 'fp32'.")
+    with torch.autocast(device, PRECISIONS[precision] or torch.bfloat16, enabled=precision != 'fp32'):
+        yield
+
+
+def config_of_checkpoint(path: str | os.PathLike, trusted: bool = False) -> Config:
+    """The config that a training run keeps in its checkpoints.
+
+    Only assignments of plain values are read, nothing is executed: a checkpoint from elsewhere is data.
+
+    Raises:
+        ValueError: it has none, or one with more than plain values in it.
+    """
+    text = (load_checkpoint(path, trusted=trusted).get('meta') or {}).get('cfg')
+    if not isinstance(text, str):
+        raise ValueError(f"the checkpoint '{os.fspath(path)}' does not carry its config; give the config as well.")
+    try:
+        settings = {s.targets[0].id: plain_value(s.value) for s in ast.parse(text).body if isinstance(s, ast.Assign)}
+    except (SyntaxError, ValueError, AttributeError) as error:
+        raise ValueError(f"the config in the checkpoint '{os.fspath(path)}' holds more than plain values ({error}); give "
+                         f'the config file instead.') from None
+    return Config(settings, filename=f'{Path(path).name} (config in the checkpoint)')
+
+
+def plain_value(node: ast.expr) -> Any:
+    """The value of a literal or ``dict(...)`` expression, nested as one likes."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+        return {k.arg: plain_value(k.value) for k in node.keywords}
+    if isinstance(node, ast.Dict):
+        return {plain_value(k): plain_value(v) for k, v in zip(node.keys, node.values, strict=True)}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        values = [plain_value(v) for v in node.elts]
+        return values if isinstance(node, ast.List) else tuple(values)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'float':
+        return float(plain_value(node.args[0]))
+    return ast.literal_eval(node)

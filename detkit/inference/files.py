@@ -1,0 +1,59 @@
+"""Detection on files, to files: annotated pictures and one JSON of everything that was found."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detkit import __version__
+from detkit.files import write_json
+from detkit.inference.inferencer import DetInferencer
+from detkit.inference.results import PictureWriter, as_record
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``infer_files`` did."""
+
+    results: Path               # the JSON
+    pictures: tuple[Path, ...]
+    images: int                 # images and video frames looked at
+    objects: int                # found in them, at or above the threshold
+    skipped: tuple[tuple[str, str], ...]   # (file, reason)
+
+
+def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLike = 'outputs', score_thr: float = 0.3,
+                batch_size: int = 1, pictures: bool = True, on_unreadable: str = 'skip') -> Summary:
+    """Detect in ``inputs`` and write OUT_DIR/vis/NAME (pictures, videos) and OUT_DIR/results.json.
+
+    results.json holds ``classes``, ``score_thr``, ``images`` (each with ``file``, ``frame`` if of a video, ``width``,
+    ``height`` and ``objects``: ``box`` xyxy in pixels, ``label``, ``name``, ``score``, ``mask`` as RLE if predicted),
+    ``skipped`` and ``complete``. It is written also when the run is interrupted, with what was done by then and
+    ``complete`` false; the exception goes on.
+
+    Args:
+        inputs: see ``list_sources``; results of an earlier run below it are left out.
+        score_thr: objects with a lower score are neither drawn nor listed.
+        on_unreadable: 'skip' and list such files, or 'fail'.
+    """
+    out_dir = Path(out_dir)
+    writer = PictureWriter(out_dir / 'vis') if pictures else None
+    records: list[dict] = []
+    complete = False
+    try:
+        for found in inferencer.stream(inputs, batch_size, on_unreadable, exclude=out_dir):
+            if writer:
+                writer.write(found.frame, inferencer.draw(found, score_thr))
+            records.append(as_record(found.frame, found.sample, inferencer.classes, score_thr))
+        complete = True
+    finally:
+        if writer:
+            writer.close()
+        if complete or records:
+            write_json(out_dir / 'results.json', {
+                'detkit': __version__, 'config': str(inferencer.model.cfg.filename or ''),
+                'classes': list(inferencer.classes), 'score_thr': score_thr, 'complete': complete, 'images': records,
+                'skipped': [{'file': name, 'reason': reason} for name, reason in inferencer.skipped]}, indent=1)
+    return Summary(out_dir / 'results.json', tuple(writer.written if writer else ()), len(records),
+                   sum(len(r['objects']) for r in records), tuple(inferencer.skipped))

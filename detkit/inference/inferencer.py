@@ -1,0 +1,187 @@
+"""Detection on many images: MMDetection's ``DetInferencer``, with videos, batches and a policy for unreadable files."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
+from torch import nn
+
+from detkit.files import write_json
+from detkit.inference.detector import config_of_checkpoint, init_detector, predict, refuse_text, test_dataset
+from detkit.inference.pipeline import InferencePipeline
+from detkit.inference.results import PictureWriter, as_dict
+from detkit.inference.sources import Frame, Source, count_frames, frames, list_sources
+from detkit.registry import INFERENCERS
+from detkit.structures.sample import DetDataSample
+from detkit.visualization.draw import draw_instances
+from detkit.visualization.picture import Picture
+
+ON_UNREADABLE = ('fail', 'skip')
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One image and what was found in it."""
+
+    frame: Frame
+    image: np.ndarray       # uint8 BGR, as the config's loader read it
+    sample: DetDataSample   # pred_instances in pixels of that image
+
+
+@INFERENCERS.register_module()
+class DetInferencer:
+    """A detector that takes paths, folders, globs, videos, arrays, and lists of them.
+
+    Args:
+        model: path or name of a config, a Config, or a detector from ``init_detector``. None: the config that
+            ``weights`` carries.
+        weights: checkpoint.
+        device, palette, cfg_options, trusted: see ``init_detector``.
+        scope: accepted for MMDetection's sake: 'mmdet' and 'detkit' mean the same classes here.
+        show_progress: a progress bar.
+        precision: 'fp32', 'bf16' (a CPU or GPU that has it computes up to twice as fast) or 'fp16' (GPU).
+
+    Raises:
+        ValueError: neither model nor weights, or an argument of a value it cannot have.
+    """
+
+    def __init__(self, model: str | os.PathLike | Config | nn.Module | None = None, weights: str | None = None,
+                 device: str | None = None, scope: str | None = 'detkit', palette: Any = 'none',
+                 show_progress: bool = True, precision: str = 'fp32', cfg_options: dict | None = None,
+                 trusted: bool = False) -> None:
+        if model is None and weights is None:
+            raise ValueError('DetInferencer needs model (a config) or weights (a checkpoint that carries its config).')
+        if scope not in (None, 'detkit', 'mmdet'):
+            raise ValueError(f"scope is '{scope}'; detkit builds its own classes. Leave it out, and name your package "
+                             f"in the config's custom_imports.")
+        if not isinstance(model, nn.Module):
+            config = config_of_checkpoint(weights, trusted) if model is None else model
+            model = init_detector(config, weights, palette, device, cfg_options, trusted)
+        self.model, self.precision, self.show_progress = model, precision, show_progress
+        self.pipeline = InferencePipeline(test_dataset(model.cfg))
+        self.skipped: list[tuple[str, str]] = []   # (name, reason) of what the last call could not read
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return tuple(self.model.dataset_meta.get('classes') or ())
+
+    def __call__(self, inputs: Any, batch_size: int = 1, return_vis: bool = False, show: bool = False,
+                 wait_time: float = 0, no_save_vis: bool = False, draw_pred: bool = True, pred_score_thr: float = 0.3,
+                 return_datasamples: bool = False, print_result: bool = False, no_save_pred: bool = True,
+                 out_dir: str = '', texts: Any = None, stuff_texts: Any = None, custom_entities: bool = False,
+                 tokens_positive: Any = None, on_unreadable: str = 'fail') -> dict[str, list]:
+        """Detect, and return ``dict(predictions=[...], visualization=[...])``, one entry an image (or video frame).
+
+        Args:
+            inputs: see ``list_sources``.
+            batch_size: images at a time.
+            return_vis: return the pictures (RGB) in ``visualization``; else it is empty.
+            show: show each picture, ``wait_time`` seconds in a window (0: until a key), or inline in a notebook.
+            no_save_vis: write no pictures to OUT_DIR/vis.
+            draw_pred: draw the predictions; else pictures are the bare images.
+            pred_score_thr: objects with a lower score are not drawn. ``predictions`` has all.
+            return_datasamples: ``predictions`` are DetDataSample; else dicts of ``labels``, ``scores``, ``bboxes``
+                (xyxy pixels of the original image) and ``masks`` (RLE) if predicted.
+            print_result: print each prediction.
+            no_save_pred: write no OUT_DIR/preds/NAME.json.
+            out_dir: where to write; '': nothing is written.
+            texts, stuff_texts, custom_entities, tokens_positive: for detectors that are told in words what to find.
+            on_unreadable: 'fail' at an image that cannot be read, or 'skip' it, warn, and list it in ``skipped``.
+
+        Raises:
+            ValueError: nothing to read at ``inputs``, or an image that cannot be read; the message names it.
+        """
+        refuse_text(self.model, texts, stuff_texts, custom_entities, tokens_positive)
+        saving = bool(out_dir)
+        if saving and return_datasamples and not no_save_pred:
+            raise ValueError('no_save_pred=False writes JSON, which DetDataSamples are not: leave out '
+                             'return_datasamples.')
+        drawing = return_vis or show or (saving and not no_save_vis)
+        writer = PictureWriter(Path(out_dir) / 'vis') if saving and not no_save_vis else None
+        results: dict[str, list] = {'predictions': [], 'visualization': []}
+        try:
+            for found in self.stream(inputs, batch_size, on_unreadable, exclude=out_dir or None):
+                prediction = found.sample if return_datasamples else as_dict(found.sample)
+                results['predictions'].append(prediction)
+                if print_result:
+                    print({'predictions': [prediction]})
+                if saving and not no_save_pred:
+                    write_json(Path(out_dir) / 'preds' / prediction_name(found.frame), prediction)
+                picture = self.draw(found, pred_score_thr, draw_pred) if drawing else None
+                if return_vis:
+                    results['visualization'].append(picture)
+                if writer:
+                    writer.write(found.frame, picture)
+                if show:
+                    show_picture(picture, found.frame.source.name, wait_time)
+        finally:
+            if writer:
+                writer.close()
+        return results
+
+    def draw(self, found: Detection, score_thr: float = 0.3, draw_pred: bool = True) -> Picture:
+        """The image, RGB, with what was found in it."""
+        instances = found.sample.pred_instances if draw_pred else {}
+        return draw_instances(found.image[..., ::-1], instances, self.classes, score_thr=score_thr,
+                              palette=self.model.dataset_meta.get('palette'))
+
+    def stream(self, inputs: Any, batch_size: int = 1, on_unreadable: str = 'fail',
+               exclude: str | os.PathLike | None = None) -> Iterator[Detection]:
+        """Detections one after another, holding no more than a batch in memory: for long videos and large folders."""
+        if on_unreadable not in ON_UNREADABLE:
+            raise ValueError(f"on_unreadable is '{on_unreadable}'; it is one of {', '.join(ON_UNREADABLE)}.")
+        if batch_size < 1:
+            raise ValueError(f'batch_size is {batch_size}; it is at least 1.')
+        self.skipped = []
+        sources = list_sources(inputs, exclude)
+        loaded = self._loaded(sources, on_unreadable)
+        if self.show_progress:
+            from rich.progress import track
+            loaded = track(loaded, total=count_frames(sources), description='Inference')
+        for batch in batches(loaded, batch_size):
+            samples = predict(self.model, [packed for _, _, packed in batch], self.precision)
+            for (frame, image, _), sample in zip(batch, samples, strict=True):
+                yield Detection(frame, image, sample)
+
+    def _loaded(self, sources: Sequence[Source], on_unreadable: str) -> Iterator[tuple[Frame, np.ndarray, dict]]:
+        """Each frame with its image and its packed form; unreadable ones fail or are skipped and listed."""
+        for source in sources:
+            try:
+                for frame in frames(source):
+                    packed, image = self.pipeline(source.path if frame.image is None else frame.image)
+                    yield frame, image, packed
+            except (ValueError, OSError) as error:
+                if on_unreadable == 'fail':
+                    raise ValueError(f'{error} (on_unreadable="skip" passes over such files.)') from error
+                self.skipped.append((str(source.path or source.name), str(error)))
+                print_log(f'skipped: {error}', logger='current', level=30)
+
+
+def batches(items: Iterator[Any], size: int) -> Iterator[list]:
+    """Lists of ``size`` items, the last with what is left."""
+    batch: list = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def prediction_name(frame: Frame) -> str:
+    """``a/b.jpg`` -> ``a/b.json``; a video's frame: ``clip_000012.json``."""
+    stem = Path(frame.source.name).with_suffix('')
+    return f'{stem}.json' if frame.index is None else f'{stem}_{frame.index:06d}.json'
+
+
+def show_picture(picture: Picture, name: str, wait_time: float) -> None:
+    from detkit.visualization.visualizer import DetLocalVisualizer
+    DetLocalVisualizer.get_instance('detkit-inferencer').show(picture, win_name=name, wait_time=wait_time)

@@ -1,0 +1,101 @@
+"""What a detector found, as plain Python, and on disk."""
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detkit.evaluation.coco_metric import encode_masks
+from detkit.inference.sources import Frame, video_rate
+from detkit.structures.sample import DetDataSample
+from detkit.visualization.picture import Picture
+
+WRITABLE = ('.jpg', '.jpeg', '.png')
+
+
+def as_dict(sample: DetDataSample) -> dict[str, list]:
+    """MMDetection's form, best first: ``labels``, ``scores``, ``bboxes`` (xyxy pixels) and, if predicted, ``masks``."""
+    found = sample.pred_instances
+    result = {key: found[key].detach().cpu().tolist() for key in ('labels', 'scores', 'bboxes')}
+    if 'masks' in found:
+        result['masks'] = encode_masks(found.masks)
+    return result
+
+
+def as_record(frame: Frame, sample: DetDataSample, classes: Sequence[str], score_thr: float) -> dict[str, Any]:
+    """One entry of results.json: the file (and frame), the image's size, and each object that reaches ``score_thr``."""
+    height, width = (int(v) for v in sample.ori_shape[:2])
+    record: dict[str, Any] = {'file': str(frame.source.path) if frame.source.path else frame.source.name}
+    if frame.index is not None:
+        record['frame'] = frame.index
+    found = as_dict(sample)
+    objects = []
+    for i, (label, score) in enumerate(zip(found['labels'], found['scores'], strict=True)):
+        if score >= score_thr:
+            name = classes[label] if label < len(classes) else f'class {label}'
+            objects.append({'box': [round(v, 3) for v in found['bboxes'][i]], 'label': label, 'name': name,
+                            'score': round(score, 5), **({'mask': found['masks'][i]} if 'masks' in found else {})})
+    return {**record, 'width': width, 'height': height, 'objects': objects}
+
+
+class PictureWriter:
+    """Writes annotated pictures below a folder under their sources' names; a video's frames become one video.
+
+    A video is written under a temporary name and gets its own when it is finished, or when ``close`` is called, so that
+    what was done before an interruption can be watched.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+        self.written: list[Path] = []
+        self._name: str | None = None
+        self._video: cv2.VideoWriter | None = None
+        self._size: tuple[int, int] = (0, 0)
+
+    def write(self, frame: Frame, picture: np.ndarray) -> None:
+        """``picture`` is RGB."""
+        if frame.index is None:
+            self.close()
+            name = frame.source.name
+            path = self.folder / (name if name.lower().endswith(WRITABLE) else name + '.png')
+            Picture(picture).save(path)
+            self.written.append(path)
+            return
+        if self._name != frame.source.name:
+            self.close()
+            self._open(frame, picture)
+        if picture.shape[1::-1] != self._size:
+            picture = cv2.resize(picture, self._size)
+        self._video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
+
+    def _open(self, frame: Frame, picture: np.ndarray) -> None:
+        target = self._target(frame.source.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._size = picture.shape[1::-1]
+        video = cv2.VideoWriter(str(self._temporary(target)), cv2.VideoWriter_fourcc(*'mp4v'), video_rate(frame.source),
+                                self._size)
+        if not video.isOpened():
+            raise ValueError(f"this OpenCV cannot write the video '{target}' (mp4v). Install the wheel "
+                             f'opencv-python-headless, which brings the encoder, or leave the pictures out.')
+        self._name, self._video = frame.source.name, video
+
+    def _target(self, name: str) -> Path:
+        return self.folder / Path(name).with_suffix('.mp4')
+
+    @staticmethod
+    def _temporary(target: Path) -> Path:
+        return target.with_name(f'.{target.stem}.part.mp4')
+
+    def close(self) -> None:
+        """Finish the video that is being written, if one is."""
+        if self._video is None:
+            return
+        self._video.release()
+        target = self._target(self._name)
+        os.replace(self._temporary(target), target)
+        self.written.append(target)
+        self._video = self._name = None

@@ -1,0 +1,169 @@
+"""Boxes, masks and names drawn on an image with OpenCV, a few milliseconds an image."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detkit.visualization.colours import Colour, as_colour, class_colours, readable_on
+from detkit.visualization.picture import Picture
+from detkit.visualization.text import font_size, put_text_, text_size
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What ``draw_instances`` draws, as numpy: n objects, the best last so that it lies on top."""
+
+    boxes: np.ndarray               # (n, 4) xyxy pixels
+    labels: np.ndarray              # (n,) int
+    scores: np.ndarray | None       # (n,), or None for ground truth
+    masks: np.ndarray | None        # (n, height, width) bool
+
+
+def draw_instances(image: np.ndarray, instances: Any, classes: Sequence[str] = (), *, palette: Any = None,
+                   score_thr: float = 0., line_width: float | None = None, alpha: float = 0.5, text_color: Any = None,
+                   mask_color: Any = None, zoom: float = 1.) -> Picture:
+    """A copy of ``image`` with the objects on it.
+
+    Args:
+        image: uint8, RGB (height, width, 3) or grey (height, width).
+        instances: an InstanceData or mapping with ``bboxes`` (n, 4) xyxy pixels of ``image`` and ``labels`` (n,), and,
+            as there are, ``scores`` (n,) and ``masks`` (n, height, width; a tensor, array or mask structure).
+        classes: names of the labels; a label beyond them is written as its number.
+        palette: see ``class_colours``.
+        score_thr: objects with a lower score are left out; objects without scores are all drawn.
+        line_width: of boxes, pixels. None: by the size of the picture.
+        alpha: how opaque masks are, 0 to 1.
+        text_color: of the names. None: black or white, whichever reads better.
+        mask_color: as ``palette``, for masks alone.
+        zoom: enlarge the picture first: on small images the names would cover everything.
+    """
+    canvas = checked_image(image)
+    objects = enlarged(visible(as_objects(instances), score_thr), zoom)
+    if zoom != 1:
+        canvas = cv2.resize(canvas, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+    count = max([len(classes), *(objects.labels + 1)])
+    colours = class_colours(palette, count)
+    size = font_size(*canvas.shape[:2])
+    thickness = max(1, round(size / 7 if line_width is None else line_width))
+    if objects.masks is not None:
+        mask_colours = colours if mask_color is None else class_colours(mask_color, count)
+        for mask, label in zip(objects.masks, objects.labels, strict=True):
+            draw_mask_(canvas, mask, mask_colours[label], alpha)
+    corners = np.rint(objects.boxes).astype(int)
+    for (x1, y1, x2, y2), label in zip(corners.tolist(), objects.labels, strict=True):
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colours[label], thickness)
+    for i, (corner, label) in enumerate(zip(corners.tolist(), objects.labels, strict=True)):
+        name = classes[label] if label < len(classes) else f'class {label}'
+        text = name if objects.scores is None else f'{name} {objects.scores[i]:.2f}'
+        ink = readable_on(colours[label]) if text_color is None else as_colour(text_color)
+        place = label_corner(corner, text_size(text, size), canvas.shape[:2])
+        put_text_(canvas, text, place, size, ink, colours[label])
+    return Picture(canvas)
+
+
+def checked_image(image: np.ndarray) -> np.ndarray:
+    """A contiguous RGB copy to draw on.
+
+    Raises:
+        ValueError: it is not uint8 with one or three channels, channels last.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+        raise ValueError(f'an image to draw on is uint8 of shape (height, width, 3); this one is {image.dtype} '
+                         f'{image.shape}.')
+    if image.ndim == 2 or image.shape[2] == 1:
+        return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2RGB)
+    return np.array(image, order='C')
+
+
+def as_objects(instances: Any) -> Objects:
+    """Take an InstanceData or a mapping apart; tensors come to the CPU."""
+    fields = dict(instances) if isinstance(instances, Mapping) else dict(instances.items())
+    boxes, labels, scores = (as_array(fields.get(key)) for key in ('bboxes', 'labels', 'scores'))
+    masks = fields.get('masks')
+    masks = as_array(masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks)
+    labels = np.zeros(0, int) if labels is None else labels.astype(int)
+    if boxes is None or (masks is not None and len(labels) and not boxes.any()):   # heads that predict masks alone
+        boxes = boxes_of(masks) if masks is not None else np.zeros((len(labels), 4))
+    return Objects(boxes.reshape(-1, 4).astype(float), labels, scores, None if masks is None else masks.astype(bool))
+
+
+def as_array(value: Any) -> np.ndarray | None:
+    if value is None or isinstance(value, np.ndarray):
+        return value
+    value = getattr(value, 'tensor', value)   # a box structure
+    return value.detach().cpu().numpy() if hasattr(value, 'detach') else np.asarray(value)
+
+
+def boxes_of(masks: np.ndarray) -> np.ndarray:
+    """(n, 4) xyxy, the smallest box round each mask (n, height, width)."""
+    corners = [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks]
+    return np.array([(x, y, x + w, y + h) for x, y, w, h in corners], float).reshape(-1, 4)
+
+
+def visible(objects: Objects, score_thr: float) -> Objects:
+    """Objects that reach ``score_thr``, the best last."""
+    if objects.scores is None:
+        return objects
+    order = np.argsort(objects.scores, kind='stable')
+    order = order[objects.scores[order] >= score_thr]
+    masks = None if objects.masks is None else objects.masks[order]
+    return Objects(objects.boxes[order], objects.labels[order], objects.scores[order], masks)
+
+
+def enlarged(objects: Objects, zoom: float) -> Objects:
+    if zoom == 1:
+        return objects
+    masks = objects.masks
+    if masks is not None and len(masks):
+        masks = np.stack([cv2.resize(m.astype(np.uint8), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
+                          for m in masks]).astype(bool)
+    return Objects(objects.boxes * zoom, objects.labels, objects.scores, masks)
+
+
+def draw_mask_(canvas: np.ndarray, mask: np.ndarray, colour: Colour, alpha: float) -> None:
+    """Tint the mask's pixels and trace its outline, in place."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    if not width:
+        return
+    inside = mask[y:y + height, x:x + width]
+    patch = canvas[y:y + height, x:x + width]
+    patch[inside] = np.rint(patch[inside] * (1 - alpha) + np.asarray(colour) * alpha).astype(np.uint8)
+    outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, outline, -1, colour, 1)
+
+
+def label_corner(box: Sequence[int], extent: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Top left (x, y) for a name: on top of its box, inside where there is no room, always within the picture."""
+    x1, y1, _, _ = box
+    height, width = extent
+    y = y1 - height if y1 >= height else y1
+    return min(max(x1, 0), max(size[1] - width, 0)), min(max(y, 0), max(size[0] - height, 0))
+
+
+def side_by_side(*images: np.ndarray, titles: Sequence[str] = ('ground truth', 'prediction'), gap: int = 8) -> Picture:
+    """Images in a row, each with its title over it, at the height of the first.
+
+    Raises:
+        ValueError: more images than titles.
+    """
+    if len(images) > len(titles):
+        raise ValueError(f'{len(images)} images and {len(titles)} titles; give each its title (it may be empty).')
+    height = images[0].shape[0]
+    columns = []
+    for image, title in zip(images, titles, strict=False):
+        body = checked_image(image)
+        if body.shape[0] != height:
+            body = cv2.resize(body, (max(1, round(body.shape[1] * height / body.shape[0])), height))
+        size = max(font_size(*body.shape[:2]), 14)
+        bar = np.full((text_size(title, size)[0] + 4, body.shape[1], 3), 255, np.uint8)
+        put_text_(bar, title, (0, 2), size, (0, 0, 0), (255, 255, 255))
+        columns.append(np.vstack([bar, body]))
+    tall = max(c.shape[0] for c in columns)
+    columns = [np.vstack([np.full((tall - c.shape[0], c.shape[1], 3), 255, np.uint8), c]) for c in columns]
+    space = np.full((tall, gap, 3), 255, np.uint8)
+    return Picture(np.hstack([part for c in columns for part in (c, space)][:-1]))
