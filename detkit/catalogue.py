@@ -19,7 +19,9 @@ CATALOGUE: dict[str, dict[str, str]] = {
         'detkit.models.roi_heads.bbox_head': 'Shared2FCBBoxHead',
         'detkit.models.roi_heads.standard_roi_head': 'StandardRoIHead',
         'detkit.models.detectors.single_stage': 'SingleStageDetector RetinaNet RTMDet',
+        'detkit.models.detectors.tta': 'DetTTAModel',
         'detkit.models.detectors.two_stage': 'TwoStageDetector FasterRCNN',
+        'detkit.engine.hooks.ema': 'ExpMomentumEMA',
     },
     'task util': {
         'detkit.tasks.priors': 'AnchorGenerator MlvlPointGenerator',
@@ -29,10 +31,53 @@ CATALOGUE: dict[str, dict[str, str]] = {
         'detkit.tasks.samplers': 'PseudoSampler RandomSampler',
         'detkit.tasks.overlaps': 'BboxOverlaps2D',
     },
+    'dataset': {
+        'detkit.data.datasets.coco': 'CocoDataset',
+    },
+    'data sampler': {
+        'detkit.data.samplers': 'AspectRatioBatchSampler InfiniteSampler',
+    },
+    'transform': {
+        'detkit.data.transforms.loading': 'LoadImageFromFile LoadImageFromNDArray LoadAnnotations',
+        'detkit.data.transforms.geometry': 'Resize FixScaleResize RandomResize RandomChoiceResize RandomFlip Pad',
+        'detkit.data.transforms.crop': 'RandomCrop FilterAnnotations',
+        'detkit.data.transforms.colour': 'YOLOXHSVRandomAug PhotoMetricDistortion',
+        'detkit.data.transforms.mix': 'Mosaic CachedMosaic MixUp CachedMixUp',
+        'detkit.data.transforms.choose': 'RandomChoice RandomApply TestTimeAug',
+        'detkit.data.transforms.formatting': 'PackDetInputs',
+    },
     'metric': {
+        'detkit.engine.dump': 'DumpDetResults',
         'detkit.evaluation.coco_metric': 'CocoMetric',
     },
     'visualizer': {
         'detkit.visualization.visualizer': 'DetLocalVisualizer',
+    },
+    'inferencer': {
+        'detkit.inference.inferencer': 'DetInferencer',
+    },
+    'hook': {
+        'detkit.engine.hooks.checkpoint': 'CheckpointHook',
+        'detkit.engine.hooks.checks': 'NumClassCheckHook CheckInvalidLossHook',
+        'detkit.engine.hooks.ema': 'EMAHook',
+        'detkit.engine.hooks.pipeline_switch': 'PipelineSwitchHook',
+        'detkit.engine.hooks.replay': 'ReplayHook SetEpochInfoHook',
+        'detkit.engine.hooks.visualization': 'DetVisualizationHook',
+        'detkit.engine.log': 'ProgressHook',
+    },
+    'loop': {
+        'detkit.engine.loops': 'EpochBasedTrainLoop IterBasedTrainLoop ValLoop',
+    },
+    'runner': {
+        'detkit.engine.runner': 'DetRunner',
+    },
+    'log_processor': {
+        'detkit.engine.log': 'LogProcessor',
+    },
+    'optim_wrapper': {
+        'detkit.engine.amp': 'AmpOptimWrapper',
+    },
+    'parameter scheduler': {
+        'detkit.engine.schedule': 'QuadraticWarmupParamScheduler QuadraticWarmupLR QuadraticWarmupMomentum',
     },
 }

@@ -193,6 +193,58 @@ def print_config(args: argparse.Namespace) -> int:
     return 0
 
 
+# ------------------------------------------------------------------------------------------------------------- infer
+def infer_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('input', metavar='INPUT', help="image, video, folder (with its subfolders), or glob such as 'day*/*.jpg'")
+    sub.add_argument('config', metavar='CONFIG_OR_NAME',
+                     help='config file, name of a shipped config or of a model in model_zoo.json, or a checkpoint that '
+                          'carries its config')
+    sub.add_argument('checkpoint', metavar='CHECKPOINT', nargs='?', help='weights; a model of the zoo brings its own')
+    sub.add_argument('--out-dir', metavar='DIR', default='outputs',
+                     help='gets vis/NAME for each picture or video, and results.json (default: outputs)')
+    sub.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE',
+                     help='leave out objects with a lower score, from 0 to 1 (default: 0.3)')
+    sub.add_argument('--batch-size', type=int, default=1, metavar='N', help='images at a time (default: 1)')
+    sub.add_argument('--device', metavar='DEVICE', help='cpu, cuda, cuda:1, ... (default: the GPU if there is one)')
+    sub.add_argument('--precision', choices=['fp32', 'bf16', 'fp16'], default='fp32',
+                     help='bf16 is up to twice as fast on a CPU or GPU that has it; fp16 needs a GPU (default: fp32)')
+    sub.add_argument('--no-pictures', action='store_true', help='write results.json alone')
+    sub.add_argument('--on-unreadable', choices=['skip', 'fail'], default='skip',
+                     help='skip files that cannot be read and list them, or fail at the first (default: skip)')
+    sub.add_argument('--no-progress', action='store_true', help='no progress bar')
+    add_options(sub)
+    add_trust(sub)
+
+
+def infer(args: argparse.Namespace) -> int:
+    from detkit.inference.sources import list_sources
+    list_sources(args.input, exclude=args.out_dir)      # a wrong INPUT is said before seconds of loading
+    from detkit.inference import infer_files, load_inferencer
+    inferencer = load_inferencer(args.config, args.checkpoint, device=args.device, precision=args.precision,
+                                 cfg_options=args.cfg_options, trusted=args.trust_checkpoint,
+                                 show_progress=not args.no_progress)
+    done = infer_files(inferencer, args.input, args.out_dir, args.score_thr, args.batch_size, not args.no_pictures,
+                       args.on_unreadable)
+    print(done)
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------- collect-env
+def collect_env_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('--json', action='store_true', help='as JSON')
+
+
+def collect_env(args: argparse.Namespace) -> int:
+    from detkit.environment import collect_env as facts
+    from detkit.environment import report
+    if args.json:
+        import json
+        print(json.dumps(facts(), indent=1))
+    else:
+        print(report())
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
     'train': Command('Train the detector that a config describes.', train_arguments, train, '''
         detkit train rtmdet_nano_bccd --cfg-options data_root=data/bccd/
@@ -203,6 +255,12 @@ COMMANDS: dict[str, Command] = {
         detkit test rtmdet_nano_bccd work_dirs/rtmdet_nano_bccd/epoch_100.pth --show-dir pictures --out detections.json'''),
     'print-config': Command('Print a config with its bases and overrides merged.', print_config_arguments, print_config, '''
         detkit print-config rtmdet_tiny_8xb32-300e_coco --cfg-options max_epochs=20'''),
+    'infer': Command('Detect objects in images or videos: annotated pictures and a JSON of results.', infer_arguments, infer, '''
+        detkit infer photo.jpg rtmdet_nano_bccd work_dirs/rtmdet_nano_bccd/epoch_100.pth
+        detkit infer 'day*/*.jpg' my_config.py best.pth --out-dir found --score-thr 0.5 --batch-size 8
+        detkit infer clip.mp4 my_config.py best.pth --precision bf16'''),
+    'collect-env': Command('Print what a bug report should say of this machine and its packages.', collect_env_arguments,
+                           collect_env),
 }
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: nothing that is interrupted leaves half a file behind.
+"""Files: where data lies, and writing so that a file is whole or absent, whatever interrupts it.
 
 Standard library only, so that every floor and every tool may use it.
 """
@@ -31,6 +31,19 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def find_data(path: str | os.PathLike) -> Path:
+    """``path`` as given, or, where it does not exist, below ``$DETKIT_DATA_ROOT`` (``data/coco`` is ``coco`` there).
+
+    Gives back ``path`` when neither exists.
+    """
+    given, root = Path(path), os.environ.get('DETKIT_DATA_ROOT')
+    if given.exists() or given.is_absolute() or not root:
+        return given
+    inner = given.parts[1:] if given.parts[:1] == ('data',) else given.parts
+    moved = Path(root, *inner)
+    return moved if moved.exists() else given
 
 
 def current_umask() -> int:

@@ -11,7 +11,7 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 
 from detkit.evaluation.coco import CocoResult, category_ids, evaluate_coco, no_common_class, read_ground_truth
-from detkit.files import write_json
+from detkit.files import find_data, write_json
 from detkit.registry import METRICS, ConfigError, did_you_mean
 
 KINDS = ('bbox', 'segm', 'proposal')
@@ -27,9 +27,9 @@ class CocoMetric(BaseMetric):
     Every image of ``ann_file`` counts, also one the detector was not run on.
 
     Args:
-        ann_file: COCO annotation file. None: the truth is each sample's ``instances`` (put it in PackDetInputs'
-            meta_keys), or its ``gt_instances`` if the image was not resized: truth and prediction must be in the same
-            pixels.
+        ann_file: COCO annotation file; looked up below ``$DETKIT_DATA_ROOT`` as the data set's is. None: the truth is
+            each sample's ``instances`` (put it in PackDetInputs' meta_keys), or its ``gt_instances`` if the image was
+            not resized: truth and prediction must be in the same pixels.
         metric: one or several of 'bbox', 'segm', 'proposal' (recall regardless of class).
         classwise: print and return each class's AP. With several metrics the names say which: ``segm_NAME_precision``.
         proposal_nums: limits on detections an image. As with pycocotools, mAP counts 100 of them if 100 is among them,
@@ -83,7 +83,8 @@ class CocoMetric(BaseMetric):
         if ann_file is None:
             return None, 'the ground truth of the samples'
         try:
-            with get_local_path(ann_file, backend_args=backend_args) as path:
+            place = ann_file if '://' in ann_file else str(find_data(ann_file))
+            with get_local_path(place, backend_args=backend_args) as path:
                 truth, _ = read_ground_truth(path)
             category_ids(truth, f"'{ann_file}'")
         except (ValueError, OSError) as error:

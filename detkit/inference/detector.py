@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from detkit.config import load_config
+from detkit.config import literal, load_config
 from detkit.engine.checkpoint import load_checkpoint, load_weights
 from detkit.inference.pipeline import InferencePipeline
 from detkit.registry import DATASETS, MODELS, ConfigError
@@ -44,20 +43,26 @@ def init_detector(config: str | os.PathLike | Config, checkpoint: str | os.PathL
         ConfigError, ValueError: the config, the checkpoint or the device cannot be used; the message says how.
     """
     device = checked_device(device)
-    cfg = load_config(config, cfg_options) if isinstance(config, (str, os.PathLike)) else copy.deepcopy(config)
-    if not isinstance(config, (str, os.PathLike)) and cfg_options:
-        cfg.merge_from_dict(cfg_options)
+    cfg = load_config(config, cfg_options)
     if 'model' not in cfg:
         raise ConfigError(f"the config {cfg.filename or ''} has no 'model', so there is nothing to build.")
     model = MODELS.build(cfg.model)
-    meta: dict = {}
+    content = {} if checkpoint is None else load_checkpoint(checkpoint, trusted)
     if checkpoint is None:
         warnings.warn('no checkpoint given: the weights are random, and so is what this detector finds.', stacklevel=2)
     else:
-        meta = load_weights(model, checkpoint, trusted=trusted).get('meta') or {}
-    model.dataset_meta = dataset_meta(cfg, meta, palette)
+        load_all_weights(model, content, os.fspath(checkpoint))
+    model.dataset_meta = dataset_meta(cfg, content.get('meta') or {}, palette)
     model.cfg = cfg
     return without_sync_norm(model).to(device).eval()
+
+
+def load_all_weights(model: nn.Module, content: dict, name: str) -> None:
+    """Load a checkpoint that must fill the whole model: a detector that is half random finds nonsense without a word."""
+    try:
+        load_weights(model, content, strict=True)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace('the checkpoint', f"'{name}'", 1)) from error
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:
@@ -93,7 +98,7 @@ def dataset_meta(cfg: Config, checkpoint_meta: dict, palette: Any = 'none') -> d
     """``classes`` and ``palette``: the checkpoint's, else the config's metainfo, else the config's data set's."""
     known = checkpoint_meta.get('dataset_meta') or {'classes': checkpoint_meta.get('CLASSES')}
     known = {key.lower(): value for key, value in known.items()}
-    settings = test_dataset(cfg)
+    settings = tested_dataset(cfg)
     for more in (settings.get('metainfo') or {}, getattr(dataset_class(settings), 'METAINFO', {})):
         if not known.get('classes'):
             known = {**known, **more}
@@ -107,7 +112,7 @@ def dataset_meta(cfg: Config, checkpoint_meta: dict, palette: Any = 'none') -> d
     return {**known, 'classes': classes, 'palette': chosen}
 
 
-def test_dataset(cfg: Config) -> dict:
+def tested_dataset(cfg: Config) -> dict:
     """The config's test (else validation) data set, taken out of wrappers; {} if it has none."""
     for loader in ('test_dataloader', 'val_dataloader'):
         found = (cfg.get(loader) or {}).get('dataset')
@@ -119,8 +124,11 @@ def test_dataset(cfg: Config) -> dict:
 
 
 def dataset_class(settings: dict) -> Any:
+    """The data set's class; None if its name is unknown here, which matters for training alone."""
     kind = settings.get('type')
-    return DATASETS.get(kind) if isinstance(kind, str) else kind
+    if isinstance(kind, str):
+        return DATASETS.get(kind) if kind in DATASETS else None
+    return kind
 
 
 def inference_detector(model: nn.Module, imgs: Any, test_pipeline: Any = None, text_prompt: str | None = None,
@@ -141,7 +149,7 @@ def inference_detector(model: nn.Module, imgs: Any, test_pipeline: Any = None, t
     """
     refuse_text(model, text_prompt, custom_entities)
     many = isinstance(imgs, (list, tuple))
-    pipeline = InferencePipeline(test_dataset(model.cfg)) if test_pipeline is None else None
+    pipeline = InferencePipeline(tested_dataset(model.cfg)) if test_pipeline is None else None
     samples = []
     for image in imgs if many else [imgs]:
         packed = pipeline(image)[0] if pipeline else test_pipeline(
@@ -191,22 +199,8 @@ def config_of_checkpoint(path: str | os.PathLike, trusted: bool = False) -> Conf
     if not isinstance(text, str):
         raise ValueError(f"the checkpoint '{os.fspath(path)}' does not carry its config; give the config as well.")
     try:
-        settings = {s.targets[0].id: plain_value(s.value) for s in ast.parse(text).body if isinstance(s, ast.Assign)}
-    except (SyntaxError, ValueError, AttributeError) as error:
-        raise ValueError(f"the config in the checkpoint '{os.fspath(path)}' holds more than plain values ({error}); give "
-                         f'the config file instead.') from None
-    return Config(settings, filename=f'{Path(path).name} (config in the checkpoint)')
-
-
-def plain_value(node: ast.expr) -> Any:
-    """The value of a literal or ``dict(...)`` expression, nested as one likes."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
-        return {k.arg: plain_value(k.value) for k in node.keywords}
-    if isinstance(node, ast.Dict):
-        return {plain_value(k): plain_value(v) for k, v in zip(node.keys, node.values, strict=True)}
-    if isinstance(node, (ast.List, ast.Tuple)):
-        values = [plain_value(v) for v in node.elts]
-        return values if isinstance(node, ast.List) else tuple(values)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'float':
-        return float(plain_value(node.args[0]))
-    return ast.literal_eval(node)
+        settings = {s.targets[0].id: literal(s.value, text) for s in ast.parse(text).body if isinstance(s, ast.Assign)}
+    except (SyntaxError, AttributeError) as error:
+        raise ValueError(f"the config in the checkpoint '{os.fspath(path)}' holds more than plain values ({error}); "
+                         f'give the config file instead.') from None
+    return Config(settings, cfg_text=text, filename=os.fspath(path))

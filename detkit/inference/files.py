@@ -22,6 +22,14 @@ class Summary:
     objects: int                # found in them, at or above the threshold
     skipped: tuple[tuple[str, str], ...]   # (file, reason)
 
+    def __str__(self) -> str:
+        lines = [f'{self.objects} objects in {self.images} images: {self.results}']
+        if self.pictures:
+            lines.append(f'pictures: {os.path.commonpath([p.parent for p in self.pictures])}')
+        if self.skipped:
+            lines.append(f'skipped: {len(self.skipped)} files that cannot be read, listed in {self.results.name}')
+        return '\n'.join(lines)
+
 
 def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLike = 'outputs', score_thr: float = 0.3,
                 batch_size: int = 1, pictures: bool = True, on_unreadable: str = 'skip') -> Summary:
@@ -36,7 +44,12 @@ def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLi
         inputs: see ``list_sources``; results of an earlier run below it are left out.
         score_thr: objects with a lower score are neither drawn nor listed.
         on_unreadable: 'skip' and list such files, or 'fail'.
+
+    Raises:
+        ValueError: a score or batch size out of range, nothing at ``inputs``, or not one image that can be read.
     """
+    if not 0 <= score_thr <= 1:
+        raise ValueError(f'the score threshold is {score_thr}; it lies between 0 and 1.')
     out_dir = Path(out_dir)
     writer = PictureWriter(out_dir / 'vis') if pictures else None
     records: list[dict] = []
@@ -55,5 +68,7 @@ def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLi
                 'detkit': __version__, 'config': str(inferencer.model.cfg.filename or ''),
                 'classes': list(inferencer.classes), 'score_thr': score_thr, 'complete': complete, 'images': records,
                 'skipped': [{'file': name, 'reason': reason} for name, reason in inferencer.skipped]}, indent=1)
+    if not records:
+        raise ValueError(f'none of the {len(inferencer.skipped)} files can be read. The first: {inferencer.skipped[0][1]}')
     return Summary(out_dir / 'results.json', tuple(writer.written if writer else ()), len(records),
                    sum(len(r['objects']) for r in records), tuple(inferencer.skipped))

@@ -12,8 +12,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
 
+from detkit.config import load_config
 from detkit.files import write_json
-from detkit.inference.detector import config_of_checkpoint, init_detector, predict, refuse_text, test_dataset
+from detkit.inference.detector import config_of_checkpoint, init_detector, predict, refuse_text, tested_dataset
 from detkit.inference.pipeline import InferencePipeline
 from detkit.inference.results import PictureWriter, as_dict
 from detkit.inference.sources import Frame, Source, count_frames, frames, list_sources
@@ -23,6 +24,7 @@ from detkit.visualization.draw import draw_instances
 from detkit.visualization.picture import Picture
 
 ON_UNREADABLE = ('fail', 'skip')
+CHECKPOINTS = ('.pth', '.pt', '.ckpt', '.safetensors')
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class DetInferencer:
             config = config_of_checkpoint(weights, trusted) if model is None else model
             model = init_detector(config, weights, palette, device, cfg_options, trusted)
         self.model, self.precision, self.show_progress = model, precision, show_progress
-        self.pipeline = InferencePipeline(test_dataset(model.cfg))
+        self.pipeline = InferencePipeline(tested_dataset(model.cfg))
         self.skipped: list[tuple[str, str]] = []   # (name, reason) of what the last call could not read
 
     @property
@@ -129,8 +131,8 @@ class DetInferencer:
     def draw(self, found: Detection, score_thr: float = 0.3, draw_pred: bool = True) -> Picture:
         """The image, RGB, with what was found in it."""
         instances = found.sample.pred_instances if draw_pred else {}
-        return draw_instances(found.image[..., ::-1], instances, self.classes, score_thr=score_thr,
-                              palette=self.model.dataset_meta.get('palette'))
+        palette = self.model.dataset_meta.get('palette')
+        return draw_instances(found.image[..., ::-1], instances, self.classes, score_thr=score_thr, palette=palette)
 
     def stream(self, inputs: Any, batch_size: int = 1, on_unreadable: str = 'fail',
                exclude: str | os.PathLike | None = None) -> Iterator[Detection]:
@@ -162,6 +164,30 @@ class DetInferencer:
                     raise ValueError(f'{error} (on_unreadable="skip" passes over such files.)') from error
                 self.skipped.append((str(source.path or source.name), str(error)))
                 print_log(f'skipped: {error}', logger='current', level=30)
+
+
+def load_inferencer(name: str | os.PathLike, checkpoint: str | None = None, **options: Any) -> DetInferencer:
+    """The inferencer that the command line's CONFIG_OR_NAME and CHECKPOINT mean; ``options`` are DetInferencer's.
+
+    ``name``: a config's path or name, or, without ``checkpoint``, a checkpoint that carries its config.
+
+    Raises:
+        ValueError: a config without a checkpoint.
+    """
+    if Path(name).suffix in CHECKPOINTS:
+        if checkpoint is not None:
+            raise ValueError(f"'{name}' and '{checkpoint}' are both checkpoints; the first of them should be a config.")
+        return DetInferencer(None, os.fspath(name), **options)
+    config = load_config(name, options.pop('cfg_options', None))
+    if checkpoint is None:
+        raise ValueError(f"no checkpoint for '{name}': give the weights to use after it.{trained(Path(name).stem)}")
+    return DetInferencer(config, checkpoint, **options)
+
+
+def trained(name: str) -> str:
+    """A hint at checkpoints that training this config left in its usual place."""
+    found = sorted(Path('work_dirs', name).glob('*.pth'), key=lambda p: (p.name.startswith('best'), p.stat().st_mtime))
+    return f" Training left '{found[-1]}'." if found else ''
 
 
 def batches(items: Iterator[Any], size: int) -> Iterator[list]:

@@ -1,0 +1,1 @@
+"""Datasets, transforms and what turns them into batches."""

@@ -1,0 +1,80 @@
+"""A pipeline: its transforms in a row, each with random numbers of its own."""
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from detkit.registry import TRANSFORMS
+
+DECODED_KEPT = 40   # images a worker keeps for transforms that mix samples, unless one asks for more (max_cached_images)
+
+
+class Compose:
+    """Transforms in a row.
+
+    Before each of them ``results['rng']`` is set to a generator keyed by (seed, epoch, sample, position), so a sample does not depend
+    on the order or the process in which samples are made. A transform that mixes samples calls ``results['partner'](index)``: sample
+    ``index`` of the same dataset, run through the transforms before it. What comes before the first random transform
+    (reading, decoding) is the same for all uses of an image, and the last few are kept.
+
+    Args:
+        transforms: configs or callables.
+        load: index -> the dict that the first transform takes; None where no transform mixes samples.
+        num_samples: what ``load`` may be asked for.
+    """
+
+    def __init__(self, transforms: Sequence[dict | Callable] | None, load: Callable[[int], dict] | None = None,
+                 num_samples: Callable[[], int] = lambda: 0) -> None:
+        self.transforms = [TRANSFORMS.build(t) for t in transforms or []]
+        self.load, self.num_samples = load, num_samples
+        self.fixed = next((i for i, t in enumerate(self.transforms) if getattr(t, 'random', True)), len(self.transforms))
+        self.keep = max([DECODED_KEPT, *(getattr(t, 'max_cached_images', 0) for t in self.transforms)])
+        self.decoded: OrderedDict[int, dict] = OrderedDict()
+
+    def __call__(self, results: dict, key: Sequence[int] = (0, 0, 0)) -> dict | None:
+        """``key``: seed, epoch and index of the sample."""
+        return self.run(results, 0, len(self.transforms), tuple(key))
+
+    def run(self, results: dict | None, start: int, stop: int, key: tuple[int, ...]) -> dict | None:
+        for position in range(start, stop):
+            if results is None:
+                return None
+            transform = self.transforms[position]
+            if getattr(transform, 'random', True):
+                results['rng'] = np.random.default_rng([*key, position])
+                results['num_samples'] = self.num_samples()
+                results['partner'] = self.partner_of(position, key)
+            results = transform(results)
+        return results
+
+    def partner_of(self, position: int, key: tuple[int, ...]) -> Callable[[int], dict | None]:
+        """What gives a mixing transform at ``position`` another sample."""
+        calls = iter(range(1, 1 << 30))
+
+        def partner(index: int) -> dict | None:
+            return self.run(self.prefix(int(index)), min(self.fixed, position), position, (*key, next(calls), int(index)))
+        return partner
+
+    def prefix(self, index: int) -> dict | None:
+        """A copy of sample ``index`` after the transforms before the first random one."""
+        if index not in self.decoded:
+            self.decoded[index] = self.run(self.load(index), 0, self.fixed, ())
+            if len(self.decoded) > self.keep:
+                self.decoded.popitem(last=False)
+        self.decoded.move_to_end(index)
+        return copied(self.decoded[index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, 'decoded': OrderedDict()}   # workers begin with their own
+
+    def __repr__(self) -> str:
+        return 'Compose(\n    ' + '\n    '.join(map(repr, self.transforms)) + ')'
+
+
+def copied(results: dict | None) -> dict | None:
+    """A copy that a transform may change in place; the image itself is copied, as flips and crops give views of it."""
+    return None if results is None else {k: v.copy() if isinstance(v, np.ndarray) else copy.copy(v) for k, v in results.items()}

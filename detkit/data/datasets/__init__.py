@@ -1,0 +1,1 @@
+"""Datasets: where the images are and what is in them."""

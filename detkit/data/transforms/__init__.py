@@ -1,0 +1,1 @@
+"""Steps of a pipeline, from a file to a packed sample."""

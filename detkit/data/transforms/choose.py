@@ -1,0 +1,68 @@
+"""Pipelines within a pipeline."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from detkit.data.transforms.base import BaseTransform
+from detkit.registry import TRANSFORMS, ConfigError
+
+
+def run_all(transforms: Sequence[Any], results: dict[str, Any] | None) -> dict[str, Any] | None:
+    for transform in transforms:
+        if results is None:
+            return None
+        results = transform(results)
+    return results
+
+
+@TRANSFORMS.register_module()
+class RandomChoice(BaseTransform):
+    """One of several pipelines, drawn by ``prob`` (default: each alike)."""
+
+    random = True
+
+    def __init__(self, transforms: Sequence[Sequence[dict] | dict], prob: Sequence[float] | None = None) -> None:
+        if prob is not None and (len(prob) != len(transforms) or abs(sum(prob) - 1) > 1e-6):
+            raise ConfigError(f'RandomChoice prob={prob} must give one probability for each of {len(transforms)} pipelines, 1 in all.')
+        self.pipelines = [[TRANSFORMS.build(t) for t in ([p] if isinstance(p, dict) else p)] for p in transforms]
+        self.prob = None if prob is None else list(prob)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        return run_all(self.pipelines[int(results['rng'].choice(len(self.pipelines), p=self.prob))], results)
+
+
+@TRANSFORMS.register_module()
+class RandomApply(BaseTransform):
+    """A pipeline that is run with probability ``prob``."""
+
+    random = True
+
+    def __init__(self, transforms: Sequence[dict] | dict, prob: float = 0.5) -> None:
+        self.transforms = [TRANSFORMS.build(t) for t in ([transforms] if isinstance(transforms, dict) else transforms)]
+        self.prob = prob
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        return run_all(self.transforms, results) if results['rng'].random() < self.prob else results
+
+
+@TRANSFORMS.register_module()
+class TestTimeAug(BaseTransform):
+    """One packed sample for every combination of one alternative from each list: ``[[resize_a, resize_b], [flip, no_flip], [pack]]``.
+
+    Returns ``inputs`` and ``data_samples`` as lists, one entry a combination.
+    """
+
+    random = True
+    __test__ = False   # pytest takes classes whose name begins with Test for tests
+
+    def __init__(self, transforms: Sequence[Sequence[dict]]) -> None:
+        self.pipelines: list[list] = [[]]
+        for alternatives in transforms:
+            self.pipelines = [[*p, step] for p in self.pipelines for step in map(TRANSFORMS.build, alternatives)]
+
+    def transform(self, results: dict[str, Any]) -> dict[str, list]:
+        views = [run_all(p, {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in results.items()}) for p in self.pipelines]
+        return {key: [view[key] for view in views] for key in views[0]}

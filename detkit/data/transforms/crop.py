@@ -1,0 +1,112 @@
+"""Crops, and the removal of objects that are too small."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from detkit.data.transforms.base import BaseTransform
+from detkit.data.transforms.geometry import clip_boxes_
+from detkit.registry import TRANSFORMS, ConfigError
+
+PER_OBJECT = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
+CROP_TYPES = ('absolute', 'absolute_range', 'relative', 'relative_range')
+
+
+def keep_objects(results: dict[str, Any], keep: np.ndarray) -> dict[str, Any]:
+    """Drop the objects that ``keep`` (n,) bool does not name from every field that has one entry an object."""
+    for key in PER_OBJECT:
+        if key in results:
+            results[key] = results[key][keep]
+    return results
+
+
+@TRANSFORMS.register_module()
+class RandomCrop(BaseTransform):
+    """A window of the image, drawn uniformly; objects without a part in it are dropped.
+
+    Args:
+        crop_size: (height, width) pixels of the window for ``absolute``, at most the image's; its bounds for ``absolute_range``;
+            shares of the image for ``relative``, the least shares for ``relative_range``.
+        allow_negative_crop: keep a window without any object; else None is given and another sample is drawn.
+        recompute_bbox: boxes are those of the cropped masks. bbox_clip_border: boxes end at the window's border.
+    """
+
+    random = True
+
+    def __init__(self, crop_size: tuple[float, float], crop_type: str = 'absolute', allow_negative_crop: bool = False,
+                 recompute_bbox: bool = False, bbox_clip_border: bool = True) -> None:
+        if crop_type not in CROP_TYPES:
+            raise ConfigError(f"RandomCrop crop_type='{crop_type}' is unknown. Known: {', '.join(CROP_TYPES)}.")
+        whole = crop_type.startswith('absolute')
+        if min(crop_size) <= 0 or whole and not all(isinstance(s, int) for s in crop_size) or not whole and max(crop_size) > 1:
+            raise ConfigError(f'RandomCrop crop_size={crop_size} does not fit crop_type={crop_type}: '
+                              f'{"whole pixels" if whole else "shares in (0, 1]"} (height, width) are needed.')
+        self.crop_size, self.crop_type, self.allow_negative_crop = tuple(crop_size), crop_type, allow_negative_crop
+        self.recompute_bbox, self.bbox_clip_border = recompute_bbox, bbox_clip_border
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        rng, (height, width) = results['rng'], results['img'].shape[:2]
+        h, w = self.window_size(rng, height, width)
+        y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+        return cropped(results, (x, y, x + w, y + h), self.allow_negative_crop, self.recompute_bbox, self.bbox_clip_border)
+
+    def window_size(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int]:
+        a, b = self.crop_size
+        if self.crop_type == 'absolute':
+            return min(a, height), min(b, width)
+        if self.crop_type == 'absolute_range':
+            return tuple(int(rng.integers(min(side, a), min(side, b) + 1)) for side in (height, width))
+        if self.crop_type == 'relative_range':
+            a, b = (share + rng.random() * (1 - share) for share in (a, b))
+        return max(int(height * a + 0.5), 1), max(int(width * b + 0.5), 1)
+
+
+def cropped(results: dict[str, Any], window: tuple[int, int, int, int], allow_negative: bool = True,
+            recompute_bbox: bool = False, clip: bool = True) -> dict[str, Any] | None:
+    """The part inside ``window`` (x1, y1, x2, y2), whole pixels; None when no object is left and ``allow_negative`` is False."""
+    x1, y1, x2, y2 = window
+    results['img'] = np.ascontiguousarray(results['img'][y1:y2, x1:x2])
+    results['img_shape'] = size = results['img'].shape[:2]
+    if 'gt_seg_map' in results:
+        results['gt_seg_map'] = np.ascontiguousarray(results['gt_seg_map'][y1:y2, x1:x2])
+    if 'gt_bboxes' not in results:
+        return results
+    boxes = results['gt_bboxes'] - np.array([x1, y1, x1, y1], np.float32)
+    inside = boxes.copy()
+    clip_boxes_(inside, size)
+    keep = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
+    if not keep.any() and not allow_negative:
+        return None
+    results['gt_bboxes'] = inside if clip else boxes
+    keep_objects(results, keep)
+    if 'gt_masks' in results:
+        results['gt_masks'] = results['gt_masks'].crop(np.asarray(window))
+        if recompute_bbox:
+            results['gt_bboxes'] = results['gt_masks'].get_bboxes()
+    return results
+
+
+@TRANSFORMS.register_module()
+class FilterAnnotations(BaseTransform):
+    """Drop objects whose box (``by_box``) has a side of at most ``min_gt_bbox_wh`` (width, height) pixels, or whose mask (``by_mask``)
+    has fewer than ``min_gt_mask_area``. ``keep_empty``: None when none is left, so that another sample is drawn; False keeps the image.
+    """
+
+    def __init__(self, min_gt_bbox_wh: tuple[float, float] = (1, 1), min_gt_mask_area: float = 1, by_box: bool = True,
+                 by_mask: bool = False, keep_empty: bool = True) -> None:
+        if not (by_box or by_mask):
+            raise ConfigError('FilterAnnotations needs by_box or by_mask.')
+        self.min_gt_bbox_wh, self.min_gt_mask_area = tuple(min_gt_bbox_wh), min_gt_mask_area
+        self.by_box, self.by_mask, self.keep_empty = by_box, by_mask, keep_empty
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        boxes = results['gt_bboxes']
+        keep = np.ones(len(boxes), bool)
+        if self.by_box:
+            keep &= (boxes[:, 2] - boxes[:, 0] > self.min_gt_bbox_wh[0]) & (boxes[:, 3] - boxes[:, 1] > self.min_gt_bbox_wh[1])
+        if self.by_mask:
+            keep &= results['gt_masks'].areas >= self.min_gt_mask_area
+        if len(boxes) and not keep.any() and self.keep_empty:
+            return None
+        return keep_objects(results, keep)

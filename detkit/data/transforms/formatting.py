@@ -1,0 +1,58 @@
+"""The end of a pipeline: what a detector is given."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.structures import InstanceData, PixelData
+
+from detkit.data.transforms.base import BaseTransform
+from detkit.registry import TRANSFORMS
+from detkit.structures import BitmapMasks, DetDataSample, PolygonMasks
+
+INSTANCE_KEYS = {'gt_bboxes': 'bboxes', 'gt_bboxes_labels': 'labels', 'gt_masks': 'masks'}
+
+
+@TRANSFORMS.register_module()
+class PackDetInputs(BaseTransform):
+    """``inputs``: uint8 tensor (3, H, W); ``data_samples``: a DetDataSample with ``gt_instances``, ``ignored_instances`` (flagged
+    objects) and, as metainfo, those of ``meta_keys`` that the pipeline wrote, and the ``seed`` from which heads may draw.
+    """
+
+    random = True
+
+    def __init__(self, meta_keys: tuple[str, ...] = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
+                                                     'flip_direction')) -> None:
+        self.meta_keys = tuple(meta_keys)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        sample = DetDataSample(metainfo={k: results[k] for k in self.meta_keys if k in results})
+        if 'rng' in results:
+            sample.set_metainfo(dict(seed=int(results['rng'].integers(2**40))))
+        flags = results.get('gt_ignore_flags', np.zeros(len(results.get('gt_bboxes', ())), bool))
+        sample.gt_instances = pack_instances(results, ~flags)
+        sample.ignored_instances = pack_instances(results, flags)
+        if 'gt_seg_map' in results:
+            sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(results['gt_seg_map'][None].copy()))
+        if 'proposals' in results:
+            sample.proposals = InstanceData(bboxes=torch.from_numpy(results['proposals']),
+                                            scores=torch.from_numpy(results['proposals_scores']))
+        return dict(inputs=image_to_tensor(results['img']), data_samples=sample) if 'img' in results else dict(data_samples=sample)
+
+
+def image_to_tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) or (H, W) -> contiguous (C, H, W)."""
+    if image.ndim == 2:
+        image = image[..., None]
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def pack_instances(results: dict[str, Any], chosen: np.ndarray) -> InstanceData:
+    """The objects that ``chosen`` (n,) bool picks."""
+    out = InstanceData()
+    for key, name in INSTANCE_KEYS.items():
+        if key in results:
+            value = results[key][chosen]
+            out[name] = value if isinstance(value, (BitmapMasks, PolygonMasks)) else torch.from_numpy(np.ascontiguousarray(value))
+    return out

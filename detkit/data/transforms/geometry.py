@@ -1,0 +1,212 @@
+"""Resize, flip, pad: image, boxes and masks together.
+
+Keys read and written: ``img``, ``img_shape``, ``gt_bboxes``, ``gt_masks``, ``gt_seg_map``, where present; sizes of configs are (width, height).
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detkit.data.transforms.base import BaseTransform
+from detkit.registry import TRANSFORMS, ConfigError
+from detkit.structures.masks import INTERPOLATIONS, rounded
+
+Scale = tuple[int, int]
+DIRECTIONS = ('horizontal', 'vertical', 'diagonal')
+
+
+def fitted_size(size: tuple[int, int], scale: Scale | float) -> tuple[int, int]:
+    """(width, height) of an image of ``size`` (height, width), made as large as fits into ``scale``, its long side within the long."""
+    height, width = size
+    factor = scale if isinstance(scale, (int, float)) else \
+        min(max(scale) / max(height, width), min(scale) / min(height, width))
+    return rounded(width * factor), rounded(height * factor)
+
+
+def clip_boxes_(boxes: np.ndarray, size: tuple[int, int]) -> None:
+    """Clip (n, 4) xyxy to an image of ``size`` (height, width), in place."""
+    boxes[:, 0::2] = boxes[:, 0::2].clip(0, size[1])
+    boxes[:, 1::2] = boxes[:, 1::2].clip(0, size[0])
+
+
+@TRANSFORMS.register_module()
+class Resize(BaseTransform):
+    """To ``scale`` (width, height), or by ``scale_factor`` (a number or (w, h)). Writes ``scale``, ``scale_factor`` (w, h), ``keep_ratio``.
+
+    ``keep_ratio``: as large as fits into ``scale``, long side within its long side, short within short. ``clip_object_border``: boxes end at
+    the image's border. ``scale_factor`` accumulates over resizes: it always leads from the original image to this one.
+    """
+
+    def __init__(self, scale: int | Scale | None = None, scale_factor: float | tuple[float, float] | None = None,
+                 keep_ratio: bool = False, clip_object_border: bool = True, backend: str = 'cv2',
+                 interpolation: str = 'bilinear') -> None:
+        if (scale is None) == (scale_factor is None):
+            raise ConfigError('Resize needs one of scale (width, height) and scale_factor.')
+        if backend != 'cv2' or interpolation not in INTERPOLATIONS:
+            raise ConfigError(f"Resize backend='{backend}', interpolation='{interpolation}' is not offered. Known: cv2 with "
+                              f'{", ".join(INTERPOLATIONS)}.')
+        self.scale = (scale, scale) if isinstance(scale, int) else scale and tuple(scale)
+        self.scale_factor = (scale_factor, scale_factor) if isinstance(scale_factor, (int, float)) else scale_factor
+        self.keep_ratio, self.clip_object_border, self.interpolation = keep_ratio, clip_object_border, interpolation
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        height, width = results['img'].shape[:2]
+        scale = self.scale or (rounded(width * self.scale_factor[0]), rounded(height * self.scale_factor[1]))
+        return self.resized(results, scale)
+
+    def resized(self, results: dict[str, Any], scale: Scale) -> dict[str, Any]:
+        before = results['img'].shape[:2]
+        size = fitted_size(before, scale) if self.keep_ratio else tuple(scale)
+        size = max(size[0], 1), max(size[1], 1)
+        results['img'] = cv2.resize(results['img'], size, interpolation=INTERPOLATIONS[self.interpolation])
+        after = results['img'].shape[:2]
+        factor = after[1] / before[1], after[0] / before[0]
+        was = results.get('scale_factor', (1., 1.))
+        results.update(img_shape=after, scale=tuple(scale), keep_ratio=self.keep_ratio,
+                       scale_factor=(was[0] * factor[0], was[1] * factor[1]))
+        if 'gt_bboxes' in results:
+            results['gt_bboxes'] = results['gt_bboxes'] * np.array([*factor, *factor], np.float32)
+            if self.clip_object_border:
+                clip_boxes_(results['gt_bboxes'], after)
+        if 'gt_masks' in results:
+            results['gt_masks'] = results['gt_masks'].resize(after)
+        if 'gt_seg_map' in results:
+            results['gt_seg_map'] = cv2.resize(results['gt_seg_map'], size, interpolation=cv2.INTER_NEAREST)
+        return results
+
+
+@TRANSFORMS.register_module()
+class FixScaleResize(Resize):
+    """Resize under the name that MMDetection gives its fix of an old rounding rule; detkit's Resize already rounds so."""
+
+
+@TRANSFORMS.register_module()
+class RandomResize(BaseTransform):
+    """Resize to a scale drawn between two ``scale``s (width, height), or to one times a factor of ``ratio_range``."""
+
+    random = True
+
+    def __init__(self, scale: Scale | Sequence[Scale], ratio_range: tuple[float, float] | None = None,
+                 resize_type: str = 'Resize', **options: Any) -> None:
+        several = not isinstance(scale[0], (int, float))
+        if several != (ratio_range is None) or several and len(scale) != 2:
+            raise ConfigError('RandomResize needs one scale (width, height) with ratio_range, or two scales without.')
+        self.scale, self.ratio_range = scale, ratio_range
+        self.resize = TRANSFORMS.build(dict(type=resize_type, scale=(1, 1), **options))
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        rng = results['rng']
+        if self.ratio_range:
+            ratio = rng.uniform(*self.ratio_range)
+            scale = int(self.scale[0] * ratio), int(self.scale[1] * ratio)
+        else:
+            (long_a, short_a), (long_b, short_b) = ((max(s), min(s)) for s in self.scale)
+            scale = (int(rng.integers(min(long_a, long_b), max(long_a, long_b) + 1)),
+                     int(rng.integers(min(short_a, short_b), max(short_a, short_b) + 1)))
+        return self.resize.resized(results, scale)
+
+
+@TRANSFORMS.register_module()
+class RandomChoiceResize(BaseTransform):
+    """Resize to one of ``scales`` (width, height each)."""
+
+    random = True
+
+    def __init__(self, scales: Sequence[int | Scale], resize_type: str = 'Resize', **options: Any) -> None:
+        self.scales = [(s, s) if isinstance(s, int) else tuple(s) for s in scales]
+        self.resize = TRANSFORMS.build(dict(type=resize_type, scale=(1, 1), **options))
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        return self.resize.resized(results, self.scales[int(results['rng'].integers(len(self.scales)))])
+
+
+@TRANSFORMS.register_module()
+class RandomFlip(BaseTransform):
+    """Flip with probability ``prob``, along ``direction``. Writes ``flip`` and ``flip_direction``.
+
+    One ``prob`` is shared by all directions of a list; a list of as many gives each its own.
+    """
+
+    random = True
+
+    def __init__(self, prob: float | Sequence[float], direction: str | Sequence[str] = 'horizontal') -> None:
+        self.directions = [direction] if isinstance(direction, str) else list(direction)
+        self.probs = [prob / len(self.directions)] * len(self.directions) if isinstance(prob, (int, float)) else list(prob)
+        unknown = [d for d in self.directions if d not in DIRECTIONS]
+        if unknown:
+            raise ConfigError(f"RandomFlip direction='{unknown[0]}' is unknown. Known: {', '.join(DIRECTIONS)}.")
+        if len(self.probs) != len(self.directions) or not 0 <= sum(self.probs) <= 1 + 1e-9:
+            raise ConfigError(f'RandomFlip prob={prob} does not fit direction={direction}: one probability each, at most 1 in all.')
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        draw, direction = results['rng'].random(), None
+        for name, p in zip(self.directions, self.probs):
+            if draw < p:
+                direction = name
+                break
+            draw -= p
+        results.update(flip=direction is not None, flip_direction=direction)
+        return flipped(results, direction) if direction else results
+
+
+def flipped(results: dict[str, Any], direction: str) -> dict[str, Any]:
+    """Flip image, boxes and masks; x becomes width - x, y height - y."""
+    across, down = direction in ('horizontal', 'diagonal'), direction in ('vertical', 'diagonal')
+    view = (slice(None, None, -1 if down else 1), slice(None, None, -1 if across else 1))
+    results['img'] = np.ascontiguousarray(results['img'][view])
+    height, width = results['img'].shape[:2]
+    if 'gt_bboxes' in results:
+        x1, y1, x2, y2 = results['gt_bboxes'].T
+        if across:
+            x1, x2 = width - x2, width - x1
+        if down:
+            y1, y2 = height - y2, height - y1
+        results['gt_bboxes'] = np.stack([x1, y1, x2, y2], 1)
+    if 'gt_masks' in results:
+        results['gt_masks'] = results['gt_masks'].flip(direction)
+    if 'gt_seg_map' in results:
+        results['gt_seg_map'] = np.ascontiguousarray(results['gt_seg_map'][view])
+    return results
+
+
+@TRANSFORMS.register_module()
+class Pad(BaseTransform):
+    """At the right and bottom, to ``size`` (width, height), a multiple of ``size_divisor``, or a square (``pad_to_square``).
+
+    ``pad_val``: a number, or ``dict(img=..., seg=..., masks=...)``. An image larger than ``size`` stays as it is.
+    """
+
+    def __init__(self, size: Scale | None = None, size_divisor: int | None = None, pad_to_square: bool = False,
+                 pad_val: float | dict = dict(img=0, seg=255), padding_mode: str = 'constant') -> None:
+        if padding_mode != 'constant':
+            raise ConfigError(f"Pad padding_mode='{padding_mode}' is not offered. Known: constant.")
+        if size is None and size_divisor is None and not pad_to_square or pad_to_square and size is not None:
+            raise ConfigError('Pad needs size (width, height), size_divisor or pad_to_square; size and pad_to_square exclude each other.')
+        self.size, self.size_divisor, self.pad_to_square = size and tuple(size), size_divisor, pad_to_square
+        self.pad_val = pad_val if isinstance(pad_val, dict) else dict(img=pad_val, seg=255)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        height, width = results['img'].shape[:2]
+        target_w, target_h = self.size or ((max(height, width),) * 2 if self.pad_to_square else (width, height))
+        if self.size_divisor:
+            target_w, target_h = (math.ceil(s / self.size_divisor) * self.size_divisor for s in (target_w, target_h))
+        target = max(target_h, height), max(target_w, width)
+        results['img'] = padded(results['img'], target, self.pad_val.get('img', 0))
+        results.update(img_shape=target, pad_shape=target, pad_fixed_size=self.size, pad_size_divisor=self.size_divisor)
+        if 'gt_masks' in results:
+            results['gt_masks'] = results['gt_masks'].pad(target, pad_val=self.pad_val.get('masks', 0))
+        if 'gt_seg_map' in results:
+            results['gt_seg_map'] = padded(results['gt_seg_map'], target, self.pad_val.get('seg', 255))
+        return results
+
+
+def padded(image: np.ndarray, size: tuple[int, int], value: float | tuple) -> np.ndarray:
+    """(H, W[, C]) -> ``size`` (height, width), the image at the top left."""
+    out = np.empty((*size, *image.shape[2:]), image.dtype)
+    out[...] = value
+    out[:image.shape[0], :image.shape[1]] = image
+    return out

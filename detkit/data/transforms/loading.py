@@ -1,0 +1,158 @@
+"""From a file to pixels, and from an annotation to arrays."""
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detkit.data.transforms.base import BaseTransform
+from detkit.registry import TRANSFORMS, ConfigError
+from detkit.structures.masks import BitmapMasks, PolygonMasks, polygon_to_bitmap, rle_to_bitmap
+
+FLAGS = {'color': cv2.IMREAD_COLOR, 'grayscale': cv2.IMREAD_GRAYSCALE, 'unchanged': cv2.IMREAD_UNCHANGED,
+         'color_ignore_orientation': cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+         'grayscale_ignore_orientation': cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION}
+LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
+
+
+class UnreadableImage(ValueError):
+    """A picture that cannot be decoded; ``path`` is its file."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f'{path}: cannot read this image ({reason}). Replace the file, take it out of the annotation file, or set '
+                         f"the dataset's on_error='skip' to train without it.")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason)    # DataLoader workers send exceptions pickled
+
+
+def check_local(backend_args: dict | None) -> None:
+    """Raise ConfigError for MMDetection's remote storage, which detkit does not read."""
+    backend = (backend_args or {}).get('backend', 'local')
+    if backend not in LOCAL_BACKENDS:
+        raise ConfigError(f"backend_args backend='{backend}' is not offered; images are read from local files. Set backend_args=None.")
+
+
+def read_image(path: str, color_type: str = 'color') -> np.ndarray:
+    """Decode a file: uint8 (H, W, 3) BGR for ``color``, turned upright by its EXIF orientation.
+
+    Raises:
+        UnreadableImage: missing, empty or broken file.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UnreadableImage(path, error.strerror or str(error)) from None
+    if len(data) == 0:
+        raise UnreadableImage(path, 'the file is empty')
+    try:
+        image = cv2.imdecode(data, FLAGS[color_type])
+    except cv2.error as error:
+        raise UnreadableImage(path, str(error.err or error)) from None
+    if image is None:
+        raise UnreadableImage(path, 'not a picture that OpenCV can decode, or a damaged one')
+    return image
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromFile(BaseTransform):
+    """Read ``img_path``. Writes ``img`` uint8 (H, W, 3) BGR, ``img_shape`` and ``ori_shape`` (height, width).
+
+    ``color_type``: ``color``, ``grayscale``, ``unchanged``, or the first two with ``_ignore_orientation`` (EXIF is then not
+    applied). ``to_float32``: float pixels, still 0 to 255. ``ignore_empty``: None in place of an error, so that another sample is drawn.
+    """
+
+    def __init__(self, to_float32: bool = False, color_type: str = 'color', imdecode_backend: str = 'cv2',
+                 backend_args: dict | None = None, file_client_args: dict | None = None, ignore_empty: bool = False) -> None:
+        check_local(backend_args)
+        check_local(file_client_args)
+        if imdecode_backend != 'cv2':
+            raise ConfigError(f"LoadImageFromFile imdecode_backend='{imdecode_backend}' is not offered. Known: cv2.")
+        if color_type not in FLAGS:
+            raise ConfigError(f"LoadImageFromFile color_type='{color_type}' is unknown. Known: {', '.join(FLAGS)}.")
+        self.to_float32, self.color_type, self.ignore_empty = to_float32, color_type, ignore_empty
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            image = read_image(results['img_path'], self.color_type)
+        except UnreadableImage:
+            if self.ignore_empty:
+                return None
+            raise
+        return with_image(results, image, self.to_float32)
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromNDArray(BaseTransform):
+    """Take ``img``, uint8 (H, W, 3) BGR or (H, W), as it is. Writes ``img_shape`` and ``ori_shape``."""
+
+    def __init__(self, to_float32: bool = False, **reading: Any) -> None:
+        """``reading``: the settings of the LoadImageFromFile that this one stands in for; nothing is read here."""
+        self.to_float32 = to_float32
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        results.setdefault('img_path', None)
+        results.setdefault('img_id', 0)
+        return with_image(results, results['img'], self.to_float32)
+
+
+def with_image(results: dict[str, Any], image: np.ndarray, to_float32: bool) -> dict[str, Any]:
+    results['img'] = image.astype(np.float32) if to_float32 else image
+    results['img_shape'] = results['ori_shape'] = image.shape[:2]
+    return results
+
+
+@TRANSFORMS.register_module()
+class LoadAnnotations(BaseTransform):
+    """``instances`` -> ``gt_bboxes`` float32 (n, 4) xyxy, ``gt_bboxes_labels`` int64 (n,), ``gt_ignore_flags`` bool (n,), ``gt_masks``.
+
+    ``with_mask``: bitmaps, or (``poly2mask=False``) polygons. An object without a valid mask is marked as ignored.
+    ``with_seg``: reads ``seg_map_path`` as ``gt_seg_map`` uint8 (H, W).
+    """
+
+    def __init__(self, with_bbox: bool = True, with_label: bool = True, with_mask: bool = False, with_seg: bool = False,
+                 poly2mask: bool = True, box_type: str = 'hbox', imdecode_backend: str = 'cv2',
+                 backend_args: dict | None = None, file_client_args: dict | None = None) -> None:
+        check_local(backend_args)
+        check_local(file_client_args)
+        if box_type not in ('hbox', None):
+            raise ConfigError(f"LoadAnnotations box_type='{box_type}' is not offered. Known: hbox (xyxy).")
+        if imdecode_backend != 'cv2':
+            raise ConfigError(f"LoadAnnotations imdecode_backend='{imdecode_backend}' is not offered. Known: cv2.")
+        self.with_bbox, self.with_label, self.with_mask = with_bbox, with_label, with_mask
+        self.with_seg, self.poly2mask = with_seg, poly2mask
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        instances = results.get('instances', [])
+        flags = np.array([i.get('ignore_flag', 0) for i in instances], bool)
+        if self.with_mask:
+            results['gt_masks'], sound = load_masks(instances, results['ori_shape'], self.poly2mask)
+            flags |= ~sound
+        if self.with_bbox:
+            results['gt_bboxes'] = np.array([i['bbox'] for i in instances], np.float32).reshape(-1, 4)
+        if self.with_label:
+            results['gt_bboxes_labels'] = np.array([i['bbox_label'] for i in instances], np.int64)
+        results['gt_ignore_flags'] = flags
+        if self.with_seg:
+            results['gt_seg_map'] = read_image(results['seg_map_path'], 'unchanged')
+        return results
+
+
+def load_masks(instances: list[dict], size: tuple[int, int], as_bitmap: bool) -> tuple[BitmapMasks | PolygonMasks, np.ndarray]:
+    """The masks, and (n,) bool: False where an object has none that can be used."""
+    height, width = size
+    masks, sound = [], np.ones(len(instances), bool)
+    for i, instance in enumerate(instances):
+        mask = instance.get('mask')
+        if isinstance(mask, list):
+            mask = [np.asarray(p, np.float64) for p in mask if len(p) >= 6 and len(p) % 2 == 0]
+        usable = bool(mask) and (isinstance(mask, dict) and as_bitmap or isinstance(mask, list))
+        sound[i] = usable
+        if as_bitmap:
+            masks.append(np.zeros((height, width), np.uint8) if not usable else
+                         rle_to_bitmap(mask, height, width) if isinstance(mask, dict) else polygon_to_bitmap(mask, height, width))
+        else:
+            masks.append(mask if usable else [np.zeros(6)])
+    return (BitmapMasks if as_bitmap else PolygonMasks)(masks, height, width), sound

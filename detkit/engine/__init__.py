@@ -1,0 +1,17 @@
+"""Training and testing on mmengine's Runner, with what it needs from us."""
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ['build_runner', 'evaluate', 'train']
+
+
+def __getattr__(name: str) -> Any:
+    """Import on use: the parts of this package are needed alone as well, and the runner is heavy."""
+    if name in ('evaluate', 'train'):
+        from detkit.engine import run
+        return getattr(run, name)
+    if name == 'build_runner':
+        from detkit.engine.runner import build_runner
+        return build_runner
+    raise AttributeError(f"module 'detkit.engine' has no attribute '{name}'")

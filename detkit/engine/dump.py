@@ -1,0 +1,57 @@
+"""Detections of a whole test set, in a file."""
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+
+from detkit.evaluation.coco_metric import encode_masks
+from detkit.files import atomic_path, write_json
+from detkit.registry import METRICS, ConfigError
+
+
+@METRICS.register_module()
+class DumpDetResults(BaseMetric):
+    """Writes what was detected at the end of a test; measures nothing.
+
+    ``out_file_path``: ``.pkl`` (a list of the samples as dicts, with tensors on the CPU, as MMDetection writes it) or ``.json`` (a
+    list of ``img_id``, ``img_path``, ``bboxes`` (xyxy, pixels of the original image), ``scores``, ``labels``). Masks are RLE.
+
+    Raises:
+        ConfigError: another ending.
+    """
+
+    def __init__(self, out_file_path: str, collect_device: str = 'cpu', collect_dir: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, collect_dir=collect_dir)
+        self.path = Path(out_file_path)
+        if self.path.suffix not in ('.json', '.pkl', '.pickle'):
+            raise ConfigError(f"--out '{out_file_path}' should end in .json or .pkl.")
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the predictions of a batch, without the ground truth."""
+        for sample in data_samples:
+            found = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in sample['pred_instances'].items()}
+            if 'masks' in found:
+                found['masks'] = encode_masks(found['masks'])
+            meta = {k: v for k, v in sample.items() if k not in ('pred_instances', 'gt_instances', 'ignored_instances')}
+            self.results.append(dict(meta, pred_instances=found))
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        if self.path.suffix == '.json':
+            write_json(self.path, [record(r) for r in results])
+        else:
+            with atomic_path(self.path) as temporary, open(temporary, 'wb') as file:
+                pickle.dump(results, file)
+        return {}
+
+
+def record(result: dict) -> dict[str, Any]:
+    found = result['pred_instances']
+    arrays = {k: np.asarray(found[k]).tolist() for k in ('bboxes', 'scores', 'labels')}
+    return dict(img_id=result.get('img_id'), img_path=str(result.get('img_path')), **arrays,
+                **({'masks': found['masks']} if 'masks' in found else {}))

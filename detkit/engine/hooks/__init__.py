@@ -1,0 +1,1 @@
+"""What happens around training, beyond mmengine's hooks: one idea a file."""

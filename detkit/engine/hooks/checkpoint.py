@@ -1,0 +1,108 @@
+"""When checkpoints are written, which are kept, and which is the best."""
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from mmengine import hooks as mmhooks
+from mmengine.dist import is_main_process, master_only
+
+from detkit.engine.checkpoint import INTERRUPTED, LAST, load_checkpoint, write_checkpoint
+from detkit.files import atomic_path
+from detkit.registry import HOOKS, ConfigError, did_you_mean
+
+
+@HOOKS.register_module()
+class CheckpointHook(mmhooks.CheckpointHook):
+    """mmengine's CheckpointHook and its arguments, made safe against being killed at any moment.
+
+    A new checkpoint is whole before an older one is removed; ``last_checkpoint``, the best and the kept ones are remembered
+    relative to the work dir, so that a copied or moved one goes on with its own files. ``backend_args`` and
+    ``file_client_args`` are refused: checkpoints are local files.
+    """
+
+    def __init__(self, *args: Any, file_client_args: dict | None = None, backend_args: dict | None = None, **kwargs: Any) -> None:
+        if file_client_args or backend_args:
+            raise ConfigError('CheckpointHook writes local files; leave file_client_args and backend_args out.')
+        super().__init__(*args, **kwargs)
+
+    def before_train(self, runner: Any) -> None:
+        """Find the folder, and after a resume what was kept before."""
+        folder = Path(runner.work_dir)
+        self.folder = folder if self.out_dir is None else Path(self.out_dir).expanduser() / folder.name
+        self.out_dir = str(self.folder)
+        info = runner.message_hub.runtime_info
+        self.kept = [n for n in info.get('kept_checkpoints', []) if (self.folder / n).is_file()]
+        self.best = {k: n for k, n in info.get('best_checkpoints', {}).items()}
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
+        name = self.filename_tmpl.format(step)
+        self.kept = [n for n in self.kept if n != name] + [name]
+        surplus = self.kept[:-self.max_keep_ckpts] if self.max_keep_ckpts > 0 else []
+        self.kept = self.kept[len(surplus):]
+        self.last_ckpt = str(self.folder / name)
+        runner.message_hub.update_info('kept_checkpoints', list(self.kept))
+        runner.save_checkpoint(self.out_dir, name, save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler,
+                               meta=meta, by_epoch=self.by_epoch, **self.args)
+        if is_main_process():
+            note_last(runner.work_dir, self.folder / name)
+            for old in [self.folder / n for n in surplus] + [Path(runner.work_dir) / INTERRUPTED]:
+                old.unlink(missing_ok=True)
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        if not self.save_best:
+            return
+        if 'auto' in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
+        step = runner.epoch if self.by_epoch else runner.iter
+        better = [k for k, rule in zip(self.key_indicators, self.rules) if self.improves(runner, metrics, k, rule)]
+        for key in better:
+            self.keep_best(runner, key, metrics[key], step)
+        if better and self.last_ckpt is not None:            # the newest checkpoint should know which is the best
+            self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
+
+    def improves(self, runner: Any, metrics: dict, key: str, rule: str) -> bool:
+        if key not in metrics:
+            raise ConfigError(f"default_hooks.checkpoint.save_best: the evaluation has no '{key}'.{did_you_mean(key, metrics)} "
+                              f'It has: {", ".join(metrics)}.')
+        value = metrics[key]
+        best = runner.message_hub.get_info(self.score_key(key), self.init_value_map[rule])
+        return value is not None and not math.isnan(value) and self.is_better_than[key](value, best)
+
+    def score_key(self, key: str) -> str:
+        return 'best_score' if len(self.key_indicators) == 1 else f'best_score_{key}'
+
+    def keep_best(self, runner: Any, key: str, score: float, step: int) -> None:
+        name = f'best_{key}_{self.filename_tmpl.format(step)}'.replace('/', '_')
+        before, self.best[key] = self.best.get(key), name
+        hub = runner.message_hub
+        hub.update_info(self.score_key(key), float(score))
+        hub.update_info('best_checkpoints', dict(self.best))
+        runner.save_checkpoint(self.out_dir, name, save_optimizer=False, save_param_scheduler=False,
+                               meta=dict(epoch=runner.epoch, iter=runner.iter), by_epoch=False)
+        if is_main_process() and before not in (None, name):
+            (self.folder / before).unlink(missing_ok=True)
+        runner.logger.info(f'best so far: {key} {score:.4f}, saved as {name}')
+
+    def after_train(self, runner: Any) -> None:
+        """With ``published_keys``: beside the last and the best, copies with these keys only."""
+        if self.published_keys is None:
+            return
+        names = [Path(self.last_ckpt).name] if self.save_last and self.last_ckpt else []
+        for name in [*names, *self.best.values()]:
+            self.publish(runner, self.folder / name)
+
+    @master_only
+    def publish(self, runner: Any, path: Path) -> None:
+        content = load_checkpoint(path)
+        target = path.with_name(f'{path.stem}-published{path.suffix}')
+        write_checkpoint({k: v for k, v in content.items() if k in self.published_keys}, target)
+        runner.logger.info(f'published {target}')
+
+
+def note_last(work_dir: str | Path, checkpoint: Path) -> None:
+    """Write down which checkpoint a run goes on from: by its name when it lies in the work dir."""
+    inside = checkpoint.resolve().parent == Path(work_dir).resolve()
+    with atomic_path(Path(work_dir) / LAST) as temporary:
+        temporary.write_text(checkpoint.name if inside else str(checkpoint.resolve()), encoding='utf-8')

@@ -1,0 +1,62 @@
+"""An average of the weights over the run, which is what is evaluated and published."""
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmengine import hooks as mmhooks
+from mmengine.model import ExponentialMovingAverage
+from torch import Tensor, nn
+
+from detkit.engine.checkpoint import load_matching
+from detkit.registry import HOOKS, MODELS, ConfigError
+
+
+@MODELS.register_module()
+class ExpMomentumEMA(ExponentialMovingAverage):
+    """Exponential moving average that follows the weights closely at first and slowly later (YOLOX, RTMDet).
+
+    After ``steps`` updates a new weight counts ``(1 - momentum) * exp(-(1 + steps) / gamma) + momentum``.
+
+    Args:
+        model: whose weights are averaged.
+        momentum: how much a new weight counts in the end.
+        gamma: updates after which the first term has fallen to 1/e; larger is slower.
+        interval, device, update_buffers: mmengine's.
+    """
+
+    def __init__(self, model: nn.Module, momentum: float = 0.0002, gamma: int = 2000, interval: int = 1, device: Any = None,
+                 update_buffers: bool = False) -> None:
+        if gamma <= 0:
+            raise ConfigError(f'ExpMomentumEMA: gamma={gamma} should be positive.')
+        super().__init__(model=model, momentum=momentum, interval=interval, device=device, update_buffers=update_buffers)
+        self.gamma = gamma
+
+    def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
+        momentum = (1 - self.momentum) * math.exp(-float(1 + steps) / self.gamma) + self.momentum
+        averaged_param.mul_(1 - momentum).add_(source_param, alpha=momentum)
+
+
+@HOOKS.register_module()
+class EMAHook(mmhooks.EMAHook):
+    """mmengine's EMAHook; it can put the weights back when an evaluation is left, and loads weights without a page of warnings."""
+
+    swapped = False                                   # the model holds the averages, the averages the model's weights
+
+    def before_run(self, runner: Any) -> None:
+        model = runner.model.module if hasattr(runner.model, 'module') else runner.model
+        self.src_model, self.ema_model = model, MODELS.build(self.ema_cfg, model=model)
+
+    def _swap_ema_parameters(self) -> None:
+        super()._swap_ema_parameters()
+        self.swapped = not self.swapped
+
+    def put_back(self) -> None:
+        if self.swapped:
+            self._swap_ema_parameters()
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        if runner._resume and 'ema_state_dict' in checkpoint:
+            super().after_load_checkpoint(runner, checkpoint)
+        else:                                         # a start from weights: what fits is reported for the model itself
+            load_matching(self.ema_model.module, checkpoint['state_dict'])

@@ -1,0 +1,102 @@
+"""Going on where another run stood: weights, optimizer, schedules, place in the data."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmengine.optim import OptimWrapper
+
+from detkit.engine.schedule import resume_schedulers
+from detkit.registry import ConfigError
+
+if TYPE_CHECKING:
+    from detkit.engine.runner import DetRunner
+
+
+def resume_run(runner: 'DetRunner', filename: str, optimizer: bool, schedulers: bool) -> None:
+    """Bring ``runner`` to where the run that wrote ``filename`` stood.
+
+    What the config says of optimizer and schedules holds; what it changes against the checkpoint is said in the log.
+
+    Raises:
+        ConfigError: a checkpoint without optimizer or progress, of another model, of other classes.
+    """
+    checkpoint = runner.load_checkpoint(filename, strict=True)
+    meta = checkpoint.get('meta') or {}
+    if 'epoch' not in meta or 'iter' not in meta or (optimizer and 'optimizer' not in checkpoint):
+        raise ConfigError(f"'{filename}' holds weights but not the state of a run, so it cannot be resumed. To start from its weights "
+                          f"set load_from='{filename}' and leave resume out.")
+    check_same_classes(runner, meta, filename)
+    take_place(runner, meta)
+    if 'message_hub' in checkpoint:
+        runner.message_hub.load_state_dict(checkpoint['message_hub'])
+        runner.message_hub.update_info_dict(dict(cfg=runner.cfg.pretty_text, experiment_name=runner.experiment_name))
+    if optimizer:
+        said = resume_optimizer(runner, checkpoint, schedulers)
+        for line in said:
+            runner.logger.info(f'the config differs from the checkpoint, and holds: {line}')
+    runner._has_loaded = True
+    runner.logger.info(f'resumed after epoch {runner.epoch}, iteration {runner.iter}')
+
+
+def check_same_classes(runner: 'DetRunner', meta: dict, filename: str) -> None:
+    before = (meta.get('dataset_meta') or {}).get('classes')
+    now = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
+    if before is not None and now is not None and tuple(before) != tuple(now):
+        raise ConfigError(f"'{filename}' was trained on the classes {tuple(before)}, the data of this config has {tuple(now)}. Resume "
+                          f'with the same data, or fine-tune: load_from instead of resume.')
+
+
+def take_place(runner: 'DetRunner', meta: dict) -> None:
+    """Set epoch and iteration; inside an epoch, how many of its batches are done."""
+    loop, length = runner.train_loop, len(runner.train_dataloader)
+    loop._epoch, loop._iter = meta['epoch'], meta['iter']
+    if not hasattr(loop, 'skip'):                      # a loop that counts iterations
+        return
+    before = meta.get('epoch_length', length)
+    done = meta['iter'] - meta['epoch'] * before
+    loop.skip = done if 0 < done <= length and before == length else 0
+    loop._iter = meta['epoch'] * length + loop.skip
+    if before != length:
+        runner.logger.warning(f'an epoch has {length} iterations, and had {before} before (other data, batch size or number of '
+                              f'processes): going on at the beginning of epoch {loop._epoch + 1}')
+
+
+def resume_optimizer(runner: 'DetRunner', checkpoint: dict, schedulers: bool) -> list[str]:
+    """Load optimizer and schedules; return the settings that the config changes."""
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    wrappers, states = by_name(runner.optim_wrapper), by_name(checkpoint['optimizer'], runner.optim_wrapper)
+    scheduled = by_name(runner.param_schedulers or [], runner.optim_wrapper)
+    stored = by_name(checkpoint.get('param_schedulers') or [], runner.optim_wrapper)
+    said = []
+    for name, wrapper in wrappers.items():
+        mine = scheduled.get(name, [])
+        changed, replay = load_optimizer(wrapper, states[name], {s.param_name for s in mine})
+        said += changed
+        if schedulers and mine:
+            said += resume_schedulers(mine, stored.get(name, []), wrapper.param_groups, runner.epoch, runner.iter,
+                                      len(runner.train_dataloader), replay)
+    return said
+
+
+def by_name(value: Any, wrapper: OptimWrapper | None = None) -> dict[str, Any]:
+    """``value`` by the optimizer's name, when there are several; else under ''."""
+    several = hasattr(wrapper if wrapper is not None else value, 'optim_wrappers')
+    return dict(value.items()) if several else {'': value}
+
+
+def load_optimizer(wrapper: OptimWrapper, state: dict, scheduled: set[str]) -> tuple[list[str], bool]:
+    """Load ``state``, keeping what the config says of each group; which settings that changed, and whether a schedule's base did."""
+    fresh = [{k: v for k, v in g.items() if k != 'params' and k not in scheduled and k != 'betas'} for g in wrapper.param_groups]
+    try:
+        wrapper.load_state_dict(state)
+    except ValueError as error:
+        raise ConfigError(f"the checkpoint's optimizer does not fit this config's ({error}). Resume with the same optim_wrapper, or "
+                          f'start from the weights: load_from instead of resume.') from error
+    said, replay = [], False
+    for group, settings in zip(wrapper.param_groups, fresh):
+        for key, value in settings.items():
+            if key in group and group[key] != value:
+                said.append(f'optimizer {key}: {group[key]} became {value}')
+                replay = replay or key.startswith('initial_')
+                group[key] = value
+    return list(dict.fromkeys(said)), replay

@@ -1,0 +1,129 @@
+"""Training and testing as one call each: what ``tools/train.py`` and ``tools/test.py`` do, for a notebook as well."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import PrepareTTAHook
+
+from detkit.config import load_config
+from detkit.engine.prepare import GROUPS, kind, need
+from detkit.engine.runner import DetRunner, build_runner
+from detkit.registry import ConfigError
+
+TRAINING_HOOKS = ('EMAHook', 'PipelineSwitchHook', 'CheckInvalidLossHook', 'ReplayHook')   # mean nothing to a test
+TTA_MODEL = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+TTA_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+
+
+def train(cfg: Config | str | Path, work_dir: str | Path | None = None, amp: bool | str | None = None,
+          resume: str | Path | bool | None = None, auto_scale_lr: bool = False, seed: int | None = None, launcher: str = 'none',
+          trusted: bool = False) -> DetRunner:
+    """Train as ``cfg`` says; the runner is returned, its ``model`` trained, its ``message_hub`` holding the curves.
+
+    Args:
+        cfg: a config, or its path or name; it is not changed.
+        work_dir: where logs and checkpoints go; None: the config's, else ``work_dirs/<config's name>``.
+        amp: mixed precision: True, False, 'auto' (where the machine gains by it); None: as the config says.
+        resume: 'auto' or True: from the newest checkpoint in the work dir, if there is one; a path: from that one.
+        auto_scale_lr: scale the learning rate by the images a step over the config's ``auto_scale_lr.base_batch_size``.
+        seed: of everything random; None: the config's, else a random one that the log names.
+        launcher: 'none', or how several processes were started: 'pytorch' (torchrun), 'slurm', 'mpi'.
+        trusted: load checkpoints with the ordinary unpickler, which runs code that they hold.
+
+    Raises:
+        ConfigError: a config that cannot be run.
+        TrainingFailed: a loss that is not finite.
+        TrainingInterrupted: after Ctrl-C or SIGTERM; a checkpoint to resume from has been written.
+    """
+    cfg = own(cfg, work_dir, launcher, trusted)
+    need(cfg, 'training')
+    if amp is not None:
+        cfg.amp = amp
+    if auto_scale_lr:
+        cfg.auto_scale_lr = dict(cfg.get('auto_scale_lr') or {}, enable=True)
+    if seed is not None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+    if resume:
+        cfg.resume, cfg.load_from = True, None if resume in (True, 'auto') else str(resume)
+    runner = build_runner(cfg)
+    runner.train()
+    return runner
+
+
+def evaluate(cfg: Config | str | Path, checkpoint: str | Path, work_dir: str | Path | None = None, show_dir: str | Path | None = None,
+             out: str | Path | None = None, tta: bool = False, show: bool = False, wait_time: float = 2, launcher: str = 'none',
+             trusted: bool = False) -> dict[str, Any]:
+    """Measure ``checkpoint`` on the config's test set; the metrics by name.
+
+    Args:
+        cfg, work_dir, launcher, trusted: as of ``train``.
+        checkpoint: a path or URL; it must hold all weights of the model.
+        show_dir: pictures of ground truth beside detections go here.
+        out: the detections go here: ``.json``, or ``.pkl`` as MMDetection writes it.
+        tta: test-time augmentation: the config's ``tta_model`` and ``tta_pipeline``, else left-right flips merged by NMS.
+        show, wait_time: each picture in a window, for that many seconds.
+
+    Raises:
+        ConfigError: a config that cannot be run, a checkpoint of another model.
+    """
+    cfg = own(cfg, work_dir, launcher, trusted)
+    need(cfg, 'testing')
+    for key in (*GROUPS['training'], *GROUPS['validation'], 'param_scheduler'):
+        cfg[key] = None
+    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if kind(h) not in TRAINING_HOOKS]
+    cfg.resume, cfg.load_from = False, str(checkpoint)
+    if out is not None:
+        add_dump(cfg, out)
+    if show or show_dir is not None:
+        draw(cfg, show, wait_time, show_dir)
+    if tta:
+        add_tta(cfg)
+    runner = build_runner(cfg)
+    runner.strict = True
+    if tta:
+        runner.register_hook(PrepareTTAHook(cfg.tta_model.to_dict()))
+    return runner.test()
+
+
+def own(cfg: Config | str | Path, work_dir: str | Path | None, launcher: str, trusted: bool) -> Config:
+    """A copy of ``cfg`` with what every run may be given."""
+    cfg = load_config(cfg)
+    if work_dir is not None:
+        cfg.work_dir = str(work_dir)
+    if launcher != 'none':
+        cfg.launcher = launcher
+    if trusted:
+        cfg.trusted_checkpoints = True
+    return cfg
+
+
+def add_dump(cfg: Config, out: str | Path) -> None:
+    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
+    cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=str(out))]
+
+
+def draw(cfg: Config, show: bool, wait_time: float, show_dir: str | Path | None) -> None:
+    hooks = dict(cfg.get('default_hooks') or {})
+    found = hooks.get('visualization') or dict(type='DetVisualizationHook')
+    hooks['visualization'] = dict(found, draw=True, show=show, wait_time=wait_time,
+                                  test_out_dir=None if show_dir is None else os.path.abspath(show_dir))
+    cfg.default_hooks = hooks
+
+
+def add_tta(cfg: Config) -> None:
+    """Give the test data the augmenting pipeline; where the config has none, the test pipeline with and without a flip."""
+    cfg.tta_model = cfg.get('tta_model') or TTA_MODEL
+    dataset = cfg.test_dataloader.dataset
+    while 'pipeline' not in dataset and 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'pipeline' not in dataset:
+        raise ConfigError('--tta: test_dataloader.dataset has no pipeline that could be augmented.')
+    if not cfg.get('tta_pipeline'):
+        *steps, pack = dataset.pipeline
+        flips = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
+        keys = tuple(dict.fromkeys((*pack.get('meta_keys', ()), *TTA_KEYS)))
+        cfg.tta_pipeline = [*steps, dict(type='TestTimeAug', transforms=[flips, [dict(pack, meta_keys=keys)]])]
+    dataset.pipeline = cfg.tta_pipeline

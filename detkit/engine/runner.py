@@ -1,0 +1,332 @@
+"""mmengine's Runner, with errors that name the config key, checkpoints that are data, and runs that stop and go on cleanly."""
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import torch
+from mmengine import runner as mmrunner
+from mmengine.config import Config
+from mmengine.dist import get_dist_info, master_only
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner.utils import set_random_seed
+from mmengine.utils.dl_utils import collect_env
+from torch import nn
+from torch.utils.data import DataLoader
+
+from detkit.config import dump_config
+from detkit.engine.amp import use_channels_last
+from detkit.engine.checkpoint import (INTERRUPTED, LoadReport, load_checkpoint, load_weights, report_loading, restore_histories,
+                                      write_checkpoint)
+from detkit.engine.hooks.checkpoint import note_last
+from detkit.engine.hooks.ema import EMAHook
+from detkit.engine.hooks.replay import parts
+from detkit.engine.interrupt import Interrupt, TrainingInterrupted, ignore_interrupts
+from detkit.engine.log import FILE_ONLY, LogProcessor, tidy
+from detkit.engine.prepare import prepare
+from detkit.engine.resume import resume_run
+from detkit.engine.schedule import build_scheduler, stored
+from detkit.registry import (DATASETS, HOOKS, LOG_PROCESSORS, LOOPS, METRICS, MODELS, OPTIMIZERS, RUNNERS, VISUALIZERS, ConfigError,
+                             check_arguments, did_you_mean)
+
+PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
+             'dcn_offset_lr_mult', 'bypass_duplicate')   # what mmengine's constructor reads; it ignores any other key
+
+
+def build_runner(cfg: Config) -> 'DetRunner':
+    """A Runner for ``cfg`` (which is not changed), its model built and its data sets to be built on use.
+
+    Raises:
+        ConfigError: anything in the config that cannot be built, with its full key.
+    """
+    cfg, said = prepare(cfg)
+    try:
+        runner = DetRunner.from_cfg(cfg)
+    except ConfigError as error:
+        raise error.seen_from(cfg._cfg_dict)
+    except ImportError as error:
+        raise ConfigError(str(error)) from error
+    for line in [f'seed {runner.seed}', f'work dir {runner.work_dir}', *said]:
+        runner.logger.info(line)
+    return runner
+
+
+@RUNNERS.register_module()
+class DetRunner(mmrunner.Runner):
+    """Built by ``build_runner``; used as mmengine's Runner."""
+
+    strict = False       # loading a checkpoint must fill the whole model
+    training = False     # inside the training loop
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.interrupt = Interrupt()
+        super().__init__(*args, **kwargs)
+
+    # ------------------------------------------------------------------------------------------------ building
+    @contextmanager
+    def keyed(self) -> Iterator[None]:
+        """Lengthen a ConfigError's path to the full key."""
+        try:
+            yield
+        except ConfigError as error:
+            raise error.seen_from(self.cfg._cfg_dict)
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        with self.keyed():
+            return MODELS.build(model)
+
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        if not isinstance(visualizer, dict):
+            return super().build_visualizer(visualizer)
+        with self.keyed():
+            return VISUALIZERS.build(visualizer, **{k: v for k, v in dict(name=self._experiment_name, save_dir=self._log_dir).items()
+                                                    if k not in visualizer})
+
+    def build_log_processor(self, log_processor: Any) -> Any:
+        if not isinstance(log_processor, dict):
+            return log_processor
+        with self.keyed():
+            return LOG_PROCESSORS.build(log_processor) if 'type' in log_processor else LogProcessor(**log_processor)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(*args, **kwargs)
+        tidy(logger)
+        return logger
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Move to the device, and wrap for several processes. SyncBN needs CUDA and a group; elsewhere it becomes BN."""
+        if not (self.distributed and torch.cuda.is_available()) and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+            self.logger.info('SyncBN became BN: it needs several processes and CUDA')
+            model = revert_sync_batchnorm(model)
+        if self.cfg.get('channels_last'):
+            use_channels_last(model)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
+        if isinstance(hook, dict):
+            args = dict(hook)
+            own = args.pop('priority', None)
+            with self.keyed():
+                hook = HOOKS.build(args)
+            priority = own if priority is None else priority
+        super().register_hook(hook, priority)
+
+    def build_dataloader(self, dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
+        """mmengine's, with a seeded data set, workers that a Ctrl-C in the terminal does not reach, and a check that there is data."""
+        if isinstance(dataloader, DataLoader):
+            return dataloader
+        key = next((k for k in ('train', 'val', 'test') if getattr(self, f'_{k}_dataloader') is dataloader), 'a')
+        with self.keyed():
+            args = dict(dataloader)
+            for part in ('dataset', 'sampler'):
+                if part not in args:
+                    raise ConfigError(f"{key}_dataloader has no '{part}'.", dataloader)
+            args['dataset'] = self.build_dataset(args['dataset'], seed)
+            loader = super().build_dataloader(copy_without_dataset(args), seed, diff_rank_seed)
+        loader.worker_init_fn = partial(start_worker, loader.worker_init_fn) if loader.num_workers else loader.worker_init_fn
+        if not len(loader):
+            raise ConfigError(f'{key}_dataloader yields no batch: {len(loader.dataset)} images, batch_size='
+                              f"{dataloader.get('batch_size')}, drop_last={dataloader.get('drop_last', False)}. Look at ann_file, "
+                              f'metainfo.classes and filter_cfg of its data set.')
+        return loader
+
+    def build_dataset(self, dataset: Any, seed: int | None) -> Any:
+        built = DATASETS.build(dataset)
+        for part in parts(built):
+            if hasattr(part, 'seed') and seed is not None:
+                part.seed = seed
+        if hasattr(built, 'full_init'):
+            built.full_init()
+        return built
+
+    def build_train_loop(self, loop: Any) -> Any:
+        if isinstance(loop, dict):
+            args = dict(loop)
+            if 'by_epoch' in args and 'type' not in args:
+                args['type'] = 'EpochBasedTrainLoop' if args.pop('by_epoch') else 'IterBasedTrainLoop'
+            with self.keyed():
+                return LOOPS.build(dict(args, **({} if 'type' in args else dict(type='EpochBasedTrainLoop'))), runner=self,
+                                   dataloader=self._train_dataloader)
+        return super().build_train_loop(loop)
+
+    def build_val_loop(self, loop: Any) -> Any:
+        return self.build_evaluation(loop, 'ValLoop', self._val_dataloader, self._val_evaluator)
+
+    def build_test_loop(self, loop: Any) -> Any:
+        return self.build_evaluation(loop, 'TestLoop', self._test_dataloader, self._test_evaluator)
+
+    def build_evaluation(self, loop: Any, default: str, dataloader: Any, evaluator: Any) -> Any:
+        if not isinstance(loop, dict):
+            return loop
+        with self.keyed():
+            return LOOPS.build(dict(dict(type=default), **loop), runner=self, dataloader=dataloader, evaluator=evaluator)
+
+    def build_evaluator(self, evaluator: Any) -> Any:
+        with self.keyed():
+            if isinstance(evaluator, dict) and 'metrics' not in evaluator:
+                evaluator = [evaluator]
+            if isinstance(evaluator, (list, tuple)):
+                return mmengine.evaluator.Evaluator([METRICS.build(m) for m in evaluator])
+            return super().build_evaluator(evaluator)
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
+        if isinstance(optim_wrapper, dict):
+            check_optimizer(optim_wrapper)
+        with self.keyed():
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def _build_param_scheduler(self, scheduler: Any, optim_wrapper: OptimWrapper) -> list:
+        with self.keyed():
+            built = []
+            for one in scheduler if isinstance(scheduler, (list, tuple)) else [scheduler]:
+                if isinstance(one, dict):
+                    end = self.max_epochs if one.get('by_epoch', True) else self.max_iters
+                    one = build_scheduler({'end': end, **one}, optim_wrapper, len(self.train_dataloader))
+                built.append(one)
+            return built
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        if auto_scale_lr and auto_scale_lr.get('enable') and 'base_batch_size' not in auto_scale_lr:
+            raise ConfigError("auto_scale_lr: there is no 'base_batch_size', the number of images a step that the learning rate is for.")
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    # ------------------------------------------------------------------------------------------------- logging
+    def _log_env(self, env_cfg: dict) -> None:
+        """Environment and config go to the log file; the console has one line."""
+        lines = '\n'.join(f'    {k}: {v}' for k, v in {**collect_env(), **env_cfg, **self._randomness_cfg}.items())
+        self.logger.info(f'environment:\n{lines}\nconfig:\n{self.cfg.pretty_text}', **FILE_ONLY)
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU ({torch.get_num_threads()} threads)'
+        self.logger.info(f'PyTorch {torch.__version__} on {device}, {self.world_size} process{"es" * (self.world_size > 1)}; '
+                         f'log and config in {self.log_dir}')
+
+    @master_only
+    def dump_config(self) -> None:
+        stem = Path(self.cfg.filename).stem if self.cfg.filename else self.timestamp
+        dump_config(self.cfg, Path(self.work_dir) / f'{stem}.py')
+
+    def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
+        """As mmengine's, but ``seed`` is a number below 2^32 whoever chose it, and the same for the data of all processes."""
+        self._deterministic = deterministic
+        self._seed = set_random_seed(seed=seed, deterministic=deterministic, diff_rank_seed=diff_rank_seed)
+        if diff_rank_seed:
+            self._seed -= get_dist_info()[0]
+
+    # ------------------------------------------------------------------------------------------------ training
+    def train(self) -> nn.Module:
+        try:
+            return super().train()
+        except ConfigError as error:
+            raise error.seen_from(self.cfg._cfg_dict)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """The training loop runs inside: asked to stop, it leaves a checkpoint from which the run goes on exactly."""
+        self.training = True
+        try:
+            with self.interrupt.listening():
+                yield
+        except TrainingInterrupted:
+            self.save_interrupted()
+            self.call_hook('after_run')
+            raise
+        finally:
+            self.training = False
+
+    def stop_if_asked(self) -> None:
+        """Leave the loop when a signal asked for it and no gradients are waiting for more to be added."""
+        signum = self.interrupt.asked()
+        if signum and self.optim_wrapper.should_update():
+            raise TrainingInterrupted(signum)
+
+    def save_interrupted(self) -> None:
+        for hook in self.hooks:
+            if isinstance(hook, EMAHook):
+                hook.put_back()
+        self.save_checkpoint(self.work_dir, INTERRUPTED, meta=dict(epoch=self.epoch, iter=self.iter))
+        path = Path(self.work_dir) / INTERRUPTED
+        if self.rank == 0:
+            note_last(self.work_dir, path)
+        self.logger.info(f'stopped in epoch {self.epoch + 1} after iteration {self.iter}; saved {path}. Go on with --resume')
+
+    # --------------------------------------------------------------------------------------------- checkpoints
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, file_client_args: dict | None = None, save_optimizer: bool = True,
+                        save_param_scheduler: bool = True, meta: dict | None = None, by_epoch: bool = True,
+                        backend_args: dict | None = None) -> None:
+        """Write a checkpoint of plain values, whole or not at all. ``by_epoch``: called when an epoch ends (else an iteration)."""
+        epoch, iteration = (self.epoch + 1, self.iter) if by_epoch else (self.epoch, self.iter + 1)
+        meta = dict(dict(epoch=epoch, iter=iteration), **(meta or {}))
+        meta.update(cfg=self.cfg.pretty_text, seed=self.seed, experiment_name=self.experiment_name, world_size=self.world_size,
+                    time=time.strftime('%Y%m%d_%H%M%S'), mmengine_version=mmengine.__version__, epoch_length=len(self.train_dataloader))
+        metainfo = getattr(self.train_dataloader.dataset, 'metainfo', None)
+        if metainfo is not None:
+            meta['dataset_meta'] = metainfo
+        checkpoint = dict(meta=meta, state_dict=bare(self.model).state_dict(), message_hub=self.message_hub.state_dict())
+        if save_optimizer:
+            checkpoint['optimizer'] = self.optim_wrapper.state_dict()
+        if save_param_scheduler and self.param_schedulers is not None:
+            checkpoint['param_schedulers'] = {k: [stored(s) for s in v] for k, v in self.param_schedulers.items()} \
+                if isinstance(self.param_schedulers, dict) else [stored(s) for s in self.param_schedulers]
+        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        write_checkpoint(checkpoint, Path(out_dir) / filename)
+
+    def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = False,
+                        revise_keys: list[tuple[str, str]] | None = None) -> dict:
+        """Load weights; what did not fit is one log line, or a ConfigError when nothing did or ``strict``."""
+        checkpoint = load_checkpoint(filename, self.cfg.get('trusted_checkpoints', False), map_location)
+        restore_histories(checkpoint)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        report: LoadReport = load_weights(bare(self.model), checkpoint, strict or self.strict, revise_keys=revise_keys, name=filename)
+        report_loading(report, filename)
+        self._has_loaded = True
+        return checkpoint
+
+    def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
+               map_location: str | Callable = 'default') -> None:
+        """Go on where the run that wrote ``filename`` stood; see ``detkit.engine.resume``."""
+        resume_run(self, filename, resume_optimizer, resume_param_scheduler)
+
+
+def bare(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def copy_without_dataset(args: dict) -> dict:
+    """A deep copy for mmengine to take apart, with the same data set in it."""
+    dataset = args['dataset']
+    return dict(copy.deepcopy({k: v for k, v in args.items() if k != 'dataset'}), dataset=dataset)
+
+
+def start_worker(then: Callable | None, worker_id: int) -> None:
+    ignore_interrupts()
+    if then is not None:
+        then(worker_id)
+
+
+def check_optimizer(optim_wrapper: dict) -> None:
+    """Raise ConfigError for an unknown optimizer, an argument that it does not take, a paramwise key that nobody reads."""
+    optimizer = optim_wrapper.get('optimizer')
+    if isinstance(optimizer, dict):
+        try:
+            args = dict(optimizer)
+            kind = args.pop('type')
+            check_arguments(OPTIMIZERS.get(kind) if isinstance(kind, str) else kind, dict(args, params=None))
+        except KeyError:
+            raise ConfigError("has no 'type'.", path=('optim_wrapper', 'optimizer')) from None
+        except ConfigError as error:
+            error.path = ('optim_wrapper', 'optimizer', *(('type',) if error.message.startswith("no '") else ()))
+            raise
+    constructor = optim_wrapper.get('constructor', 'DefaultOptimWrapperConstructor')
+    for key in optim_wrapper.get('paramwise_cfg') or {} if constructor == 'DefaultOptimWrapperConstructor' else ():
+        if key not in PARAMWISE:
+            raise ConfigError(f"optim_wrapper.paramwise_cfg has no '{key}'.{did_you_mean(key, PARAMWISE)} It has: {', '.join(PARAMWISE)}.")

@@ -1,0 +1,169 @@
+"""Reading other people's pickles as data: tensors, arrays and containers come out, and nothing in the file is called.
+
+A checkpoint of MMDetection holds, beside tensors, mmengine's HistoryBuffer with bound functions and numpy scalars, which
+``torch.load(weights_only=True)`` refuses. A pickle is a program of "look up this name" and "call it with these". Here a name is
+looked up in a short list of constructors of data; every other name becomes a stand-in that ignores what is done to it, and
+names that only an attacker would want end the reading.
+"""
+from __future__ import annotations
+
+import collections
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+
+class UnsafeFile(ValueError):
+    """A file that would run code if it were read with the ordinary unpickler."""
+
+
+# Modules whose functions act on the world. No honest checkpoint names one, except ``getattr`` of the builtins.
+HOSTILE_MODULES = frozenset("""
+    os posix nt posixpath ntpath subprocess sys shutil socket pty ctypes importlib imp runpy code codeop commands webbrowser signal
+    multiprocessing threading asyncio pathlib tempfile urllib http ftplib smtplib pickle marshal shelve timeit pdb bdb cProfile
+    profile trace inspect gc io nturl2path operator functools types platform site builtins __builtin__
+    """.split())
+INERT_BUILTINS = frozenset({'getattr', 'object'})   # HistoryBuffer names its functions by getattr: a stand-in does for both
+
+
+class StandIn:
+    """Stands where an object of an unknown class was: takes whatever the pickle does to it, and keeps the state only."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> 'StandIn':
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __call__(self, *args: Any, **kwargs: Any) -> 'StandIn':
+        return StandIn()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Pickles fill dict-like objects through it."""
+
+    def append(self, item: Any) -> None:
+        """Pickles fill list-like objects through it."""
+
+    extend = add = append
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return f'<left out: {type(self).__name__}>'
+
+
+class StoredHistory(StandIn):
+    """mmengine's HistoryBuffer: values and counts, without the functions it was pickled with."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = dict(state) if isinstance(state, dict) else {}
+
+    def history(self) -> HistoryBuffer:
+        values, counts = (self.state.get(k, ()) for k in ('_log_history', '_count_history'))
+        return HistoryBuffer(np.asarray(values).tolist(), np.asarray(counts).tolist(), int(self.state.get('max_length', 1_000_000)))
+
+
+def reconstructor(cls: Any, base: Any = None, state: Any = None) -> Any:
+    """``copyreg._reconstructor`` for stand-ins; other classes build themselves."""
+    return cls() if isinstance(cls, type) and issubclass(cls, StandIn) else StandIn()
+
+
+def encode(text: str, encoding: str = 'latin1') -> bytes:
+    """``_codecs.encode``, through which Python 2 and protocol 2 write bytes; with no codec but this."""
+    if encoding not in ('latin1', 'latin-1'):
+        raise UnsafeFile(f"asks for the codec '{encoding}'")
+    return text.encode('latin1')
+
+
+def numpy_array(cls: type, shape: tuple, kind: bytes) -> np.ndarray:
+    """``numpy.core.multiarray._reconstruct``: an empty array whose state follows."""
+    return np.ndarray.__new__(np.ndarray, (0,), 'b')
+
+
+def numpy_scalar(dtype: np.dtype, data: bytes = b'') -> Any:
+    """``numpy.core.multiarray.scalar`` as a Python number."""
+    return np.frombuffer(data, dtype)[0].item() if data and not dtype.hasobject else None
+
+
+PLAIN = {f'builtins.{t.__name__}': t for t in (set, frozenset, dict, list, tuple, int, float, bool, str, bytes, bytearray, complex,
+                                               slice, range)}
+ALLOWED: dict[str, Any] = {
+    **PLAIN, **{name.replace('builtins', '__builtin__'): t for name, t in PLAIN.items()},
+    '__builtin__.unicode': str, '__builtin__.long': int,
+    'collections.OrderedDict': collections.OrderedDict, 'collections.Counter': collections.Counter,
+    'collections.defaultdict': lambda *args: collections.defaultdict(None, *args[1:]),
+    '_codecs.encode': encode, 'copyreg._reconstructor': reconstructor, 'copy_reg._reconstructor': reconstructor,
+    'torch._utils._rebuild_tensor': torch._utils._rebuild_tensor,
+    'torch._utils._rebuild_tensor_v2': torch._utils._rebuild_tensor_v2,
+    'torch._utils._rebuild_parameter': torch._utils._rebuild_parameter,
+    'torch.Size': torch.Size, 'torch.device': torch.device, 'torch.nn.parameter.Parameter': torch.nn.Parameter,
+    'torch.storage.UntypedStorage': torch.UntypedStorage, 'torch.storage.TypedStorage': torch.storage.TypedStorage,
+    'mmengine.logging.history_buffer.HistoryBuffer': StoredHistory,
+    'numpy.ndarray': np.ndarray, 'numpy.dtype': np.dtype,
+    **{f'{core}.multiarray.{name}': function for core in ('numpy.core', 'numpy._core')
+       for name, function in (('_reconstruct', numpy_array), ('scalar', numpy_scalar))},
+}
+
+
+class DataUnpickler(pickle._Unpickler):
+    """An unpickler whose names are those of ALLOWED.
+
+    The one written in Python, because it lets the step be guarded that sets attributes: on a class or a function of ours or of
+    torch that would change the program. A checkpoint has few objects but tensors, so its speed does not matter.
+    """
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        target = self.stack[-2]
+        if not isinstance(target, (StandIn, dict, np.ndarray, np.dtype)):
+            raise UnsafeFile(f"sets attributes of {target!r}, which has no place in a checkpoint. Do not trust this file")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def find_class(self, module: str, name: str) -> Any:
+        path = f'{module}.{name}'
+        if path in ALLOWED:
+            return ALLOWED[path]
+        if module == 'torch' and isinstance(getattr(torch, name, None), (torch.dtype, torch.layout, torch.memory_format)):
+            return getattr(torch, name)
+        if module == 'numpy.dtypes' and isinstance(getattr(np.dtypes, name, None), type):
+            return getattr(np.dtypes, name)
+        if module.split('.')[0] in HOSTILE_MODULES and not (module in ('builtins', '__builtin__') and name in INERT_BUILTINS):
+            raise UnsafeFile(f"names '{path}', which has no place in a checkpoint: it would run code. Do not trust this file")
+        return type(name.rpartition('.')[2], (StandIn,), {})
+
+
+class PickleModule:
+    """What ``torch.load`` asks of its ``pickle_module``."""
+
+    __name__ = 'detkit.engine.unpickle'
+    Unpickler = DataUnpickler
+    UnpicklingError = pickle.UnpicklingError
+
+    @staticmethod
+    def load(file: BinaryIO, **kwargs: Any) -> Any:
+        return DataUnpickler(file, **kwargs).load()
+
+
+def load_as_data(path: str | Path, map_location: Any = 'cpu') -> Any:
+    """What ``torch.save`` wrote at ``path``, read without running anything in it.
+
+    Raises:
+        UnsafeFile: it names functions that act on the world, or is a TorchScript program.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(n.endswith('/constants.pkl') for n in archive.namelist()):
+                raise UnsafeFile('is a TorchScript program, not a checkpoint')
+    return torch.load(path, map_location=map_location, pickle_module=PickleModule, weights_only=False)
