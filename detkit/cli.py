@@ -206,8 +206,9 @@ def infer_arguments(sub: argparse.ArgumentParser) -> None:
                      help='leave out objects with a lower score, from 0 to 1 (default: 0.3)')
     sub.add_argument('--batch-size', type=int, default=1, metavar='N', help='images at a time (default: 1)')
     sub.add_argument('--device', metavar='DEVICE', help='cpu, cuda, cuda:1, ... (default: the GPU if there is one)')
-    sub.add_argument('--precision', choices=['fp32', 'bf16', 'fp16'], default='fp32',
-                     help='bf16 is up to twice as fast on a CPU or GPU that has it; fp16 needs a GPU (default: fp32)')
+    sub.add_argument('--precision', choices=['fp32', 'bf16', 'fp16', 'auto'], default='fp32',
+                     help='bf16 is about twice as fast on a CPU or GPU that has it; fp16 needs a GPU; auto: bf16 where it '
+                          'is faster (default: fp32)')
     sub.add_argument('--no-pictures', action='store_true', help='write results.json alone')
     sub.add_argument('--on-unreadable', choices=['skip', 'fail'], default='skip',
                      help='skip files that cannot be read and list them, or fail at the first (default: skip)')
@@ -245,6 +246,48 @@ def collect_env(args: argparse.Namespace) -> int:
     return 0
 
 
+# ----------------------------------------------------------------------------------------------------------- data sets
+def download_dataset_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('name', metavar='NAME', help='data set; --list names them')
+    sub.add_argument('--data-root', metavar='DIR', help='folder of data sets (default: $DETKIT_DATA_ROOT, or data)')
+    sub.add_argument('--url', default='', help='fetch the archive from here instead')
+    sub.add_argument('--keep-archive', action='store_true', help='keep the downloaded archive')
+    sub.add_argument('--list', action=ListDatasets, nargs=0, help='name the known data sets and exit')
+
+
+class ListDatasets(argparse.Action):
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        from detkit.data.known import KNOWN
+        for name, source in KNOWN.items():
+            print(f'{name:12} {source.size_mb} MB, {source.licence}, {source.homepage}')
+        parser.exit()
+
+
+def download_dataset(args: argparse.Namespace) -> int:
+    from detkit.data.known import download_dataset as run
+    folder = run(args.name, args.data_root, args.url, args.keep_archive)
+    print(f'{args.name} is at {folder}')
+    return 0
+
+
+def make_dataset_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('folder', metavar='DIR', nargs='?', help='where (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
+    sub.add_argument('--num-train', type=int, default=600, metavar='N', help='training images (default: 600)')
+    sub.add_argument('--num-val', type=int, default=100, metavar='N', help='validation images (default: 100)')
+    sub.add_argument('--size', type=int, default=160, metavar='PIXELS', help='side of the square images (default: 160)')
+    sub.add_argument('--max-objects', type=int, default=9, metavar='N', help='at most so many objects an image (default: 9)')
+    sub.add_argument('--seed', type=int, default=0, help='the same seed gives the same bytes (default: 0)')
+
+
+def make_dataset(args: argparse.Namespace) -> int:
+    from detkit.data.known import default_root
+    from detkit.data.synthetic import generate
+    paths = generate(args.folder or default_root() / 'shapes', args.num_train, args.num_val, args.size, args.max_objects, args.seed)
+    print(f"shapes are at {paths['root']}")
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
     'train': Command('Train the detector that a config describes.', train_arguments, train, '''
         detkit train rtmdet_nano_bccd --cfg-options data_root=data/bccd/
@@ -259,6 +302,13 @@ COMMANDS: dict[str, Command] = {
         detkit infer photo.jpg rtmdet_nano_bccd work_dirs/rtmdet_nano_bccd/epoch_100.pth
         detkit infer 'day*/*.jpg' my_config.py best.pth --out-dir found --score-thr 0.5 --batch-size 8
         detkit infer clip.mp4 my_config.py best.pth --precision bf16'''),
+    'download-dataset': Command('Fetch a public data set, check it and bring it into COCO format.', download_dataset_arguments,
+                                download_dataset, '''
+        detkit download-dataset bccd
+        detkit download-dataset bccd --data-root /data'''),
+    'make-dataset': Command('Draw the data set of textured shapes that the quickstart trains on.', make_dataset_arguments,
+                            make_dataset, '''
+        detkit make-dataset data/shapes'''),
     'collect-env': Command('Print what a bug report should say of this machine and its packages.', collect_env_arguments,
                            collect_env),
 }

@@ -59,10 +59,17 @@ def load_config(source: str | Path | dict | Config, options: dict | Sequence[str
         cfg, variables = read_file(path, {k: v for k, v in options.items() if '.' not in k and not (k in READ and isinstance(v, dict))})
     else:
         cfg, variables = copy.deepcopy(source) if isinstance(source, Config) else Config(copy.deepcopy(source)), set()
+    without_yapf(cfg)
     import_custom(cfg)
     translate_scope(cfg)
     merge_options(cfg, options, variables)
     return cfg
+
+
+def without_yapf(cfg: Config) -> None:
+    """Let ``cfg.pretty_text`` be as mmengine writes it, indented already: yapf takes a second on a large config each time the text is
+    asked for, which is at every checkpoint."""
+    object.__setattr__(cfg, '_format_python_code', False)
 
 
 # ---------------------------------------------------------------------------------------------------------- finding
@@ -148,9 +155,7 @@ def read_file(path: Path, overrides: dict[str, Any]) -> tuple[Config, set[str]]:
     replaced: set[str] = set()
     with _reading, our_reading(overrides, replaced), located(path):
         check_syntax(path)
-        # yapf (``format_python_code``) takes seconds on a large config each time its text is asked for, and is asked often
-        cfg = Config.fromfile(str(path), import_custom_modules=False, format_python_code=False)
-        object.__setattr__(cfg, '_format_python_code', False)
+        cfg = Config.fromfile(str(path), import_custom_modules=False)
     return cfg, replaced
 
 
@@ -325,7 +330,7 @@ def merge_options(cfg: Config, options: dict[str, Any], variables: set[str]) -> 
     try:
         cfg.merge_from_dict({k: copy.deepcopy(v) for k, v in options.items() if k in cfg or '.' in k or k in READ})
     except (KeyError, TypeError) as error:
-        raise ConfigError(f"--cfg-options: {error.args[0] if error.args else error}") from error
+        raise ConfigError(f'--cfg-options: {error.args[0] if error.args else error}') from error
 
 
 def check_option(cfg: Config, key: str) -> None:

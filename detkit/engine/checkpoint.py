@@ -20,7 +20,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from detkit.engine.download import fetch, resolve_source
-from detkit.engine.unpickle import StandIn, StoredHistory, UnsafeFile, load_as_data
+from detkit.engine.unpickle import StandIn, StoredHistory, UnsafeFile, load_as_data, refuse_programs
 from detkit.files import atomic_path
 from detkit.registry import ConfigError, did_you_mean
 
@@ -57,6 +57,7 @@ def read(path: Path, trusted: bool, map_location: Any) -> Any:
             return read_safetensors(path, map_location)
         if trusted:
             return torch.load(path, map_location=map_location, weights_only=False)
+        refuse_programs(path)
         try:
             return torch.load(path, map_location=map_location, weights_only=True)
         except pickle.UnpicklingError:                      # holds more than tensors and plain values
@@ -238,7 +239,7 @@ def load_matching(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport
     counted = [k for k in own if not k.endswith('num_batches_tracked')]
     matched = len(counted) - len(missing) - sum(not k.endswith('num_batches_tracked') for k in wrong)
     return LoadReport(matched, len(counted), tuple(missing), tuple(result.unexpected_keys), tuple(mismatched),
-                      advice(list(weights), own, [m for m in mismatched]) if missing or mismatched else '')
+                      advice(list(weights), own, mismatched) if missing or mismatched else '')
 
 
 def advice(theirs: list[str], ours: Mapping[str, Any], mismatched: list) -> str:

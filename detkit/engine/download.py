@@ -39,7 +39,7 @@ def fetch(url: str) -> Path:
         try:
             download(url, target)
         except (OSError, ValueError) as error:   # urllib's errors are OSErrors
-            reason = getattr(error, 'reason', None) or error
+            reason = error.reason if type(error) is urllib.error.URLError else error
             raise ConfigError(f'cannot download {url}: {reason}. Fetch it by other means and put it at {target}.') from error
     barrier()
     if not target.is_file():

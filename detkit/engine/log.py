@@ -57,7 +57,7 @@ class LogProcessor(MMLogProcessor):
 
 
 def rates(values: dict) -> list[str]:
-    return [f"{k} {v:.2e}" for k, v in values.items() if k.endswith('lr') and k != 'base_lr']
+    return [f'{k} {v:.2e}' for k, v in values.items() if k.endswith('lr') and k != 'base_lr']
 
 
 def losses(values: dict) -> str:

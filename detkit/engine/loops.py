@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mmengine import runner as mmrunner
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import InfiniteSampler as MMInfiniteSampler
 from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
 from torch.utils.data import DataLoader
 
+from detkit.data.samplers import InfiniteSampler
 from detkit.engine.hooks.replay import set_epoch
 from detkit.registry import LOOPS, ConfigError
 
@@ -40,7 +41,7 @@ def without_first(loader: DataLoader, skip: int) -> DataLoader:
 def endless(loader: DataLoader, start: int) -> Iterator[Any]:
     """Batches of ``loader`` for ever, from iteration ``start`` on: of an infinite sampler, or of one epoch after the other."""
     sampler = loader.batch_sampler.sampler if hasattr(loader.batch_sampler, 'sampler') else loader.sampler
-    if isinstance(sampler, InfiniteSampler) or getattr(sampler, 'endless', False):
+    if isinstance(sampler, (InfiniteSampler, MMInfiniteSampler)):
         yield from without_first(loader, start) if start else loader
         return
     for epoch in itertools.count(start // len(loader)):
@@ -53,11 +54,9 @@ def endless(loader: DataLoader, start: int) -> Iterator[Any]:
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(mmrunner.EpochBasedTrainLoop):
-    """mmengine's, resuming inside an epoch: ``skip`` batches of the first epoch have been trained on already."""
+    """mmengine's, resuming inside an epoch."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.skip = 0
+    skip = 0     # batches of the first epoch that have been trained on already
 
     def run(self) -> nn.Module:
         with self.runner.interruptible():

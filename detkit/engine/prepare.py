@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
+from detkit.config import without_yapf
 from detkit.engine.amp import settle_precision
 from detkit.engine.checkpoint import latest_checkpoint, read_meta
 from detkit.registry import OUR_SCOPES, ConfigError
@@ -30,6 +31,7 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
         ConfigError: a missing or half-given section, a launcher without its processes, a resume without a checkpoint.
     """
     cfg = copy.deepcopy(cfg)
+    without_yapf(cfg)
     cfg.default_scope = 'detkit'
     check_sections(cfg)
     said = []
@@ -50,21 +52,18 @@ def check_sections(cfg: Config) -> None:
     if not isinstance(cfg.get('model'), (dict, torch.nn.Module)):
         raise ConfigError(f"there is no 'model'{place}: nothing to build. Is it a whole config, or a base of one?")
     for purpose, names in GROUPS.items():
-        given = [n for n in names if cfg.get(n) is not None]
-        missing = [n for n in names if n not in given]
-        if given and missing:
-            raise ConfigError(f"there is no '{missing[0]}'{place}, which {purpose} needs beside {' and '.join(given)}. "
-                              f"Give all of {', '.join(names)}, or none.")
+        if any(cfg.get(n) is not None for n in names):
+            need(cfg, purpose)
     if cfg.get('param_scheduler') is not None and cfg.get('optim_wrapper') is None:
         raise ConfigError(f"there is a 'param_scheduler'{place} but no 'optim_wrapper' that it could steer.")
 
 
 def need(cfg: Config, purpose: str) -> None:
-    """Raise ConfigError unless ``cfg`` has what ``purpose`` (a key of GROUPS) takes."""
+    """Raise ConfigError unless ``cfg`` has all that ``purpose`` (a key of GROUPS) takes."""
     missing = [n for n in GROUPS[purpose] if cfg.get(n) is None]
     if missing:
         raise ConfigError(f"there is no '{missing[0]}'{f' in {cfg.filename}' if cfg.filename else ''}: {purpose} needs "
-                          f"{', '.join(GROUPS[purpose])}.")
+                          f"{', '.join(GROUPS[purpose])}, all of them.")
 
 
 def start_processes(cfg: Config) -> None:

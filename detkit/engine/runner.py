@@ -1,12 +1,9 @@
 """mmengine's Runner, with errors that name the config key, checkpoints that are data, and runs that stop and go on cleanly."""
 from __future__ import annotations
 
-import copy
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from mmengine.dist import get_dist_info, master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper
 from mmengine.runner.utils import set_random_seed
 from mmengine.utils.dl_utils import collect_env
 from torch import nn
@@ -26,18 +23,36 @@ from torch.utils.data import DataLoader
 
 from detkit.config import dump_config
 from detkit.engine.amp import use_channels_last
-from detkit.engine.checkpoint import (INTERRUPTED, LoadReport, load_checkpoint, load_weights, report_loading, restore_histories,
-                                      write_checkpoint)
+from detkit.engine.checkpoint import (
+    INTERRUPTED,
+    LoadReport,
+    load_checkpoint,
+    load_weights,
+    report_loading,
+    restore_histories,
+    write_checkpoint,
+)
 from detkit.engine.hooks.checkpoint import note_last
 from detkit.engine.hooks.ema import EMAHook
-from detkit.engine.hooks.replay import parts
-from detkit.engine.interrupt import Interrupt, TrainingInterrupted, ignore_interrupts
+from detkit.engine.interrupt import Interrupt, TrainingInterrupted
+from detkit.engine.loaders import build_loader
 from detkit.engine.log import FILE_ONLY, LogProcessor, tidy
 from detkit.engine.prepare import prepare
 from detkit.engine.resume import resume_run
 from detkit.engine.schedule import build_scheduler, stored
-from detkit.registry import (DATASETS, HOOKS, LOG_PROCESSORS, LOOPS, METRICS, MODELS, OPTIMIZERS, RUNNERS, VISUALIZERS, ConfigError,
-                             check_arguments, did_you_mean)
+from detkit.registry import (
+    HOOKS,
+    LOG_PROCESSORS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    RUNNERS,
+    VISUALIZERS,
+    ConfigError,
+    check_arguments,
+    did_you_mean,
+)
 
 PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
              'dcn_offset_lr_mult', 'bypass_duplicate')   # what mmengine's constructor reads; it ignores any other key
@@ -122,32 +137,15 @@ class DetRunner(mmrunner.Runner):
         super().register_hook(hook, priority)
 
     def build_dataloader(self, dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
-        """mmengine's, with a seeded data set, workers that a Ctrl-C in the terminal does not reach, and a check that there is data."""
         if isinstance(dataloader, DataLoader):
             return dataloader
-        key = next((k for k in ('train', 'val', 'test') if getattr(self, f'_{k}_dataloader') is dataloader), 'a')
-        with self.keyed():
-            args = dict(dataloader)
-            for part in ('dataset', 'sampler'):
-                if part not in args:
-                    raise ConfigError(f"{key}_dataloader has no '{part}'.", dataloader)
-            args['dataset'] = self.build_dataset(args['dataset'], seed)
-            loader = super().build_dataloader(copy_without_dataset(args), seed, diff_rank_seed)
-        loader.worker_init_fn = partial(start_worker, loader.worker_init_fn) if loader.num_workers else loader.worker_init_fn
-        if not len(loader):
-            raise ConfigError(f'{key}_dataloader yields no batch: {len(loader.dataset)} images, batch_size='
-                              f"{dataloader.get('batch_size')}, drop_last={dataloader.get('drop_last', False)}. Look at ann_file, "
-                              f'metainfo.classes and filter_cfg of its data set.')
-        return loader
-
-    def build_dataset(self, dataset: Any, seed: int | None) -> Any:
-        built = DATASETS.build(dataset)
-        for part in parts(built):
-            if hasattr(part, 'seed') and seed is not None:
-                part.seed = seed
-        if hasattr(built, 'full_init'):
-            built.full_init()
-        return built
+        key = next((k for k in ('train', 'val', 'test') if getattr(self, f'_{k}_dataloader') is dataloader), None)
+        try:
+            return build_loader(dataloader, seed, diff_rank_seed)
+        except ConfigError as error:
+            error.seen_from(dataloader)
+            error.path, error.cfg = (f'{key}_dataloader', *error.path) if key else error.path, None
+            raise
 
     def build_train_loop(self, loop: Any) -> Any:
         if isinstance(loop, dict):
@@ -183,17 +181,28 @@ class DetRunner(mmrunner.Runner):
         if isinstance(optim_wrapper, dict):
             check_optimizer(optim_wrapper)
         with self.keyed():
-            return super().build_optim_wrapper(optim_wrapper)
+            try:
+                return super().build_optim_wrapper(optim_wrapper)
+            except (AssertionError, TypeError, ValueError) as error:   # mmengine's and torch's complaints about settings
+                if isinstance(error, ConfigError):
+                    raise
+                raise ConfigError(f'optim_wrapper: {error}') from error
 
     def _build_param_scheduler(self, scheduler: Any, optim_wrapper: OptimWrapper) -> list:
         with self.keyed():
             built = []
             for one in scheduler if isinstance(scheduler, (list, tuple)) else [scheduler]:
-                if isinstance(one, dict):
-                    end = self.max_epochs if one.get('by_epoch', True) else self.max_iters
-                    one = build_scheduler({'end': end, **one}, optim_wrapper, len(self.train_dataloader))
-                built.append(one)
+                built.append(self.one_scheduler(one, optim_wrapper) if isinstance(one, dict) else one)
             return built
+
+    def one_scheduler(self, cfg: dict, optim_wrapper: OptimWrapper) -> Any:
+        """A schedule; without an ``end`` it lasts as long as the training."""
+        end = self.max_epochs if cfg.get('by_epoch', True) else self.max_iters
+        try:
+            return build_scheduler({'end': end, **cfg}, optim_wrapper, len(self.train_dataloader))
+        except ConfigError as error:
+            error.cfg = cfg                                 # the dict of the config, for the key
+            raise
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         if auto_scale_lr and auto_scale_lr.get('enable') and 'base_batch_size' not in auto_scale_lr:
@@ -299,18 +308,6 @@ class DetRunner(mmrunner.Runner):
 
 def bare(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
-
-
-def copy_without_dataset(args: dict) -> dict:
-    """A deep copy for mmengine to take apart, with the same data set in it."""
-    dataset = args['dataset']
-    return dict(copy.deepcopy({k: v for k, v in args.items() if k != 'dataset'}), dataset=dataset)
-
-
-def start_worker(then: Callable | None, worker_id: int) -> None:
-    ignore_interrupts()
-    if then is not None:
-        then(worker_id)
 
 
 def check_optimizer(optim_wrapper: dict) -> None:

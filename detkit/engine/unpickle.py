@@ -126,7 +126,7 @@ class DataUnpickler(pickle._Unpickler):
     def load_build(self) -> None:
         target = self.stack[-2]
         if not isinstance(target, (StandIn, dict, np.ndarray, np.dtype)):
-            raise UnsafeFile(f"sets attributes of {target!r}, which has no place in a checkpoint. Do not trust this file")
+            raise UnsafeFile(f'sets attributes of {target!r}, which has no place in a checkpoint. Do not trust this file')
         super().load_build()
 
     dispatch[pickle.BUILD[0]] = load_build
@@ -156,14 +156,19 @@ class PickleModule:
         return DataUnpickler(file, **kwargs).load()
 
 
+def refuse_programs(path: str | Path) -> None:
+    """Raise UnsafeFile for a TorchScript archive, which ``torch.load`` would hand to ``torch.jit``."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(n.endswith('/constants.pkl') for n in archive.namelist()):
+                raise UnsafeFile('is a TorchScript program, not a checkpoint')
+
+
 def load_as_data(path: str | Path, map_location: Any = 'cpu') -> Any:
     """What ``torch.save`` wrote at ``path``, read without running anything in it.
 
     Raises:
         UnsafeFile: it names functions that act on the world, or is a TorchScript program.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(n.endswith('/constants.pkl') for n in archive.namelist()):
-                raise UnsafeFile('is a TorchScript program, not a checkpoint')
+    refuse_programs(path)
     return torch.load(path, map_location=map_location, pickle_module=PickleModule, weights_only=False)

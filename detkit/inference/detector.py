@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ def init_detector(config: str | os.PathLike | Config, checkpoint: str | os.PathL
 
 
 def load_all_weights(model: nn.Module, content: dict, name: str) -> None:
-    """Load a checkpoint that must fill the whole model: a detector that is half random finds nonsense without a word."""
+    """Load a checkpoint that must fill the whole model: a detector that is half random finds nonsense, silently."""
     try:
         load_weights(model, content, strict=True)
     except ConfigError as error:

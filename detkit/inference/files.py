@@ -69,6 +69,7 @@ def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLi
                 'classes': list(inferencer.classes), 'score_thr': score_thr, 'complete': complete, 'images': records,
                 'skipped': [{'file': name, 'reason': reason} for name, reason in inferencer.skipped]}, indent=1)
     if not records:
-        raise ValueError(f'none of the {len(inferencer.skipped)} files can be read. The first: {inferencer.skipped[0][1]}')
+        raise ValueError(f'none of the {len(inferencer.skipped)} files can be read. The first: '
+                         f'{inferencer.skipped[0][1]}')
     return Summary(out_dir / 'results.json', tuple(writer.written if writer else ()), len(records),
                    sum(len(r['objects']) for r in records), tuple(inferencer.skipped))

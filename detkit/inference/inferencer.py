@@ -1,7 +1,9 @@
 """Detection on many images: MMDetection's ``DetInferencer``, with videos, batches and a policy for unreadable files."""
 from __future__ import annotations
 
+import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,17 @@ from mmengine.logging import print_log
 from torch import nn
 
 from detkit.config import load_config
+from detkit.engine.amp import native_bf16, use_channels_last
+from detkit.engine.download import fetch
 from detkit.files import write_json
-from detkit.inference.detector import config_of_checkpoint, init_detector, predict, refuse_text, tested_dataset
+from detkit.inference.detector import (
+    PRECISIONS,
+    config_of_checkpoint,
+    init_detector,
+    predict,
+    refuse_text,
+    tested_dataset,
+)
 from detkit.inference.pipeline import InferencePipeline
 from detkit.inference.results import PictureWriter, as_dict
 from detkit.inference.sources import Frame, Source, count_frames, frames, list_sources
@@ -22,6 +33,7 @@ from detkit.registry import INFERENCERS
 from detkit.structures.sample import DetDataSample
 from detkit.visualization.draw import draw_instances
 from detkit.visualization.picture import Picture
+from detkit.zoo.index import load_index
 
 ON_UNREADABLE = ('fail', 'skip')
 CHECKPOINTS = ('.pth', '.pt', '.ckpt', '.safetensors')
@@ -41,13 +53,14 @@ class DetInferencer:
     """A detector that takes paths, folders, globs, videos, arrays, and lists of them.
 
     Args:
-        model: path or name of a config, a Config, or a detector from ``init_detector``. None: the config that
-            ``weights`` carries.
-        weights: checkpoint.
+        model: path or name of a config, name of a model in model_zoo.json, a Config, or a detector from
+            ``init_detector``. None: the config that ``weights`` carries.
+        weights: checkpoint. None: the zoo's, for a model that it has weights of.
         device, palette, cfg_options, trusted: see ``init_detector``.
         scope: accepted for MMDetection's sake: 'mmdet' and 'detkit' mean the same classes here.
         show_progress: a progress bar.
-        precision: 'fp32', 'bf16' (a CPU or GPU that has it computes up to twice as fast) or 'fp16' (GPU).
+        precision: 'fp32'; 'bf16' or (on a GPU) 'fp16', with the channels innermost; 'auto': bf16 where the machine is
+            faster with it.
 
     Raises:
         ValueError: neither model nor weights, or an argument of a value it cannot have.
@@ -62,10 +75,15 @@ class DetInferencer:
         if scope not in (None, 'detkit', 'mmdet'):
             raise ValueError(f"scope is '{scope}'; detkit builds its own classes. Leave it out, and name your package "
                              f"in the config's custom_imports.")
+        if model is None:
+            model = config_of_checkpoint(weights, trusted)
+        elif isinstance(model, (str, os.PathLike)):
+            model, weights = in_zoo(model, weights)
         if not isinstance(model, nn.Module):
-            config = config_of_checkpoint(weights, trusted) if model is None else model
-            model = init_detector(config, weights, palette, device, cfg_options, trusted)
-        self.model, self.precision, self.show_progress = model, precision, show_progress
+            model = init_detector(model, weights, palette, device, cfg_options, trusted)
+        self.model, self.precision, self.show_progress = model, settled(precision), show_progress
+        if self.precision != 'fp32':
+            use_channels_last(model)
         self.pipeline = InferencePipeline(tested_dataset(model.cfg))
         self.skipped: list[tuple[str, str]] = []   # (name, reason) of what the last call could not read
 
@@ -166,22 +184,54 @@ class DetInferencer:
                 print_log(f'skipped: {error}', logger='current', level=30)
 
 
+def settled(precision: str) -> str:
+    """``precision``, with 'auto' decided, and a warning for one that this machine has to imitate."""
+    native, why = native_bf16()
+    if precision == 'auto':
+        return 'bf16' if native else 'fp32'
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is '{precision}'; it is one of {', '.join(PRECISIONS)}, auto.")
+    if precision == 'bf16' and not native:
+        warnings.warn(f'{why}: bf16 will be slower than fp32 here.', stacklevel=3)
+    return precision
+
+
 def load_inferencer(name: str | os.PathLike, checkpoint: str | None = None, **options: Any) -> DetInferencer:
     """The inferencer that the command line's CONFIG_OR_NAME and CHECKPOINT mean; ``options`` are DetInferencer's.
 
-    ``name``: a config's path or name, or, without ``checkpoint``, a checkpoint that carries its config.
+    ``name``: a config's path or name, a model of the zoo, or, without ``checkpoint``, a checkpoint that carries its
+    config.
 
     Raises:
-        ValueError: a config without a checkpoint.
+        ValueError: a config without a checkpoint, for which the zoo has no weights either.
     """
     if Path(name).suffix in CHECKPOINTS:
         if checkpoint is not None:
             raise ValueError(f"'{name}' and '{checkpoint}' are both checkpoints; the first of them should be a config.")
         return DetInferencer(None, os.fspath(name), **options)
-    config = load_config(name, options.pop('cfg_options', None))
-    if checkpoint is None:
-        raise ValueError(f"no checkpoint for '{name}': give the weights to use after it.{trained(Path(name).stem)}")
-    return DetInferencer(config, checkpoint, **options)
+    place, weights = in_zoo(name, checkpoint)
+    config = load_config(place, options.pop('cfg_options', None))
+    if weights is None:
+        raise ValueError(f"no checkpoint for '{name}': give the weights to use after it.{trained(Path(place).stem)}")
+    return DetInferencer(config, weights, **options)
+
+
+def in_zoo(name: str | os.PathLike, weights: str | None) -> tuple[str, str | None]:
+    """Config and weights of a model in model_zoo.json; ``weights``, if given, come first. Other names stay as they are.
+
+    Raises:
+        ValueError: the download is not the file that the index describes.
+    """
+    entry = None if Path(name).exists() else next((e for e in load_index() if e.name == os.fspath(name)), None)
+    if entry is None:
+        return os.fspath(name), weights
+    if weights is None and entry.weights.url is not None:
+        path = fetch(entry.weights.url)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != entry.weights.sha256:
+            raise ValueError(f"'{path}' is not the file that model_zoo.json describes for '{entry.name}' (its SHA-256 "
+                             f'differs). Remove it to download it again.')
+        weights = str(path)
+    return entry.config, weights
 
 
 def trained(name: str) -> str:

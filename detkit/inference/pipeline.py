@@ -4,12 +4,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from detkit.data.compose import Compose
 from detkit.data.transforms.loading import UnreadableImage
 from detkit.inference.sources import checked_array
+from detkit.opencv import cv2
 from detkit.registry import TRANSFORMS, ConfigError, plain_name
 
 LOADERS = ('LoadImageFromFile', 'LoadImageFromNDArray')
@@ -31,7 +31,7 @@ class InferencePipeline:
     def __init__(self, dataset: dict) -> None:
         steps = list(dataset.get('pipeline') or ())
         if not steps:
-            raise ConfigError('the config has no test_dataloader.dataset.pipeline, which says how images are prepared.')
+            raise ConfigError('the config has no test_dataloader.dataset.pipeline, which says how to prepare images.')
         if kind_of(steps[0]) not in LOADERS:
             raise ConfigError(f"the test pipeline begins with {kind_of(steps[0])}; to take a user's image it has to begin "
                               f'with LoadImageFromFile.')

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from detkit.evaluation.coco_metric import encode_masks
 from detkit.inference.sources import Frame, video_rate
+from detkit.opencv import cv2
 from detkit.structures.sample import DetDataSample
 from detkit.visualization.picture import Picture
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
+from detkit.opencv import cv2
 from detkit.visualization.colours import Colour, as_colour, class_colours, readable_on
 from detkit.visualization.picture import Picture
 from detkit.visualization.text import font_size, put_text_, text_size

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import os
 
-import cv2
 import numpy as np
 
 from detkit.files import atomic_path
+from detkit.opencv import cv2
 
 
 class Picture(np.ndarray):

@@ -54,10 +54,10 @@ class DetLocalVisualizer(Visualizer):
             pred_score_thr: predictions with a lower score are not drawn.
         """
         parts = []
-        if draw_gt and data_sample is not None and 'gt_instances' in data_sample:
-            parts.append(self._draw(image, data_sample.gt_instances, 0.))
-        if draw_pred and data_sample is not None and 'pred_instances' in data_sample:
-            parts.append(self._draw(image, data_sample.pred_instances, pred_score_thr))
+        for part, wanted, score_thr in (('gt_instances', draw_gt, 0.), ('pred_instances', draw_pred, pred_score_thr)):
+            instances = data_sample.get(part) if wanted and data_sample is not None else None
+            if instances is not None and instances.keys():   # no fields: the pipeline loaded no annotations
+                parts.append(self._draw(image, instances, score_thr))
         picture = side_by_side(*parts) if len(parts) == 2 else parts[0] if parts else Picture(np.array(image))
         self.set_image(picture)
         if show:

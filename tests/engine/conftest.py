@@ -57,8 +57,9 @@ class ToyData:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict:
-        generator = torch.Generator().manual_seed(self.seed % 1000 * 10000 + int(self.epoch) * 100 + index)
+    def __getitem__(self, index: int | tuple[int, int]) -> dict:
+        epoch, index = index if isinstance(index, tuple) else (int(self.epoch), index)
+        generator = torch.Generator().manual_seed(self.seed % 1000 * 10000 + epoch * 100 + index)
         image = torch.rand(3, 8, 8, generator=generator) + index % 2
         for transform in getattr(self.pipeline, 'transforms', self.pipeline):
             image = transform(image)
@@ -98,6 +99,6 @@ def toy_config(work_dir: Path, **changes: Any) -> Config:
     return Config(cfg)
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def toy() -> Any:
     return toy_config

@@ -175,9 +175,9 @@ def test_wrong_predictions_are_refused(tmp_path):
     path = annotation_file(tmp_path)
     with pytest.raises(ConfigError, match='label 2 in image 1.*2 classes'):
         evaluate([sample(1, [[0, 0, 1, 1]], [2], [0.5])], ann_file=path)
-    with pytest.raises(ConfigError, match="predictions have none"):
+    with pytest.raises(ConfigError, match='predictions have none'):
         evaluate([CAT_FOUND], ann_file=path, metric='segm')
-    with pytest.raises(ConfigError, match="image_id 33.*gt.json"):
+    with pytest.raises(ConfigError, match='image_id 33.*gt.json'):
         evaluate([sample(33, [[0, 0, 1, 1]], [0], [0.5])], ann_file=path)
 
 

@@ -123,7 +123,7 @@ def test_precisions():
 def test_prompts_and_what_is_no_image_are_refused(detector, shared, tmp_path):
     with pytest.raises(ValueError, match='BrightRectangles .* takes no text prompt'):
         inference_detector(detector, 'a.jpg', text_prompt='a cat')
-    with pytest.raises(ValueError, match="no image .*nowhere.jpg"):
+    with pytest.raises(ValueError, match='no image .*nowhere.jpg'):
         inference_detector(detector, tmp_path / 'nowhere.jpg')
     with pytest.raises(ValueError, match='float32'):
         inference_detector(detector, np.zeros((4, 4, 3), np.float32))

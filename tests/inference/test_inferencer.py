@@ -1,17 +1,20 @@
 """DetInferencer, infer_files and `detkit infer`, with a detector whose answers are known."""
 from __future__ import annotations
 
+import hashlib
 import json
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from detkit import cli
 from detkit.apis import DetInferencer, infer_files, init_detector
-from detkit.inference import load_inferencer
 from detkit.inference import inferencer as module
+from detkit.inference import load_inferencer
 from detkit.registry import INFERENCERS
+from detkit.zoo.index import Entry, Weights
 
 BOX = [10., 20., 42., 52.]
 
@@ -82,7 +85,8 @@ def test_an_unreadable_image_fails_by_name_or_is_skipped_and_counted(inferencer,
 
 def test_a_model_or_a_checkpoint_alone_is_enough(config, checkpoint, folder):
     ready = DetInferencer(init_detector(config, checkpoint, device='cpu'), show_progress=False)
-    alone = INFERENCERS.build({'type': 'DetInferencer', 'weights': str(checkpoint), 'device': 'cpu', 'show_progress': False})
+    alone = INFERENCERS.build({'type': 'DetInferencer', 'weights': str(checkpoint), 'device': 'cpu',
+                               'show_progress': False})
     for inferencer in (ready, alone):
         assert inferencer.classes == ('pale', 'white')
         assert inferencer(str(folder / '0.png'))['predictions'][0]['bboxes'] == [BOX]
@@ -90,6 +94,7 @@ def test_a_model_or_a_checkpoint_alone_is_enough(config, checkpoint, folder):
 
 @pytest.mark.parametrize(('arguments', 'words'), [
     ({}, 'needs model'), ({'model': 'x', 'scope': 'mmyolo'}, "scope is 'mmyolo'"),
+    ({'model': torch.nn.Identity(), 'precision': 'int8'}, "precision is 'int8'"),
 ])
 def test_wrong_arguments_of_the_inferencer_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
@@ -111,6 +116,16 @@ def test_a_picture_is_shown_once_for_each_image(inferencer, folder, monkeypatch)
     monkeypatch.setattr(module, 'show_picture', lambda picture, name, wait: shown.append((picture.shape, name, wait)))
     inferencer(str(folder), show=True, wait_time=2)
     assert shown == [((64, 64, 3), f'{i}.png', 2) for i in range(3)]
+
+
+def test_bf16_is_chosen_where_the_machine_has_it(config, checkpoint, folder, monkeypatch):
+    monkeypatch.setattr(module, 'native_bf16', lambda: (True, 'it has'))
+    fast = DetInferencer(str(config), str(checkpoint), device='cpu', show_progress=False, precision='auto')
+    assert fast.precision == 'bf16' and fast(str(folder / '0.png'))['predictions'][0]['bboxes'] == [BOX]
+    monkeypatch.setattr(module, 'native_bf16', lambda: (False, 'the CPU has no bfloat16 arithmetic'))
+    assert module.settled('auto') == 'fp32'
+    with pytest.warns(UserWarning, match='no bfloat16 arithmetic: bf16 will be slower'):
+        assert module.settled('bf16') == 'bf16'
 
 
 def video(path, rectangle, count=7):
@@ -180,6 +195,24 @@ def test_names_of_the_command_line(config, checkpoint, tmp_path, monkeypatch):
         load_inferencer(config)
 
 
+def test_a_model_of_the_zoo_brings_config_and_weights(config, checkpoint, monkeypatch):
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+
+    def zoo(**weights):
+        entry = Entry('bright', str(config), 'detection', 'none', {}, 'CC0-1.0', Weights(**weights))
+        monkeypatch.setattr(module, 'load_index', lambda: [entry])
+
+    zoo(url=f'file://{checkpoint}', sha256=digest)
+    for found in (load_inferencer('bright', device='cpu'), DetInferencer('bright', device='cpu')):
+        assert found.classes == ('pale', 'white') and found.model.threshold.item() == 128
+    zoo(url=f'file://{checkpoint}', sha256='0' * 64)
+    with pytest.raises(ValueError, match="bright.pth' is not the file that model_zoo.json describes for 'bright'"):
+        load_inferencer('bright')
+    zoo(train='make it')
+    with pytest.raises(ValueError, match="no checkpoint for 'bright'"):
+        load_inferencer('bright')
+
+
 def test_the_command_writes_results_and_says_where(config, checkpoint, folder, tmp_path, capsys):
     (folder / 'broken.png').write_bytes(b'x')
     out = tmp_path / 'out'
@@ -191,6 +224,19 @@ def test_the_command_writes_results_and_says_where(config, checkpoint, folder, t
     assert json.loads((out / 'results.json').read_text())['skipped'][0]['file'] == str(folder / 'broken.png')
 
 
+def test_ctrl_c_ends_the_command_with_130_and_keeps_what_is_done(config, checkpoint, folder, tmp_path, monkeypatch):
+    def interrupted(self, found, score_thr):
+        if found.frame.source.name == '2.png':
+            raise KeyboardInterrupt
+        return found.image
+
+    monkeypatch.setattr(DetInferencer, 'draw', interrupted)
+    out = tmp_path / 'out'
+    assert cli.main(['infer', str(folder), str(config), str(checkpoint), '--out-dir', str(out), '--no-progress']) == 130
+    written = json.loads((out / 'results.json').read_text())
+    assert not written['complete'] and len(written['images']) == 2 and len(list((out / 'vis').iterdir())) == 2
+
+
 @pytest.mark.parametrize(('arguments', 'words'), [
     (['nowhere.jpg', '{config}', '{checkpoint}'], "no file or folder 'nowhere.jpg'"),
     (['{folder}', '{config}'], 'no checkpoint for'),
@@ -199,7 +245,8 @@ def test_the_command_writes_results_and_says_where(config, checkpoint, folder, t
     (['{folder}', '{config}', '{checkpoint}', '--score-thr', '3'], 'threshold is 3'),
     (['{folder}', '{config}', '{checkpoint}', '--on-unreadable', 'fail'], 'broken.png'),
 ])
-def test_mistakes_on_the_command_line_are_one_line_and_status_2(config, checkpoint, folder, tmp_path, capsys, arguments, words):
+def test_mistakes_on_the_command_line_are_one_line_and_status_2(config, checkpoint, folder, tmp_path, capsys, arguments,
+                                                                words):
     (folder / 'broken.png').write_bytes(b'x')
     filled = [a.format(config=config, checkpoint=checkpoint, folder=folder) for a in arguments]
     assert cli.main(['infer', *filled, '--out-dir', str(tmp_path / 'out'), '--no-progress']) == 2

@@ -25,7 +25,8 @@ def sample(masks: bool = False) -> DetDataSample:
 
 
 def test_a_prediction_as_mmdetection_gives_it():
-    assert as_dict(sample()) == {'labels': [1, 5], 'scores': [0.75, 0.25], 'bboxes': [[1., 2., 11., 12.], [0., 0., 4., 4.]]}
+    assert as_dict(sample()) == {'labels': [1, 5], 'scores': [0.75, 0.25],
+                                 'bboxes': [[1., 2., 11., 12.], [0., 0., 4., 4.]]}
     mask = as_dict(sample(masks=True))['masks'][0]
     assert mask['size'] == [24, 32] and rle.area({**mask, 'counts': mask['counts'].encode()}) == 24 * 32
 

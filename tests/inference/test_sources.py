@@ -79,5 +79,5 @@ def test_an_empty_folder_and_a_broken_video_are_named(tmp_path):
         list_sources(tmp_path)
     (tmp_path / 'x.mp4').write_bytes(b'not a video')
     source, = list_sources(tmp_path)
-    with pytest.raises(ValueError, match="cannot open the video .*x.mp4"):
+    with pytest.raises(ValueError, match='cannot open the video .*x.mp4'):
         list(frames(source))

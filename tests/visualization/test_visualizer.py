@@ -46,6 +46,12 @@ def test_only_what_is_asked_for_is_drawn(visualizer):
     assert (strict == IMAGE).all()
 
 
+def test_a_sample_without_annotations_is_not_an_empty_truth(visualizer):
+    bare = sample()
+    bare.gt_instances = InstanceData()
+    assert visualizer.add_datasample('a', IMAGE, bare).shape == IMAGE.shape
+
+
 def test_the_picture_goes_to_out_file_or_to_the_backends(visualizer, tmp_path):
     visualizer.add_datasample('a', IMAGE, sample(), draw_gt=False, out_file=str(tmp_path / 'vis' / 'a.png'))
     assert cv2.imread(str(tmp_path / 'vis' / 'a.png'))[99, 50].tolist() == [255, 0, 0]    # blue, as OpenCV reads it

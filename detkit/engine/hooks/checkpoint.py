@@ -34,7 +34,7 @@ class CheckpointHook(mmhooks.CheckpointHook):
         self.out_dir = str(self.folder)
         info = runner.message_hub.runtime_info
         self.kept = [n for n in info.get('kept_checkpoints', []) if (self.folder / n).is_file()]
-        self.best = {k: n for k, n in info.get('best_checkpoints', {}).items()}
+        self.best = dict(info.get('best_checkpoints', {}))
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         name = self.filename_tmpl.format(step)

@@ -56,7 +56,9 @@ class EMAHook(mmhooks.EMAHook):
             self._swap_ema_parameters()
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """What does not fit is reported, or refused, when the model itself is loaded."""
         if runner._resume and 'ema_state_dict' in checkpoint:
-            super().after_load_checkpoint(runner, checkpoint)
-        else:                                         # a start from weights: what fits is reported for the model itself
+            self._swap_ema_state_dict(checkpoint)     # a checkpoint holds the averages where the weights belong
+            load_matching(self.ema_model, checkpoint['ema_state_dict'])
+        else:
             load_matching(self.ema_model.module, checkpoint['state_dict'])

@@ -1,0 +1,126 @@
+"""Public data sets that detkit can fetch: where they are, under which licence, and what must have arrived."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from detkit.data.convert import voc_to_coco
+from detkit.data.synthetic import whole_folder
+from detkit.download import download
+from detkit.registry import did_you_mean
+
+MAX_UNPACKED = 2 << 30      # bytes; an archive that claims more is not the data set
+
+
+@dataclass(frozen=True)
+class Source:
+    url: str
+    licence: str
+    homepage: str
+    content: str                              # SHA-256 over names and bytes of what is used of it
+    unpack: Callable[[Path, Path], None]      # (unpacked archive, data set's folder)
+    size_mb: int
+    sha256: str = ''                          # of the archive; GitHub packs anew, so its archives have none to rely on
+
+
+def default_root() -> Path:
+    """``$DETKIT_DATA_ROOT``, or ``data`` in the current folder."""
+    return Path(os.environ.get('DETKIT_DATA_ROOT') or 'data')
+
+
+def download_dataset(name: str, root: str | os.PathLike | None = None, url: str = '', keep_archive: bool = False,
+                     progress: bool = True) -> Path:
+    """Fetch, check and convert a known set to ``root/name``, in COCO's format; one that is there already is kept.
+
+    Returns the folder: ``images/``, ``annotations/*.json``, and ``SOURCE.txt``, which names origin and licence.
+
+    Raises:
+        ValueError: unknown name, or what arrived is not that data set. DownloadError: it could not be fetched.
+    """
+    if name not in KNOWN:
+        raise ValueError(f"no data set '{name}' is known.{did_you_mean(name, KNOWN)} Known: {', '.join(KNOWN)}.")
+    source = KNOWN[name]
+    root = Path(root) if root else default_root()
+    target = root / name
+    if (target / 'SOURCE.txt').is_file():
+        return target
+    if target.exists() and any(target.iterdir()):
+        raise ValueError(f'{target} is not empty and was not made by this command. Remove it, or choose another folder.')
+    archive = download(url or source.url, root / f'{name}.zip', source.sha256, progress=progress)
+    with whole_folder(target) as folder:
+        unpacked = folder / '.unpacked'
+        extract(archive, unpacked)
+        source.unpack(unpacked, folder)
+        shutil.rmtree(unpacked)
+        check_content(name, folder, source, archive)
+        (folder / 'SOURCE.txt').write_text(f'{name}: {source.homepage}\nlicence: {source.licence}\nfetched from: {url or source.url}\n')
+    if not keep_archive:
+        archive.unlink()
+    return target
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Unpack a zip, nothing of it outside ``folder``."""
+    try:
+        with zipfile.ZipFile(archive) as pack:
+            if sum(entry.file_size for entry in pack.infolist()) > MAX_UNPACKED:
+                raise ValueError(f'{archive}: unpacked it would take more than {MAX_UNPACKED >> 30} GB; it is not this data set. Remove it.')
+            for entry in pack.infolist():
+                parts = PurePosixPath(entry.filename.replace('\\', '/')).parts
+                if '..' in parts or entry.filename.startswith(('/', '\\')):
+                    raise ValueError(f"{archive}: the entry '{entry.filename}' leads out of the archive. Remove the file; do not trust its origin.")
+                pack.extract(entry, folder)
+    except zipfile.BadZipFile:
+        archive.unlink()
+        raise ValueError(f'{archive}: not a zip archive, or a damaged one; it was removed. Run the command again.') from None
+
+
+def check_content(name: str, folder: Path, source: Source, archive: Path) -> None:
+    found = content_digest(folder)
+    if found != source.content:
+        raise ValueError(f'{archive}: what is in it is not {name} as detkit knows it (content {found[:16]}, expected {source.content[:16]}). '
+                         f'Did its publisher change it? {source.homepage}')
+
+
+def content_digest(folder: Path) -> str:
+    """SHA-256 over the names and bytes of all images, and over all boxes."""
+    sha = hashlib.sha256()
+    for path in sorted((folder / 'images').iterdir()):
+        sha.update(path.name.encode() + b'\0' + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted((folder / 'annotations').glob('*.json')):
+        content = json.loads(path.read_text())
+        names = {i['id']: i['file_name'] for i in content['images']}
+        sha.update(repr((path.name, sorted(names.values()), sorted(
+            (names[a['image_id']], a['category_id'], tuple(map(float, a['bbox']))) for a in content['annotations']))).encode())
+    return sha.hexdigest()
+
+
+def unpack_bccd(unpacked: Path, folder: Path) -> None:
+    """Images and Pascal VOC labels -> COCO, with the published splits."""
+    found = list(unpacked.rglob('JPEGImages'))
+    if len(found) != 1:
+        raise ValueError(f'{unpacked.name}: the archive has {len(found)} folders JPEGImages, expected one; it is not BCCD.')
+    source = found[0].parent
+    shutil.copytree(source / 'JPEGImages', folder / 'images', ignore=lambda _, names: [n for n in names if not n.endswith('.jpg')])
+    (folder / 'annotations').mkdir()
+    stems = sorted(p.stem for p in (folder / 'images').iterdir())
+    image_ids, count = {stem: i + 1 for i, stem in enumerate(stems)}, 1
+    for split in ('train', 'val', 'test'):
+        names = (source / 'ImageSets' / 'Main' / f'{split}.txt').read_text().split()
+        content = voc_to_coco([source / 'Annotations' / f'{n}.xml' for n in names], ('RBC', 'WBC', 'Platelets'), image_ids, count)
+        count += len(content['annotations'])
+        (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content))
+
+
+KNOWN: dict[str, Source] = {
+    'bccd': Source(
+        url='https://github.com/Shenggan/BCCD_Dataset/archive/d272fb14cdff6e473fafeeeba32aba5f560e9e43.zip',
+        licence='MIT', homepage='https://github.com/Shenggan/BCCD_Dataset', unpack=unpack_bccd, size_mb=8,
+        content='56e0abcb841d1f6efbdb3b3e89ae154ec61bd6c57d07a0014700446f334054ca'),
+}

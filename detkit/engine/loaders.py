@@ -1,0 +1,102 @@
+"""A data loader from a config: data set, sampler, batches, workers."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from mmengine.dataset import worker_init_fn as default_worker_init_fn
+from mmengine.dist import get_rank, get_world_size
+from torch.utils.data import DataLoader, Subset
+
+from detkit.engine.hooks.replay import parts
+from detkit.engine.interrupt import ignore_interrupts
+from detkit.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, ConfigError
+
+
+def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
+    """The DataLoader that ``cfg`` describes, in mmengine's terms; its data set and sampler draw from ``seed``.
+
+    mmengine's own copies the dict with the data set in it, and says nothing about arguments that nobody takes. Workers are deaf
+    to Ctrl-C, which a terminal sends to them too: the iteration that is finished before a run stops needs their batches.
+
+    Raises:
+        ConfigError: a part that is missing or cannot be built, or a loader without a batch.
+    """
+    args = copy.deepcopy(cfg)
+    for part in ('dataset', 'sampler'):
+        if part not in args:
+            raise ConfigError(f"has no '{part}'.", cfg)
+    dataset = build_dataset(args.pop('dataset'), seed)
+    if args.get('num_batch_per_epoch') is not None:
+        count = args.pop('num_batch_per_epoch') * args['batch_size'] * get_world_size()
+        dataset = Part(dataset, range(min(count, len(dataset))))
+    args.pop('num_batch_per_epoch', None)
+    sampler = DATA_SAMPLERS.build(args.pop('sampler'), default_args=dict(seed=None if diff_rank_seed else seed), dataset=dataset)
+    grouping = args.pop('batch_sampler', None)
+    if grouping is not None:
+        args['batch_sampler'] = DATA_SAMPLERS.build(grouping, default_args=dict(batch_size=args.pop('batch_size', None)), sampler=sampler)
+    else:
+        args['sampler'] = sampler
+    args['collate_fn'] = function(args.get('collate_fn', dict(type='pseudo_collate')))
+    args['worker_init_fn'] = worker_start(args, seed)
+    if not args.get('num_workers'):
+        for key in ('persistent_workers', 'prefetch_factor'):   # there are no workers that could persist or fetch ahead
+            args.pop(key, None)
+    args.pop('disable_subprocess_warning', None)
+    try:
+        loader = DataLoader(dataset, **args)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error), cfg) from error
+    if not len(loader):
+        raise ConfigError(f"yields no batch: {len(dataset)} images, batch_size={cfg.get('batch_size')}, drop_last="
+                          f"{cfg.get('drop_last', False)}. Look at ann_file, metainfo.classes and filter_cfg of its data set.", cfg)
+    return loader
+
+
+def build_dataset(cfg: Any, seed: int | None) -> Any:
+    """The data set, its annotations read; ``seed`` handed to it and to those that it wraps."""
+    dataset = DATASETS.build(cfg)
+    for part in parts(dataset):
+        if hasattr(part, 'seed') and seed is not None:
+            part.seed = seed
+    if hasattr(dataset, 'full_init'):
+        dataset.full_init()
+    return dataset
+
+
+class Part(Subset):
+    """The first samples of a data set, known by its ``metainfo``."""
+
+    @property
+    def metainfo(self) -> dict | None:
+        return getattr(self.dataset, 'metainfo', None)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.dataset[index]
+
+
+def function(cfg: Any) -> Callable:
+    """A function named in a config, with its other entries as arguments."""
+    if not isinstance(cfg, dict):
+        return cfg
+    args = dict(cfg)
+    kind = args.pop('type')
+    return partial(FUNCTIONS.get(kind) if isinstance(kind, str) else kind, **args)
+
+
+def worker_start(args: dict, seed: int | None) -> Callable | None:
+    if not args.get('num_workers'):
+        return None
+    chosen = args.get('worker_init_fn')
+    if chosen is None and seed is not None:
+        chosen = partial(default_worker_init_fn, num_workers=args['num_workers'], rank=get_rank(), seed=seed,
+                         disable_subprocess_warning=args.get('disable_subprocess_warning', False))
+    return partial(start_worker, function(chosen) if chosen is not None else None)
+
+
+def start_worker(then: Callable | None, worker_id: int) -> None:
+    ignore_interrupts()
+    if then is not None:
+        then(worker_id)

@@ -1,0 +1,117 @@
+"""OpenCV, with a message that a person can act on where it is broken: ``from detkit.opencv import cv2``.
+
+mmengine asks for ``opencv-python``, albumentations for ``opencv-python-headless``, and both write one folder, ``cv2``. The
+build that pip writes last wins. ``opencv-python`` needs libGL, which slim containers lack; two versions mixed in the one
+folder fail in odd ways. ``python -m detkit.opencv`` ends with the headless build in place and equal versions of both.
+"""
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+import logging
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+HEADLESS = 'opencv-python-headless'
+DISTRIBUTIONS = ('opencv-python', HEADLESS, 'opencv-contrib-python', 'opencv-contrib-python-headless')
+
+
+def installed() -> dict[str, Distribution]:
+    """The distributions present that write the ``cv2`` folder, by name."""
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = distribution(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def newest(versions: dict[str, str]) -> str | None:
+    """The highest version, or None where there is none."""
+    return max(versions.values(), key=lambda v: [int(p) if p.isdigit() else 0 for p in v.split('.')], default=None)
+
+
+def mending(versions: dict[str, str]) -> list[str]:
+    """The requirements to reinstall in this order, so that all builds have one version and the headless one is written last."""
+    version = newest(versions)
+    if version is None:
+        return [HEADLESS]
+    others = [f'{name}=={version}' for name, v in versions.items() if name != HEADLESS and v != version]
+    return [*others, f'{HEADLESS}=={version}']
+
+
+def install_command(requirement: str) -> list[str]:
+    """How this environment installs ``requirement``: with its own pip, or with uv, whose environments have none."""
+    uv = shutil.which('uv')
+    if find_spec('pip') is None and uv:
+        return [uv, 'pip', 'install', '--python', sys.executable, '--reinstall', '--no-deps', requirement]
+    return [sys.executable, '-m', 'pip', 'install', '--force-reinstall', '--no-deps', requirement]
+
+
+def remedy(versions: dict[str, str]) -> str:
+    """The command line that mends this environment."""
+    return ' && '.join(shlex.join(install_command(requirement)) for requirement in mending(versions))
+
+
+def headless_in_place() -> bool:
+    """Whether the library in the ``cv2`` folder is the headless build, byte for byte, and no other version is beside it."""
+    found = installed()
+    if HEADLESS not in found or len({d.version for d in found.values()}) > 1:
+        return False
+    libraries = [f for f in found[HEADLESS].files or () if f.parts[0] == 'cv2' and f.name.startswith('cv2.') and f.hash]
+    return bool(libraries) and all(f.locate().is_file() and digest(f.locate().read_bytes()) == f.hash.value for f in libraries)
+
+
+def digest(content: bytes) -> str:
+    """As pip writes it into RECORD."""
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b'=').decode()
+
+
+def mend() -> None:
+    """Put the headless build in place and bring all distributions to one version; does nothing where that is so already.
+
+    Raises:
+        subprocess.CalledProcessError: the installer failed; it has said why.
+    """
+    if headless_in_place():
+        return
+    for requirement in mending({name: d.version for name, d in installed().items()}):
+        subprocess.run(install_command(requirement), check=True)
+
+
+def load() -> ModuleType:
+    """``cv2``; a warning of one line where two versions are mixed in its folder.
+
+    Raises:
+        ImportError: it is absent or broken; the message is one line with the command that mends it.
+    """
+    versions = {name: d.version for name, d in installed().items()}
+    try:
+        module = importlib.import_module('cv2')
+    except ImportError as error:   # absent, libGL missing, or files of two versions mixed
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ImportError(f'OpenCV cannot be imported ({reason}). This mends it: {remedy(versions)}', name='cv2') from error
+    if len(set(versions.values())) > 1:
+        listing = ' and '.join(f'{name} {version}' for name, version in versions.items())
+        logging.getLogger(__name__).warning('detkit: %s share one folder and differ in version, which mixes their files. '
+                                            'This mends it: %s', listing, remedy(versions))
+    return module
+
+
+if __name__ == '__main__':
+    try:
+        mend()
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
+elif TYPE_CHECKING:
+    import cv2
+else:
+    cv2 = load()

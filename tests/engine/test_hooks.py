@@ -1,0 +1,164 @@
+"""What happens around training: checks, averages, checkpoints kept, pipelines switched."""
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from detkit.engine import evaluate, train
+from detkit.engine.checkpoint import load_checkpoint
+from detkit.engine.hooks.ema import ExpMomentumEMA
+from detkit.engine.interrupt import TrainingFailed
+from detkit.registry import TRANSFORMS, ConfigError
+
+
+# --------------------------------------------------------------------------------------------------------------- EMA
+def test_the_average_follows_fast_at_first_and_slowly_later() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0)
+    ema = ExpMomentumEMA(model, momentum=0.1, gamma=10)
+    ema.update_parameters(model)                                           # the first update copies
+    model.weight.data.fill_(1)
+    ema.update_parameters(model)                                           # steps = 1
+    first = 0.9 * math.exp(-2 / 10) + 0.1
+    assert ema.module.weight.item() == pytest.approx(first)
+    ema.update_parameters(model)
+    second = 0.9 * math.exp(-3 / 10) + 0.1
+    assert ema.module.weight.item() == pytest.approx(first + (1 - first) * second)
+    with pytest.raises(ConfigError, match='gamma=0'):
+        ExpMomentumEMA(model, gamma=0)
+
+
+def test_the_averages_are_what_is_evaluated_and_saved(toy: Any, tmp_path: Path) -> None:
+    runner = train(toy(tmp_path))
+    saved = load_checkpoint(tmp_path / 'epoch_3.pth')
+    ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+    assert not ema.swapped
+    assert torch.equal(saved['state_dict']['head.weight'], ema.ema_model.module.head.weight)
+    assert torch.equal(saved['ema_state_dict']['module.head.weight'], runner.model.head.weight)
+    assert not torch.equal(runner.model.head.weight, ema.ema_model.module.head.weight)
+    measured = runner.message_hub.get_scalar('val/toy/accuracy').current()
+    assert evaluate(toy(tmp_path), tmp_path / 'epoch_3.pth')['toy/accuracy'] == measured
+
+
+# ----------------------------------------------------------------------------------------------------------- classes
+@pytest.mark.parametrize('classes, message', [
+    (('a', 'b', 'c'), r'model\.num_classes=2, but the data of train_dataloader has 3 classes \(a, b, c\)'),
+    ('cell', r"is the string 'cell'.*\('cell',\)")])
+def test_another_number_of_classes_stops_before_training(toy: Any, tmp_path: Path, classes: Any, message: str) -> None:
+    cfg = toy(tmp_path)
+    cfg.train_dataloader.dataset.classes = classes
+    with pytest.raises(ConfigError, match=message):
+        train(cfg)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_the_test_set_is_checked_too(toy: Any, tmp_path: Path) -> None:
+    train(toy(tmp_path))
+    cfg = toy(tmp_path)
+    cfg.test_dataloader.dataset.classes = ('a',)
+    with pytest.raises(ConfigError, match='test_dataloader has 1 classes'):
+        evaluate(cfg, tmp_path / 'epoch_3.pth')
+
+
+# --------------------------------------------------------------------------------------------------------------- nan
+def bad(toy: Any, tmp_path: Path, indices: tuple, **changes: Any) -> Any:
+    cfg = toy(tmp_path, **changes)
+    cfg.train_dataloader.dataset.bad = indices
+    cfg.train_dataloader.sampler.shuffle = False
+    return cfg
+
+
+def test_a_loss_that_is_nan_names_term_iteration_and_images(toy: Any, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed) as error:
+        train(bad(toy, tmp_path, (5,)))
+    text = str(error.value)
+    for part in ('loss_cls = nan', 'epoch 1, iteration 2', 'picture_4.jpg, picture_5.jpg', 'optim_wrapper.clip_grad', 'tolerance'):
+        assert part in text
+    assert error.value.exit_status == 1 and not list(tmp_path.glob('*.pth'))
+
+
+def test_tolerated_batches_leave_no_trace_in_the_weights(toy: Any, tmp_path: Path) -> None:
+    hook = dict(type='CheckInvalidLossHook', tolerance=1)
+    cfg = bad(toy, tmp_path, (5,), custom_hooks=[hook], model=dict(type='ToyDetector', norm='BN'))
+    runner = train(cfg)
+    losses = runner.message_hub.get_scalar('train/loss').data[0]
+    assert [math.isnan(v) for v in losses] == [False, True, False] * 3
+    assert all(torch.isfinite(p).all() for p in runner.model.parameters())
+
+
+def test_more_bad_batches_in_a_row_than_tolerated_stop_the_run(toy: Any, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match='iteration 3'):
+        train(bad(toy, tmp_path, (5, 9), custom_hooks=[dict(type='CheckInvalidLossHook', tolerance=1)]))
+
+
+def test_tolerated_batches_keep_the_count_of_accumulated_steps(toy: Any, tmp_path: Path) -> None:
+    wrapper = dict(type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=0.1), accumulative_counts=3, loss_scale=8)
+    runner = train(bad(toy, tmp_path, (9,), custom_hooks=[dict(type='CheckInvalidLossHook', tolerance=1)], optim_wrapper=wrapper))
+    assert runner.optim_wrapper.inner_count == 9
+    assert all(torch.isfinite(p).all() for p in runner.model.parameters())
+
+
+# ------------------------------------------------------------------------------------------------------- checkpoints
+def test_the_newest_and_the_best_are_kept(toy: Any, tmp_path: Path) -> None:
+    hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='auto', rule='greater'))
+    runner = train(toy(tmp_path, default_hooks=hooks))
+    scores = list(runner.message_hub.get_scalar('val/toy/accuracy').data[0])
+    best = scores.index(max(scores)) + 1
+    names = sorted(p.name for p in tmp_path.glob('*.pth'))
+    assert names == sorted(['epoch_2.pth', 'epoch_3.pth', f'best_toy_accuracy_epoch_{best}.pth'])
+    assert (tmp_path / 'last_checkpoint').read_text() == 'epoch_3.pth'
+    assert 'optimizer' not in load_checkpoint(tmp_path / f'best_toy_accuracy_epoch_{best}.pth')
+
+
+def test_a_better_score_after_a_resume_replaces_the_best(toy: Any, tmp_path: Path) -> None:
+    hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='toy/accuracy', rule='less'))
+    train(toy(tmp_path, default_hooks=hooks))
+    content = load_checkpoint(tmp_path / 'epoch_3.pth')
+    content['message_hub']['runtime_info']['best_score'] = 2.
+    torch.save(content, tmp_path / 'epoch_3.pth')
+    train(toy(tmp_path, default_hooks=hooks, train_cfg=dict(max_epochs=4)), resume='auto')
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['best_toy_accuracy_epoch_4.pth', 'epoch_4.pth']
+
+
+def test_a_score_that_is_not_measured_says_what_is(toy: Any, tmp_path: Path) -> None:
+    hooks = dict(checkpoint=dict(type='CheckpointHook', save_best='toy/acuracy', rule='greater'))
+    with pytest.raises(ConfigError, match=r"no 'toy/acuracy'\. Did you mean 'toy/accuracy'"):
+        train(toy(tmp_path, default_hooks=hooks))
+
+
+def test_published_copies_hold_the_named_keys(toy: Any, tmp_path: Path) -> None:
+    train(toy(tmp_path, default_hooks=dict(checkpoint=dict(type='CheckpointHook', published_keys=['state_dict', 'meta']))))
+    assert set(torch.load(tmp_path / 'epoch_3-published.pth')) == {'state_dict', 'meta'}
+
+
+# ---------------------------------------------------------------------------------------------------------- pipeline
+@TRANSFORMS.register_module(force=True)
+class Brighten:
+    random = False
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        return image + self.by
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_the_pipeline_changes_at_its_epoch_with_persistent_workers_too(toy: Any, tmp_path: Path, workers: int,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(hook: Any, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        seen.append(round(float(torch.stack(data_batch['inputs']).mean())))
+
+    from detkit.engine.hooks.replay import ReplayHook
+    monkeypatch.setattr(ReplayHook, 'after_train_iter', look, raising=False)
+    cfg = toy(tmp_path, custom_hooks=[dict(type='PipelineSwitchHook', switch_epoch=2, switch_pipeline=[dict(type='Brighten', by=100.)])])
+    cfg.train_dataloader.update(num_workers=workers, persistent_workers=bool(workers))
+    train(cfg)
+    assert [s > 50 for s in seen] == [False] * 6 + [True] * 3
