@@ -275,8 +275,8 @@ def make_dataset_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('folder', metavar='DIR', nargs='?', help='where (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
     sub.add_argument('--num-train', type=int, default=600, metavar='N', help='training images (default: 600)')
     sub.add_argument('--num-val', type=int, default=100, metavar='N', help='validation images (default: 100)')
-    sub.add_argument('--size', type=int, default=160, metavar='PIXELS', help='side of the square images (default: 160)')
-    sub.add_argument('--max-objects', type=int, default=9, metavar='N', help='at most so many objects an image (default: 9)')
+    sub.add_argument('--size', type=int, default=128, metavar='PIXELS', help='side of the square images (default: 128)')
+    sub.add_argument('--max-objects', type=int, default=7, metavar='N', help='at most so many objects an image (default: 7)')
     sub.add_argument('--seed', type=int, default=0, help='the same seed gives the same bytes (default: 0)')
 
 

@@ -138,9 +138,10 @@ def build_from_cfg(cfg: Any, registry: MMEngineRegistry, default_args: dict | No
     try:
         cls = registry.get(kind) if isinstance(kind, str) else kind
         check_arguments(cls, args)
-        if inspect.isclass(cls) and issubclass(cls, root_manager()):
-            return cls.get_instance(**args)
-        return cls(**args)
+        with root.DefaultScope.overwrite_default_scope('detkit'):     # for what mmengine's own classes build inside
+            if inspect.isclass(cls) and issubclass(cls, root_manager()):
+                return cls.get_instance(**args)
+            return cls(**args)
     except ConfigError as error:
         if error.cfg is None:
             error.cfg = cfg

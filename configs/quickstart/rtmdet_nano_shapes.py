@@ -7,23 +7,23 @@ Two minutes on two CPU cores: ``make quickstart``, or
 """
 _base_ = ['../_base_/models/rtmdet_nano.py', '../_base_/datasets/shapes_detection.py', '../_base_/default_runtime.py']
 
-model = dict(bbox_head=dict(num_classes=5))
+model = dict(bbox_head=dict(num_classes=4))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomResize', scale=(160, 160), ratio_range=(0.8, 1.25), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(160, 160), allow_negative_crop=True),
+    dict(type='RandomResize', scale=(128, 128), ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(128, 128), allow_negative_crop=True),
     dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),
-    dict(type='Pad', size=(160, 160), pad_val=dict(img=(114, 114, 114))),
+    dict(type='Pad', size=(128, 128), pad_val=dict(img=(114, 114, 114))),
     dict(type='PackDetInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-max_epochs = 20
+max_epochs = 28
 base_lr = 0.003               # for 8 images a step
 amp = 'auto'                  # bfloat16 where the machine has it
 channels_last = 'auto'
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=7)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

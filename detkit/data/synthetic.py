@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-CLASSES = ('circle', 'square', 'triangle', 'star', 'cross')
+CLASSES = ('circle', 'square', 'triangle', 'star')
 VERSION = 1                 # of what a seed means: raised when the pictures change
 LEAST_VISIBLE = 0.4         # share of an object that stays visible under later ones
 EMPTY = 0.05                # share of images without objects
@@ -35,13 +35,13 @@ class Recipe:
 
     num_train: int = 600
     num_val: int = 100
-    size: int = 160             # pixels, of square images
-    max_objects: int = 9        # an image
+    size: int = 128             # pixels, of square images
+    max_objects: int = 7        # an image
     seed: int = 0
     version: int = VERSION
 
 
-def generate(out_dir: str | os.PathLike, num_train: int = 600, num_val: int = 100, size: int = 160, max_objects: int = 9,
+def generate(out_dir: str | os.PathLike, num_train: int = 600, num_val: int = 100, size: int = 128, max_objects: int = 7,
              seed: int = 0, progress: bool = True) -> dict[str, Path]:
     """Write the set at ``out_dir``: ``images/*.jpg``, ``annotations/train.json``, ``annotations/val.json``. The same arguments give the same bytes.
 
@@ -139,7 +139,7 @@ def draw(rng: np.random.Generator, size: int, max_objects: int) -> tuple[np.ndar
 def place(rng: np.random.Generator, category: int, size: int, objects: list[tuple[int, np.ndarray, int]]) -> np.ndarray | None:
     """The mask of a new object that leaves enough of every earlier one visible; None where no such place was found."""
     for _ in range(TRIES):
-        radius = size * float(np.exp(rng.uniform(np.log(0.05), np.log(0.28))))
+        radius = size * float(np.exp(rng.uniform(np.log(0.07), np.log(0.3))))
         center = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
         mask = inside(outline(rng, category, radius) + center, size)
         enough = mask.sum() >= 20
@@ -151,15 +151,10 @@ def place(rng: np.random.Generator, category: int, size: int, objects: list[tupl
 def outline(rng: np.random.Generator, category: int, radius: float) -> np.ndarray:
     """Corners (k, 2) of a shape around the origin, turned and stretched at random."""
     kind = CLASSES[category]
-    if kind == 'cross':
-        arm = rng.uniform(0.28, 0.4)
-        unit = np.array([[arm, 1], [-arm, 1], [-arm, arm], [-1, arm], [-1, -arm], [-arm, -arm], [-arm, -1], [arm, -1],
-                         [arm, -arm], [1, -arm], [1, arm], [arm, arm]])
-    else:
-        corners = {'circle': 36, 'square': 4, 'triangle': 3, 'star': 10}[kind]
-        angles = np.arange(corners) * 2 * np.pi / corners
-        reach = np.where(np.arange(corners) % 2, rng.uniform(0.4, 0.5), 1.) if kind == 'star' else np.ones(corners)
-        unit = np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None]
+    corners = {'circle': 36, 'square': 4, 'triangle': 3, 'star': 10}[kind]
+    angles = np.arange(corners) * 2 * np.pi / corners
+    reach = np.where(np.arange(corners) % 2, rng.uniform(0.4, 0.5), 1.) if kind == 'star' else np.ones(corners)
+    unit = np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None]
     stretch, turn = rng.uniform(0.75, 1, 2), rng.uniform(0, 2 * np.pi)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     return (unit * stretch * radius) @ rotation.T

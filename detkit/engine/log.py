@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import LogProcessor as MMLogProcessor
 
 from detkit.registry import HOOKS, LOG_PROCESSORS
@@ -42,7 +43,7 @@ class LogProcessor(MMLogProcessor):
 
     def place(self, runner: Any, batch_idx: int, mode: str) -> str:
         """Where in the run: epoch and batch, or iteration."""
-        if mode == 'train' and not self.by_epoch:
+        if mode == 'train' and counts_iterations(runner):
             return f'iter {runner.iter + 1}/{runner.max_iters}'
         total = self._get_dataloader_size(runner, mode)
         batch = f'{str(batch_idx + 1).rjust(len(str(total)))}/{total}'
@@ -51,9 +52,14 @@ class LogProcessor(MMLogProcessor):
     def get_log_after_epoch(self, runner: Any, batch_idx: int, mode: str, with_non_scalar: bool = False) -> tuple[dict, str]:
         tag, _ = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
         values = {k.removeprefix(f'{mode}/'): v for k, v in tag.items()}
-        where = f'{mode} after epoch {self._get_epoch(runner, mode)}' if mode == 'val' and self.by_epoch else mode
+        done = f'iteration {runner.iter}' if counts_iterations(runner) else f'epoch {self._get_epoch(runner, mode)}' if mode == 'val' else ''
+        where = f'{mode} after {done}' if mode == 'val' and runner._train_loop is not None else mode
         metrics = [f'{k} {v:.4g}' for k, v in values.items() if isinstance(v, (int, float)) and k not in SHOWN]
         return tag, f"{where}:  {'  '.join(metrics) or 'no metrics'}  ({values.get('time', 0):.3f} s/batch)"
+
+
+def counts_iterations(runner: Any) -> bool:
+    return isinstance(runner._train_loop, IterBasedTrainLoop)
 
 
 def rates(values: dict) -> list[str]:
@@ -174,10 +180,10 @@ class ProgressHook(Hook):
             loss = runner.message_hub.log_scalars.get('train/loss')
             tail = [] if loss is None else [f'loss {number(float(loss.current()))}']
             tail += [] if eta is None else [f'eta {clock(eta)}']
-            if runner._train_loop.max_epochs > 1:
-                head, done, total = f'epoch {runner.epoch + 1}/{runner.max_epochs}', batch_idx + 1, len(runner.train_dataloader)
-            else:
+            if counts_iterations(runner):
                 head, done, total = 'training', runner.iter + 1, runner.max_iters
+            else:
+                head, done, total = f'epoch {runner.epoch + 1}/{runner.max_epochs}', batch_idx + 1, len(runner.train_dataloader)
             self.draw(head, done, total, tail)
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -75,6 +76,9 @@ class DetInferencer:
         if scope not in (None, 'detkit', 'mmdet'):
             raise ValueError(f"scope is '{scope}'; detkit builds its own classes. Leave it out, and name your package "
                              f"in the config's custom_imports.")
+        if isinstance(model, nn.Module) and (weights, device, palette, cfg_options) != (None, None, 'none', None):
+            raise ValueError('a detector that is built already has its weights, device, palette and config: leave those '
+                             'arguments out, or give the config in its place.')
         if model is None:
             model = config_of_checkpoint(weights, trusted)
         elif isinstance(model, (str, os.PathLike)):
@@ -165,13 +169,13 @@ class DetInferencer:
         if self.show_progress:
             from rich.progress import track
             loaded = track(loaded, total=count_frames(sources), description='Inference')
-        for batch in batches(loaded, batch_size):
+        for batch in batches((item for item in loaded if item is not None), batch_size):
             samples = predict(self.model, [packed for _, _, packed in batch], self.precision)
             for (frame, image, _), sample in zip(batch, samples, strict=True):
                 yield Detection(frame, image, sample)
 
-    def _loaded(self, sources: Sequence[Source], on_unreadable: str) -> Iterator[tuple[Frame, np.ndarray, dict]]:
-        """Each frame with its image and its packed form; unreadable ones fail or are skipped and listed."""
+    def _loaded(self, sources: Sequence[Source], on_unreadable: str) -> Iterator[tuple[Frame, np.ndarray, dict] | None]:
+        """Each frame with its image and packed form; an unreadable one fails, or gives None and is listed."""
         for source in sources:
             try:
                 for frame in frames(source):
@@ -181,7 +185,8 @@ class DetInferencer:
                 if on_unreadable == 'fail':
                     raise ValueError(f'{error} (on_unreadable="skip" passes over such files.)') from error
                 self.skipped.append((str(source.path or source.name), str(error)))
-                print_log(f'skipped: {error}', logger='current', level=30)
+                print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
+                yield None
 
 
 def settled(precision: str) -> str:

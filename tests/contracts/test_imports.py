@@ -14,7 +14,7 @@ HEAVY = {'torch', 'torchvision', 'mmengine', 'cv2', 'numpy', 'scipy', 'matplotli
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess:
-    command = 'import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(config_filename="setup.cfg", cache_dir=None))'
+    command = 'import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports("setup.cfg", no_cache=True))'
     return subprocess.run([sys.executable, '-c', command], cwd=folder, capture_output=True, text=True, timeout=120,
                           env={**os.environ, 'PYTHONPATH': str(folder)})
 

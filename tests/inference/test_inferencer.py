@@ -95,6 +95,7 @@ def test_a_model_or_a_checkpoint_alone_is_enough(config, checkpoint, folder):
 @pytest.mark.parametrize(('arguments', 'words'), [
     ({}, 'needs model'), ({'model': 'x', 'scope': 'mmyolo'}, "scope is 'mmyolo'"),
     ({'model': torch.nn.Identity(), 'precision': 'int8'}, "precision is 'int8'"),
+    ({'model': torch.nn.Identity(), 'device': 'cpu'}, 'is built already'),
 ])
 def test_wrong_arguments_of_the_inferencer_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):

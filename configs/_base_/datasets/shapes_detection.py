@@ -1,10 +1,10 @@
 """Textured shapes that detkit draws itself (``tools/make_dataset.py``): for a first run and for tests, not a benchmark.
 
-600 training and 100 validation images of 160x160 pixels; five classes that colour does not tell apart.
+600 training and 100 validation images of 128x128 pixels; four classes that colour does not tell apart.
 """
 dataset_type = 'CocoDataset'
 data_root = 'data/shapes/'
-metainfo = dict(classes=('circle', 'square', 'triangle', 'star', 'cross'))
+metainfo = dict(classes=('circle', 'square', 'triangle', 'star'))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -13,7 +13,7 @@ train_pipeline = [
     dict(type='PackDetInputs')]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(160, 160)),
+    dict(type='Resize', scale=(128, 128)),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
 

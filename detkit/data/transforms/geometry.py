@@ -33,7 +33,7 @@ def clip_boxes_(boxes: np.ndarray, size: tuple[int, int]) -> None:
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, size[0])
 
 
-@TRANSFORMS.register_module()
+@TRANSFORMS.register_module(name=['Resize', 'FixScaleResize'])   # MMDetection's fix of an old rounding rule; ours rounds so already
 class Resize(BaseTransform):
     """To ``scale`` (width, height), or by ``scale_factor`` (a number or (w, h)). Writes ``scale``, ``scale_factor`` (w, h), ``keep_ratio``.
 
@@ -77,11 +77,6 @@ class Resize(BaseTransform):
         if 'gt_seg_map' in results:
             results['gt_seg_map'] = cv2.resize(results['gt_seg_map'], size, interpolation=cv2.INTER_NEAREST)
         return results
-
-
-@TRANSFORMS.register_module()
-class FixScaleResize(Resize):
-    """Resize under the name that MMDetection gives its fix of an old rounding rule; detkit's Resize already rounds so."""
 
 
 @TRANSFORMS.register_module()

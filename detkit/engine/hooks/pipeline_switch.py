@@ -1,11 +1,13 @@
 """Other transforms for the last epochs."""
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
+from detkit.data.compose import Compose
 from detkit.engine.hooks.replay import parts
 from detkit.registry import HOOKS, ConfigError
 
@@ -35,12 +37,12 @@ class PipelineSwitchHook(Hook):
 
 def set_pipeline(dataset: Any, pipeline: list[dict]) -> None:
     """Give the innermost data sets of ``dataset`` a new pipeline."""
-    from detkit.data.compose import Compose
     holders = [p for p in parts(dataset) if hasattr(p, 'pipeline')]
     if not holders:
         raise ConfigError(f'PipelineSwitchHook: {type(dataset).__name__} has no pipeline to switch.')
     for holder in holders:
-        holder.pipeline = Compose(pipeline)
+        before = holder.pipeline                          # knows how transforms that mix samples get at others
+        holder.pipeline = Compose(pipeline, getattr(before, 'load', None), getattr(before, 'num_samples', partial(len, holder)))
 
 
 def stop_workers(loader: DataLoader) -> None:
