@@ -33,6 +33,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
     },
     'dataset': {
         'detkit.data.datasets.coco': 'CocoDataset',
+        'detkit.data.datasets.wrappers': 'ConcatDataset RepeatDataset ClassBalancedDataset',
     },
     'data sampler': {
         'detkit.data.samplers': 'AspectRatioBatchSampler InfiniteSampler',

@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = exit_status(error)
         if status is None or os.environ.get('DETKIT_TRACEBACK') == '1':
             raise
-        print(f'detkit: error: {message(error)}', file=sys.stderr)
+        kind = 'error: ' if status < 128 else ''       # stopped by a signal is no error
+        print(f'detkit: {kind}{message(error)}', file=sys.stderr)
         return status
 
 
@@ -79,7 +80,7 @@ def exit_status(error: BaseException) -> int | None:
     status = getattr(error, 'exit_status', None)
     if status is not None:
         return status
-    if type(error).__name__ == 'ConfigError':
+    if type(error).__name__ == 'ConfigError' or (isinstance(error, OSError) and error.errno is not None):
         return 2
     return 2 if isinstance(error, BLAMELESS) and raised_here(error) else None
 
@@ -288,7 +289,30 @@ def make_dataset(args: argparse.Namespace) -> int:
     return 0
 
 
+# -------------------------------------------------------------------------------------------------------- quickstart
+def quickstart_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('--data-dir', metavar='DIR', help='of the drawn images (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
+    sub.add_argument('--work-dir', metavar='DIR', default='work_dirs/quickstart', help='gets logs, checkpoints and pictures '
+                                                                                       '(default: work_dirs/quickstart)')
+    sub.add_argument('--num-train', type=int, default=600, metavar='N', help='training images (default: 600)')
+    sub.add_argument('--num-val', type=int, default=100, metavar='N', help='validation images (default: 100)')
+    sub.add_argument('--epochs', type=int, metavar='N', help="rounds over the training images (default: the recipe's)")
+    sub.add_argument('--pictures', type=int, default=8, metavar='N', help='validation images to draw (default: 8)')
+    sub.add_argument('--seed', type=int, default=0, help='of weights, data order and augmentation (default: 0)')
+    sub.add_argument('--fresh', action='store_true', help='train anew although the work dir holds a training')
+
+
+def quickstart(args: argparse.Namespace) -> int:
+    from detkit.quickstart import quickstart as run
+    print(run(args.data_dir, args.work_dir, args.num_train, args.num_val, args.epochs, args.pictures, args.seed, args.fresh))
+    return 0
+
+
 COMMANDS: dict[str, Command] = {
+    'quickstart': Command('Make a small data set, train a detector on it, show what it finds: a few minutes on a CPU.',
+                          quickstart_arguments, quickstart, '''
+        detkit quickstart
+        detkit quickstart --num-train 48 --num-val 12 --epochs 2 --data-dir data/shapes_small --work-dir work_dirs/look'''),
     'train': Command('Train the detector that a config describes.', train_arguments, train, '''
         detkit train rtmdet_nano_bccd --cfg-options data_root=data/bccd/
         detkit train configs/retinanet/retinanet_r18_fpn_1x_coco.py --work-dir runs/a --amp --seed 0

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import mmengine.config.config as mmconfig
@@ -25,6 +26,7 @@ from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.config.utils import ImportTransformer, RemoveAssignFromAST
 
 from detkit.files import atomic_path
+from detkit.options import parse_options
 from detkit.registry import OUR_SCOPES, ConfigError, did_you_mean
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
@@ -296,6 +298,9 @@ def translate_scope(cfg: Config) -> None:
                           f"custom_imports, and leave default_scope out or set it to 'detkit'.")
     lazy, ConfigDict.lazy = ConfigDict.lazy, True      # look at lazy objects without importing what they stand for
     try:
+        for name in getattr(cfg, '_imported_names', ()):   # what a lazy config imports is no setting of it
+            if isinstance(dict.get(cfg._cfg_dict, name), (LazyAttr, LazyObject, FunctionType, ModuleType)):
+                dict.pop(cfg._cfg_dict, name)
         translated(cfg._cfg_dict)
     finally:
         ConfigDict.lazy = lazy
@@ -305,8 +310,8 @@ def translate_scope(cfg: Config) -> None:
 def translated(node: Any) -> Any:
     """``node`` without ``_scope_`` keys of ours and without lazy classes of MMDetection or mmcv: their names stand instead."""
     if isinstance(node, (LazyAttr, LazyObject)):
-        path = f'{node.module}.{node}' if isinstance(node, LazyAttr) else str(node)
-        return path.rpartition('.')[2] if path.split('.')[0] in ('mmdet', 'mmcv') else node
+        theirs = str(node.module).split('.')[0] in ('mmdet', 'mmcv') and str(node) != str(node.module)
+        return str(node).rpartition('.')[2] if theirs else node
     if isinstance(node, dict):
         if dict.get(node, '_scope_') in (*OUR_SCOPES, None):
             dict.pop(node, '_scope_', None)
@@ -328,9 +333,18 @@ def merge_options(cfg: Config, options: dict[str, Any], variables: set[str]) -> 
         if key not in variables:
             check_option(cfg, key)
     try:
-        cfg.merge_from_dict({k: copy.deepcopy(v) for k, v in options.items() if k in cfg or '.' in k or k in READ})
+        cfg.merge_from_dict({k: over(cfg, k, v) for k, v in options.items() if k in cfg or '.' in k or k in READ})
     except (KeyError, TypeError) as error:
         raise ConfigError(f'--cfg-options: {error.args[0] if error.args else error}') from error
+
+
+def over(cfg: Config, key: str, value: Any) -> Any:
+    """A copy of ``value`` for merging; a dict that takes the place of None or of a number says so, as mmengine wants it."""
+    value, node, there = copy.deepcopy(value), cfg._cfg_dict, True
+    for part in key.split('.'):
+        there = there and part in node if isinstance(node, dict) else there
+        node = node.get(part) if isinstance(node, dict) else node[int(part)] if isinstance(node, (list, tuple)) else None
+    return dict(value, _delete_=True) if isinstance(value, dict) and there and not isinstance(node, dict) else value
 
 
 def check_option(cfg: Config, key: str) -> None:
@@ -357,68 +371,6 @@ def check_option(cfg: Config, key: str) -> None:
             raise ConfigError(f"--cfg-options {key}: {done} is {node!r}, no dict that could hold '{part}'. "
                               f"Write {done}=\"dict({part}=...)\".")
         done = f'{done}.{part}' if done else part
-
-
-# ---------------------------------------------------------------------------------------------------------- options
-def parse_options(words: Sequence[str]) -> dict[str, Any]:
-    """``['a.b=1', 'c=[dict(type=X), {k: 2}]', 'd=1,2']`` -> ``{'a.b': 1, 'c': [{'type': 'X'}, {'k': 2}], 'd': [1, 2]}``.
-
-    Values are literals: numbers, true/false, None, strings with or without quotes, lists, tuples, dicts, ``dict(...)``. Words
-    without quotes are strings, inside brackets as well. Nothing is executed.
-
-    Raises:
-        ConfigError: no ``=``, no key, or brackets that do not make a literal.
-    """
-    options = {}
-    for word in words:
-        key, equals, value = word.partition('=')
-        if not equals or not key.strip():
-            raise ConfigError(f"--cfg-options takes KEY=VALUE, not '{word}'. A value with spaces wants quotes: \"key=[1, 2]\".")
-        options[key.strip()] = parse_value(value.strip(), key)
-    return options
-
-
-def parse_value(text: str, key: str) -> Any:
-    if not text.startswith(('[', '(', '{', 'dict(', '"', "'")):
-        return [parse_word(part.strip()) for part in text.split(',') if part.strip()] if ',' in text else parse_word(text)
-    try:
-        return literal(ast.parse(text, mode='eval').body, text)
-    except SyntaxError as error:
-        raise ConfigError(f'--cfg-options {key}={text}: not a literal ({error.msg}). Put strings in quotes; write dicts as '
-                          f"dict(type='X') or {{'type': 'X'}}.") from error
-
-
-def parse_word(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {'true': True, 'false': False, 'none': None}.get(text.lower(), text)
-
-
-def literal(node: ast.expr, text: str) -> Any:
-    """The value of a syntax tree that holds literals only.
-
-    Raises:
-        SyntaxError: it holds something else, such as a call.
-    """
-    match node:
-        case ast.Constant(value=value):
-            return value
-        case ast.List(elts=items):
-            return [literal(item, text) for item in items]
-        case ast.Tuple(elts=items):
-            return tuple(literal(item, text) for item in items)
-        case ast.Dict(keys=keys, values=values) if all(keys):
-            return {literal(k, text): literal(v, text) for k, v in zip(keys, values)}
-        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=words) if all(w.arg for w in words):
-            return {w.arg: literal(w.value, text) for w in words}
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return -value
-        case ast.Name() | ast.Attribute() | ast.BinOp():           # word, mmdet.X, data/coco
-            return parse_word(ast.get_source_segment(text, node))
-    raise SyntaxError(f"'{ast.get_source_segment(text, node)}' is none")
 
 
 # ------------------------------------------------------------------------------------------------------------ writing

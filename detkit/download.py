@@ -55,8 +55,8 @@ def download(url: str, target: str | os.PathLike, sha256: str = '', retries: int
         failures = 0 if part.exists() and part.stat().st_size > before else failures + 1
         if failures < retries:
             time.sleep(pause * 2**max(failures - 1, 0))
-    raise DownloadError(f'{url}: {last} ({retries} tries). Run it again to go on from {size_of(part)}, or fetch the file by other means and '
-                        f'put it at {target}.')
+    raise DownloadError(f'{url}: {last} ({retries} tries). Run it again to go on from {size_of(part)}, or fetch the file by other '
+                        f'means and put it at {target}.')
 
 
 def receive(url: str, part: Path, progress: bool, name: str) -> bool:

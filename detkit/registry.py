@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
+from collections.abc import Iterable
 from importlib import import_module
-from typing import Any, Iterable
+from typing import Any
 
 import mmengine.registry as root
 from mmengine.registry import Registry as MMEngineRegistry
@@ -78,7 +80,7 @@ class Registry(MMEngineRegistry):
         self._modules = {key: module for module, names in CATALOGUE.get(name, {}).items() for key in names.split()}
 
     def names(self) -> list[str]:
-        """Every name that ``get`` resolves, without importing anything."""
+        """Every name of ours, and of mmengine's those registered so far; nothing is imported to answer."""
         return sorted({*self._modules, *self._module_dict, *(self.parent.module_dict if self.parent else ())})
 
     def __contains__(self, key: str) -> bool:
@@ -95,10 +97,20 @@ class Registry(MMEngineRegistry):
             import_module(self._modules[name])
         if name in self._module_dict:
             return self._module_dict[name]
-        found = super().get(name) if '.' not in name or name.split('.')[0] in self.children else dotted(name)
+        found = self.inherited(name)
         if found is None:
             raise ConfigError(f"no '{key}' in the registry '{self.name}'.{did_you_mean(name, self.names())} "
                               f'Registered by your own code? Name its module in custom_imports.')
+        return found
+
+    def inherited(self, name: str) -> Any:
+        """What mmengine, another package's registry or a full dotted path has under ``name``, or None."""
+        if '.' in name and name.split('.')[0] not in self.children:
+            return dotted(name)
+        found = super().get(name)
+        if found is None and 'mmengine.runner' not in sys.modules:
+            import_module('mmengine.runner')   # mmengine's classes register as they are imported; this imports them all
+            found = super().get(name)
         return found
 
 

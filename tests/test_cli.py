@@ -162,3 +162,4 @@ def test_two_processes_train_on_the_cpu(recipe: Any) -> None:
     meta = load_checkpoint('w/epoch_2.pth')['meta']
     assert (meta['world_size'], meta['iter'], meta['epoch_length']) == (2, 4, 2)      # 16 images, 2 x 4 a step, 2 epochs
     assert done.stdout.count('epoch 2/2  2/2') == 1                                   # one process speaks
+    assert 'Warning' not in done.stdout + done.stderr

@@ -10,7 +10,7 @@ import numpy as np
 
 from detkit.registry import TRANSFORMS
 
-DECODED_KEPT = 40   # images a worker keeps for transforms that mix samples, unless one asks for more (max_cached_images)
+DECODED_KEPT = 40   # images that a worker keeps for transforms that mix samples and have no max_cached_images
 
 
 class Compose:
@@ -24,15 +24,16 @@ class Compose:
     Args:
         transforms: configs or callables.
         load: index -> the dict that the first transform takes; None where no transform mixes samples.
-        num_samples: what ``load`` may be asked for.
+        num_samples: gives how many indices ``load`` may be asked for.
     """
 
     def __init__(self, transforms: Sequence[dict | Callable] | None, load: Callable[[int], dict] | None = None,
-                 num_samples: Callable[[], int] = lambda: 0) -> None:
+                 num_samples: Callable[[], int] = int) -> None:
         self.transforms = [TRANSFORMS.build(t) for t in transforms or []]
         self.load, self.num_samples = load, num_samples
         self.fixed = next((i for i, t in enumerate(self.transforms) if getattr(t, 'random', True)), len(self.transforms))
-        self.keep = max([DECODED_KEPT, *(getattr(t, 'max_cached_images', 0) for t in self.transforms)])
+        asked = [t.max_cached_images for t in self.transforms if hasattr(t, 'max_cached_images')]
+        self.keep = max(asked, default=DECODED_KEPT)
         self.decoded: OrderedDict[int, dict] = OrderedDict()
 
     def __call__(self, results: dict, key: Sequence[int] = (0, 0, 0)) -> dict | None:
@@ -61,12 +62,11 @@ class Compose:
 
     def prefix(self, index: int) -> dict | None:
         """A copy of sample ``index`` after the transforms before the first random one."""
-        if index not in self.decoded:
-            self.decoded[index] = self.run(self.load(index), 0, self.fixed, ())
-            if len(self.decoded) > self.keep:
-                self.decoded.popitem(last=False)
-        self.decoded.move_to_end(index)
-        return copied(self.decoded[index])
+        found = self.decoded.pop(index, None) or self.run(self.load(index), 0, self.fixed, ())
+        self.decoded[index] = found                # the newest stands last
+        if len(self.decoded) > self.keep:
+            self.decoded.popitem(last=False)
+        return copied(found)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, 'decoded': OrderedDict()}   # workers begin with their own

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +26,7 @@ class Source:
     licence: str
     homepage: str
     content: str                              # SHA-256 over names and bytes of what is used of it
+    counts: dict[str, int]                    # images, and boxes of each class; says in words what the digest says
     unpack: Callable[[Path, Path], None]      # (unpacked archive, data set's folder)
     size_mb: int
     sha256: str = ''                          # of the archive; GitHub packs anew, so its archives have none to rely on
@@ -53,13 +56,17 @@ def download_dataset(name: str, root: str | os.PathLike | None = None, url: str 
     if target.exists() and any(target.iterdir()):
         raise ValueError(f'{target} is not empty and was not made by this command. Remove it, or choose another folder.')
     archive = download(url or source.url, root / f'{name}.zip', source.sha256, progress=progress)
-    with whole_folder(target) as folder:
-        unpacked = folder / '.unpacked'
-        extract(archive, unpacked)
-        source.unpack(unpacked, folder)
-        shutil.rmtree(unpacked)
-        check_content(name, folder, source, archive)
-        (folder / 'SOURCE.txt').write_text(f'{name}: {source.homepage}\nlicence: {source.licence}\nfetched from: {url or source.url}\n')
+    try:
+        with whole_folder(target) as folder:
+            unpacked = folder / '.unpacked'
+            extract(archive, unpacked)
+            source.unpack(unpacked, folder)
+            shutil.rmtree(unpacked)
+            check_content(name, folder, source, url or source.url)
+            (folder / 'SOURCE.txt').write_text(f'{name}: {source.homepage}\nlicence: {source.licence}\nfetched from: {url or source.url}\n')
+    except ValueError:
+        archive.unlink()        # the next run must not take the same wrong archive again
+        raise
     if not keep_archive:
         archive.unlink()
     return target
@@ -69,23 +76,39 @@ def extract(archive: Path, folder: Path) -> None:
     """Unpack a zip, nothing of it outside ``folder``."""
     try:
         with zipfile.ZipFile(archive) as pack:
-            if sum(entry.file_size for entry in pack.infolist()) > MAX_UNPACKED:
-                raise ValueError(f'{archive}: unpacked it would take more than {MAX_UNPACKED >> 30} GB; it is not this data set. Remove it.')
-            for entry in pack.infolist():
-                parts = PurePosixPath(entry.filename.replace('\\', '/')).parts
-                if '..' in parts or entry.filename.startswith(('/', '\\')):
-                    raise ValueError(f"{archive}: the entry '{entry.filename}' leads out of the archive. Remove the file; do not trust its origin.")
-                pack.extract(entry, folder)
-    except zipfile.BadZipFile:
-        archive.unlink()
+            entries = pack.infolist()
+            if sum(entry.file_size for entry in entries) > MAX_UNPACKED:
+                raise ValueError(f'{archive}: unpacked it would take more than {MAX_UNPACKED >> 30} GB, so it is not this data set. '
+                                 f'It was removed.')
+            for entry in entries:
+                name = entry.filename.replace('\\', '/')
+                if '..' in PurePosixPath(name).parts or name.startswith('/') or ':' in name.split('/')[0]:
+                    raise ValueError(f"{archive}: the entry '{entry.filename}' leads out of the archive. It was removed; do not trust "
+                                     f'its origin.')
+            pack.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):   # the last: encrypted, or of an unknown compression
         raise ValueError(f'{archive}: not a zip archive, or a damaged one; it was removed. Run the command again.') from None
 
 
-def check_content(name: str, folder: Path, source: Source, archive: Path) -> None:
-    found = content_digest(folder)
-    if found != source.content:
-        raise ValueError(f'{archive}: what is in it is not {name} as detkit knows it (content {found[:16]}, expected {source.content[:16]}). '
-                         f'Did its publisher change it? {source.homepage}')
+def check_content(name: str, folder: Path, source: Source, url: str) -> None:
+    """Raise ValueError unless ``folder`` holds what ``source`` promises."""
+    if content_digest(folder) == source.content:
+        return
+    found = content_counts(folder)
+    other = [f'{k} {found.get(k, 0)} (expected {v})' for k, v in source.counts.items() if found.get(k, 0) != v]
+    raise ValueError(f'{url}: what came is not {name} as detkit knows it: {", ".join(other) or "the counts are right, the bytes are not"}. '
+                     f'The archive was removed. Did its publisher change it? {source.homepage}')
+
+
+def content_counts(folder: Path) -> dict[str, int]:
+    """``images`` in the folder, ``boxes`` in the annotations, and boxes of each class."""
+    counts = Counter(images=len(list((folder / 'images').iterdir())))
+    for path in (folder / 'annotations').glob('*.json'):
+        content = json.loads(path.read_text())
+        names = {c['id']: c['name'] for c in content['categories']}
+        counts.update(names[a['category_id']] for a in content['annotations'])
+        counts['boxes'] += len(content['annotations'])
+    return counts
 
 
 def content_digest(folder: Path) -> str:
@@ -105,22 +128,32 @@ def unpack_bccd(unpacked: Path, folder: Path) -> None:
     """Images and Pascal VOC labels -> COCO, with the published splits."""
     found = list(unpacked.rglob('JPEGImages'))
     if len(found) != 1:
-        raise ValueError(f'{unpacked.name}: the archive has {len(found)} folders JPEGImages, expected one; it is not BCCD.')
+        raise ValueError(f'the archive has {len(found)} folders JPEGImages, expected one; it is not BCCD. It was removed.')
     source = found[0].parent
     shutil.copytree(source / 'JPEGImages', folder / 'images', ignore=lambda _, names: [n for n in names if not n.endswith('.jpg')])
     (folder / 'annotations').mkdir()
     stems = sorted(p.stem for p in (folder / 'images').iterdir())
-    image_ids, count = {stem: i + 1 for i, stem in enumerate(stems)}, 1
-    for split in ('train', 'val', 'test'):
-        names = (source / 'ImageSets' / 'Main' / f'{split}.txt').read_text().split()
-        content = voc_to_coco([source / 'Annotations' / f'{n}.xml' for n in names], ('RBC', 'WBC', 'Platelets'), image_ids, count)
-        count += len(content['annotations'])
-        (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content))
+    image_ids = {stem: i + 1 for i, stem in enumerate(stems)}
+    try:
+        whole = voc_to_coco([source / 'Annotations' / f'{stem}.xml' for stem in stems], ('RBC', 'WBC', 'Platelets'), image_ids)
+        for split in ('train', 'val', 'test'):
+            chosen = {image_ids[name] for name in (source / 'ImageSets' / 'Main' / f'{split}.txt').read_text().split()}
+            (folder / 'annotations' / f'{split}.json').write_text(json.dumps(part_of(whole, chosen)))
+    except (FileNotFoundError, KeyError) as error:
+        lacking = getattr(error, 'filename', None) or f'{error.args[0]}.jpg'
+        raise ValueError(f'the archive lacks {Path(lacking).name}; it is not BCCD as detkit knows it. It was removed.') from None
+
+
+def part_of(content: dict, image_ids: set[int]) -> dict:
+    """A COCO dict with only the images ``image_ids`` and their annotations; ids stay as they are."""
+    return dict(images=[i for i in content['images'] if i['id'] in image_ids],
+                annotations=[a for a in content['annotations'] if a['image_id'] in image_ids], categories=content['categories'])
 
 
 KNOWN: dict[str, Source] = {
     'bccd': Source(
         url='https://github.com/Shenggan/BCCD_Dataset/archive/d272fb14cdff6e473fafeeeba32aba5f560e9e43.zip',
         licence='MIT', homepage='https://github.com/Shenggan/BCCD_Dataset', unpack=unpack_bccd, size_mb=8,
+        counts=dict(images=364, boxes=4879, RBC=4146, WBC=372, Platelets=361),
         content='56e0abcb841d1f6efbdb3b3e89ae154ec61bd6c57d07a0014700446f334054ca'),
 }

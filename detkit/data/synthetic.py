@@ -1,8 +1,8 @@
 """The data set that detkit makes itself: textured shapes on textured ground, with boxes and masks.
 
-It is for teaching and for smoke tests: it needs no download, a small detector learns it from scratch in minutes, and every annotation is exact.
-It is not a benchmark, and what works on it need not work on photographs. What it shares with real sets: several classes that colour
-does not tell apart, occlusion, a wide range of sizes down to a few pixels, cluttered ground, images of no object.
+It is for teaching and for smoke tests: it needs no download, a small detector learns it from scratch in minutes, and every annotation
+is exact. It is not a benchmark, and what works on it need not work on photographs. What it shares with real sets: several classes
+that colour does not tell apart, occlusion, a wide range of sizes down to a few pixels, cluttered ground, images of no object.
 """
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
+
+from detkit.opencv import cv2
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
 VERSION = 1                 # of what a seed means: raised when the pictures change
@@ -43,9 +44,10 @@ class Recipe:
 
 def generate(out_dir: str | os.PathLike, num_train: int = 600, num_val: int = 100, size: int = 128, max_objects: int = 7,
              seed: int = 0, progress: bool = True) -> dict[str, Path]:
-    """Write the set at ``out_dir``: ``images/*.jpg``, ``annotations/train.json``, ``annotations/val.json``. The same arguments give the same bytes.
+    """Write the set at ``out_dir``: ``images/*.jpg``, ``annotations/train.json``, ``annotations/val.json``.
 
-    A set that is there already is kept if it was made with the same arguments. It appears whole or not at all.
+    The same arguments give the same bytes. A set that is there already is kept if it was made with the same arguments. It appears whole
+    or not at all.
 
     Returns the paths ``root``, ``images``, ``train``, ``val``.
 
@@ -54,7 +56,8 @@ def generate(out_dir: str | os.PathLike, num_train: int = 600, num_val: int = 10
     """
     recipe = Recipe(num_train, num_val, size, max_objects, seed)
     if min(num_train, num_val) < 1 or size < 48 or max_objects < 1:
-        raise ValueError(f'num_train={num_train}, num_val={num_val} and max_objects={max_objects} must be at least 1, size={size} at least 48 pixels.')
+        raise ValueError(f'num_train={num_train}, num_val={num_val} and max_objects={max_objects} must be at least 1, size={size} at least '
+                         f'48 pixels.')
     root = Path(out_dir)
     paths = dict(root=root, images=root / 'images', train=root / 'annotations/train.json', val=root / 'annotations/val.json')
     if root.exists() and any(root.iterdir()):
@@ -194,8 +197,24 @@ def describe(mask: np.ndarray) -> dict:
     """COCO's ``bbox`` (x, y, width, height), ``area`` and ``segmentation`` of a visible mask."""
     xs, ys = mask.any(0).nonzero()[0], mask.any(1).nonzero()[0]
     box = [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)]
-    fine = 4          # contours run through pixel centres; on a finer grid they come near to the pixels' edges
-    large = np.kron(mask[ys[0]:ys[-1] + 1, xs[0]:xs[-1] + 1].astype(np.uint8), np.ones((fine, fine), np.uint8))
-    contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    polygons = [((c.reshape(-1, 2) + 0.5) / fine + box[:2]).round(2).reshape(-1).tolist() for c in contours if len(c) >= 3]
+    polygons = [p for part in without_holes(mask[ys[0]:ys[-1] + 1, xs[0]:xs[-1] + 1]) for p in outlines(part, (xs[0], ys[0]))]
     return dict(bbox=box, area=int(mask.sum()), segmentation=polygons)
+
+
+def without_holes(mask: np.ndarray) -> list[np.ndarray]:
+    """Parts of ``mask`` that together are it and have no holes, which polygons cannot tell: cut upright through each of them."""
+    contours, links = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    holes = [c.reshape(-1, 2) for c, (*_, parent) in zip(contours, links.reshape(-1, 4)) if parent >= 0]
+    if not holes:
+        return [mask]
+    cut = (holes[0][:, 0].min() + holes[0][:, 0].max()) // 2
+    columns = np.arange(mask.shape[1])
+    return [part for side in (columns < cut, columns >= cut) for part in without_holes(mask & side)]
+
+
+def outlines(mask: np.ndarray, origin: tuple[int, int]) -> list[list[float]]:
+    """The polygons around the parts of ``mask``, whose first pixel lies at ``origin`` (x, y)."""
+    fine = 4          # contours run through pixel centres; on a finer grid they come near to the pixels' edges
+    large = np.kron(mask.astype(np.uint8), np.ones((fine, fine), np.uint8))
+    contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [((c.reshape(-1, 2) + 0.5) / fine + origin).round(2).reshape(-1).tolist() for c in contours if len(c) >= 3]

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import detkit.opencv  # noqa: F401  mmengine's runner imports cv2: this comes first, so that a broken one is told with its remedy
+
 __all__ = ['build_runner', 'evaluate', 'train']
 
 

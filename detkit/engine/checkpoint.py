@@ -19,7 +19,7 @@ from mmengine.runner import checkpoint as mmcheckpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from detkit.engine.download import fetch, resolve_source
+from detkit.engine.sources import locate
 from detkit.engine.unpickle import StandIn, StoredHistory, UnsafeFile, load_as_data, refuse_programs
 from detkit.files import atomic_path
 from detkit.registry import ConfigError, did_you_mean
@@ -40,8 +40,7 @@ def load_checkpoint(source: str | Path, trusted: bool = False, map_location: Any
     Raises:
         ConfigError: no such file, a failed download, a file that is no checkpoint or that would run code.
     """
-    source = resolve_source(str(source))
-    path = fetch(source) if re.match(r'(https?|file)://', source) else Path(source)
+    path = locate(source)
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob('*') if p.is_file()]) if path.parent.is_dir() else ''
         raise ConfigError(f"there is no checkpoint '{path}'.{near}")

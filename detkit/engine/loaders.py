@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from mmengine.dataset import worker_init_fn as default_worker_init_fn
 from mmengine.dist import get_rank, get_world_size
 from torch.utils.data import DataLoader, Subset
@@ -44,6 +45,8 @@ def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = Fals
     if not args.get('num_workers'):
         for key in ('persistent_workers', 'prefetch_factor'):   # there are no workers that could persist or fetch ahead
             args.pop(key, None)
+    if not torch.cuda.is_available():
+        args.pop('pin_memory', None)                            # nothing to pin it for; torch would warn
     args.pop('disable_subprocess_warning', None)
     try:
         loader = DataLoader(dataset, **args)
@@ -76,6 +79,10 @@ class Part(Subset):
     def __getitem__(self, index: Any) -> Any:
         return self.dataset[index]
 
+    def get_data_info(self, idx: int) -> dict:
+        """What AspectRatioBatchSampler asks for."""
+        return self.dataset.get_data_info(idx)
+
 
 def function(cfg: Any) -> Callable:
     """A function named in a config, with its other entries as arguments."""
@@ -100,3 +107,11 @@ def start_worker(then: Callable | None, worker_id: int) -> None:
     ignore_interrupts()
     if then is not None:
         then(worker_id)
+
+
+def stop_workers(loader: DataLoader) -> None:
+    """End persistent workers; if the loader is used again, it starts new ones, with the data set as it is then."""
+    workers = getattr(loader, '_iterator', None)
+    if workers is not None:
+        workers._shutdown_workers()
+        loader._iterator = None

@@ -52,7 +52,7 @@ class LogProcessor(MMLogProcessor):
     def get_log_after_epoch(self, runner: Any, batch_idx: int, mode: str, with_non_scalar: bool = False) -> tuple[dict, str]:
         tag, _ = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
         values = {k.removeprefix(f'{mode}/'): v for k, v in tag.items()}
-        done = f'iteration {runner.iter}' if counts_iterations(runner) else f'epoch {self._get_epoch(runner, mode)}' if mode == 'val' else ''
+        done = f'iteration {runner.iter}' if counts_iterations(runner) else f'epoch {self._get_epoch(runner, "val")}'
         where = f'{mode} after {done}' if mode == 'val' and runner._train_loop is not None else mode
         metrics = [f'{k} {v:.4g}' for k, v in values.items() if isinstance(v, (int, float)) and k not in SHOWN]
         return tag, f"{where}:  {'  '.join(metrics) or 'no metrics'}  ({values.get('time', 0):.3f} s/batch)"

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 from mmengine import runner as mmrunner
@@ -104,14 +105,14 @@ class IterBasedTrainLoop(mmrunner.IterBasedTrainLoop):
         with self.runner.interruptible():
             self.runner.call_hook('before_train')
             self.runner.call_hook('before_train_epoch')
-            self.dataloader_iterator = endless(self.dataloader, self._iter)
-            while self._iter < self._max_iters and not self.stop_training:
-                self.runner.model.train()
-                self.run_iter(next(self.dataloader_iterator))
-                self._decide_current_val_interval()
-                if self.runner.val_loop is not None and due(self, self._iter, self._max_iters):
-                    self.runner.val_loop.run()
-                self.runner.stop_if_asked()
+            with closing(endless(self.dataloader, self._iter)) as batches:
+                while self._iter < self._max_iters and not self.stop_training:
+                    self.runner.model.train()
+                    self.run_iter(next(batches))
+                    self._decide_current_val_interval()
+                    if self.runner.val_loop is not None and due(self, self._iter, self._max_iters):
+                        self.runner.val_loop.run()
+                    self.runner.stop_if_asked()
             self.runner.call_hook('after_train_epoch')
             self.runner.call_hook('after_train')
         return self.runner.model
@@ -124,9 +125,12 @@ def due(loop: mmrunner.BaseLoop, done: int, total: int) -> bool:
 
 @LOOPS.register_module()
 class ValLoop(mmrunner.ValLoop):
-    """mmengine's, left between two batches when the user asked to stop: there is nothing to finish."""
+    """mmengine's, left between two batches when the user asked to stop: there is nothing to finish.
+
+    Several processes finish it, because they may have different numbers of batches, between which they cannot agree to stop.
+    """
 
     def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
         super().run_iter(idx, data_batch)
-        if self.runner.training:
+        if self.runner.training and self.runner.world_size == 1:
             self.runner.stop_if_asked()

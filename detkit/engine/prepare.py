@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import itertools
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
-from detkit.config import without_yapf
+from detkit.config import READ, without_yapf
 from detkit.engine.amp import settle_precision
 from detkit.engine.checkpoint import latest_checkpoint, read_meta
 from detkit.registry import OUR_SCOPES, ConfigError
@@ -20,6 +21,7 @@ GROUPS = {'training': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
           'validation': ('val_dataloader', 'val_cfg', 'val_evaluator'),
           'testing': ('test_dataloader', 'test_cfg', 'test_evaluator')}
 ALWAYS = ('ReplayHook', 'NumClassCheckHook', 'CheckInvalidLossHook', 'ProgressHook')
+NEAR = 0.89   # how like a section's name a key must be to be taken for a slip; no key of MMDetection's own configs is
 
 _runs = itertools.count()
 
@@ -47,7 +49,11 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
 
 
 def check_sections(cfg: Config) -> None:
-    """Sections that belong together are there together."""
+    """Sections that belong together are there together, and none is misspelt."""
+    for key in cfg:
+        near = difflib.get_close_matches(key, READ - set(cfg), n=1, cutoff=NEAR) if key not in READ else []
+        if near:
+            raise ConfigError(f"the config has '{key}', which nothing reads. Did you mean '{near[0]}'?")
     place = f' in {cfg.filename}' if cfg.filename else ''
     if not isinstance(cfg.get('model'), (dict, torch.nn.Module)):
         raise ConfigError(f"there is no 'model'{place}: nothing to build. Is it a whole config, or a base of one?")
@@ -76,6 +82,8 @@ def start_processes(cfg: Config) -> None:
     if launcher == 'pytorch' and 'RANK' not in os.environ and not dist.is_initialized():
         raise ConfigError("launcher 'pytorch' is for processes that torchrun started: torchrun --nproc-per-node 2 tools/train.py CONFIG "
                           "--launcher pytorch. For one process leave it out.")
+    for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):   # each process would take all cores; mmengine warns when it sets them
+        os.environ.setdefault(variable, '1')
     if torch.cuda.is_available():
         return
     if launcher != 'pytorch':

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.optim import OptimWrapper
 
+from detkit.engine.hooks.ema import EMAHook
 from detkit.engine.schedule import resume_schedulers
 from detkit.registry import ConfigError
 
@@ -25,6 +26,9 @@ def resume_run(runner: 'DetRunner', filename: str, optimizer: bool, schedulers: 
     if 'epoch' not in meta or 'iter' not in meta or (optimizer and 'optimizer' not in checkpoint):
         raise ConfigError(f"'{filename}' holds weights but not the state of a run, so it cannot be resumed. To start from its weights "
                           f"set load_from='{filename}' and leave resume out.")
+    if 'ema_state_dict' in checkpoint and not any(isinstance(h, EMAHook) for h in runner.hooks):
+        raise ConfigError(f"'{filename}' is of a run with an EMAHook: its weights are averages, which are not what training goes on from. "
+                          f'Add the EMAHook to custom_hooks again, or start from the averages: load_from instead of resume.')
     check_same_classes(runner, meta, filename)
     take_place(runner, meta)
     if 'message_hub' in checkpoint:

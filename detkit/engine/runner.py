@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ from detkit.engine.checkpoint import (
 from detkit.engine.hooks.checkpoint import note_last
 from detkit.engine.hooks.ema import EMAHook
 from detkit.engine.interrupt import Interrupt, TrainingInterrupted
-from detkit.engine.loaders import build_loader
+from detkit.engine.loaders import build_loader, stop_workers
 from detkit.engine.log import FILE_ONLY, LogProcessor, tidy
 from detkit.engine.prepare import prepare
 from detkit.engine.resume import resume_run
@@ -125,7 +126,9 @@ class DetRunner(mmrunner.Runner):
             model = revert_sync_batchnorm(model)
         if self.cfg.get('channels_last'):
             use_channels_last(model)
-        return super().wrap_model(model_wrapper_cfg, model)
+        with warnings.catch_warnings():                    # torch renames an argument that mmengine 0.10.7 passes
+            warnings.filterwarnings('ignore', message='.broadcast_buffers. is deprecated', category=FutureWarning)
+            return super().wrap_model(model_wrapper_cfg, model)
 
     def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
         if isinstance(hook, dict):
@@ -144,7 +147,8 @@ class DetRunner(mmrunner.Runner):
             return build_loader(dataloader, seed, diff_rank_seed)
         except ConfigError as error:
             error.seen_from(dataloader)
-            error.path, error.cfg = (f'{key}_dataloader', *error.path) if key else error.path, None
+            error.path = (f'{key}_dataloader', *error.path) if key else error.path
+            error.cfg = self.cfg._cfg_dict                 # from where the path is complete: nobody above adds to it
             raise
 
     def build_train_loop(self, loop: Any) -> Any:
@@ -250,6 +254,9 @@ class DetRunner(mmrunner.Runner):
             raise
         finally:
             self.training = False
+            for loop in (self._train_loop, self._val_loop):
+                if isinstance(loop, mmrunner.BaseLoop):
+                    stop_workers(loop.dataloader)      # persistent ones would outlive the run
 
     def stop_if_asked(self) -> None:
         """Leave the loop when a signal asked for it and no gradients are waiting for more to be added."""

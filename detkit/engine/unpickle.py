@@ -26,7 +26,7 @@ class UnsafeFile(ValueError):
 HOSTILE_MODULES = frozenset("""
     os posix nt posixpath ntpath subprocess sys shutil socket pty ctypes importlib imp runpy code codeop commands webbrowser signal
     multiprocessing threading asyncio pathlib tempfile urllib http ftplib smtplib pickle marshal shelve timeit pdb bdb cProfile
-    profile trace inspect gc io nturl2path operator functools types platform site builtins __builtin__
+    profile trace inspect gc io _io nturl2path operator functools types platform site builtins __builtin__
     """.split())
 INERT_BUILTINS = frozenset({'getattr', 'object'})   # HistoryBuffer names its functions by getattr: a stand-in does for both
 

@@ -13,9 +13,10 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from detkit.config import literal, load_config
+from detkit.config import load_config
 from detkit.engine.checkpoint import load_checkpoint, load_weights
 from detkit.inference.pipeline import InferencePipeline
+from detkit.options import literal
 from detkit.registry import DATASETS, MODELS, ConfigError
 from detkit.structures.sample import DetDataSample
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from detkit.config import load_config
 from detkit.engine.amp import native_bf16, use_channels_last
-from detkit.engine.download import fetch
+from detkit.engine.sources import fetch
 from detkit.files import write_json
 from detkit.inference.detector import (
     PRECISIONS,

@@ -42,7 +42,7 @@ class FocalLoss(nn.Module):
                 reduction_override: str | None = None) -> Tensor:
         """``pred`` (n, K) logits (probabilities if ``activated``), ``target`` (n,) or (n, K)."""
         if self.activated or target.dim() == pred.dim():
-            loss = self.dense(pred, one_hot(target, pred.shape[1]) if target.dim() == 1 else target.float())
+            loss = self.dense(pred, (one_hot(target, pred.shape[1]) if target.dim() == 1 else target).to(pred))
         else:
             loss = sigmoid_focal_loss(pred, target, self.gamma, self.alpha)
         return self.loss_weight * reduce_loss(loss, per_row(weight, loss), reduction_override or self.reduction, avg_factor)
@@ -97,8 +97,9 @@ class QualityFocalLoss(nn.Module):
 class CrossEntropyLoss(nn.Module):
     """Softmax over classes + background; or (``use_sigmoid``) one logistic per class; or (``use_mask``) per pixel of the class's mask.
 
-    ``class_weight``: one factor a class (background last, with softmax). ``ignore_index``: label that costs nothing.
-    ``avg_non_ignore``: where no avg_factor is given, divide by the count of the others.
+    ``class_weight``: one factor a class (background last, with softmax; of the positive targets alone, with sigmoid).
+    ``ignore_index``: label that costs nothing, as does any negative one with sigmoid.
+    ``avg_non_ignore``: where no avg_factor is given, divide by the count of the elements that cost something.
     """
 
     def __init__(self, use_sigmoid: bool = False, use_mask: bool = False, reduction: str = 'mean',
@@ -120,29 +121,31 @@ class CrossEntropyLoss(nn.Module):
         class_weight = None if self.class_weight is None else pred.new_tensor(self.class_weight)
         if self.use_mask:
             return self.loss_weight * self.mask_loss(pred, target, labels=weight, class_weight=class_weight)
-        kept = target != ignore
+        if self.use_sigmoid:
+            loss, weight, kept = self.sigmoid_loss(pred, target, weight, (target >= 0) & (target != ignore), class_weight)
+        else:
+            loss, kept = F.cross_entropy(pred, target, class_weight, reduction='none', ignore_index=ignore), target != ignore
         if self.avg_non_ignore and avg_factor is None and (reduction_override or self.reduction) == 'mean':
             avg_factor = kept.sum().item()
-        if self.use_sigmoid:
-            loss, weight = self.sigmoid_loss(pred, target, weight, kept, class_weight)
-        else:
-            loss = F.cross_entropy(pred, target, class_weight, reduction='none', ignore_index=ignore)
         return self.loss_weight * reduce_loss(loss, weight, reduction_override or self.reduction, avg_factor)
 
-    def sigmoid_loss(self, pred: Tensor, target: Tensor, weight: Tensor | None, kept: Tensor,
-                     class_weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    @staticmethod
+    def sigmoid_loss(pred: Tensor, target: Tensor, weight: Tensor | None, kept: Tensor,
+                     class_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, its weight and which elements count, all shaped like ``pred``."""
         if pred.dim() != target.dim():
             if pred.shape[1] == 1 and pred.dim() == 2 and target.dtype != torch.long:
                 pred = pred.squeeze(1)
             else:
                 target = one_hot(target.where(kept, target.new_tensor(pred.shape[1])), pred.shape[1])
                 kept = kept[:, None].expand_as(target)
-        loss = F.binary_cross_entropy_with_logits(pred, target.to(pred), class_weight, reduction='none')
+        loss = F.binary_cross_entropy_with_logits(pred, target.to(pred), pos_weight=class_weight, reduction='none')
         weight = per_row(weight, loss)
-        return loss, kept.to(pred) if weight is None else weight * kept
+        return loss, kept.to(pred) if weight is None else weight * kept, kept
 
     @staticmethod
     def mask_loss(pred: Tensor, target: Tensor, labels: Tensor, class_weight: Tensor | None) -> Tensor:
         chosen = pred[torch.arange(len(pred), device=pred.device), labels]
         weight = None if class_weight is None else class_weight[labels][:, None, None]
-        return F.binary_cross_entropy_with_logits(chosen, target.to(pred), weight, reduction='mean')[None]
+        loss = F.binary_cross_entropy_with_logits(chosen, target.to(pred), weight, reduction='none')
+        return reduce_loss(loss, None, 'mean', None)[None]

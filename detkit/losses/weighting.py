@@ -10,7 +10,7 @@ REDUCTIONS = ('mean', 'sum', 'none')
 
 
 def reduce_loss(loss: Tensor, weight: Tensor | None, reduction: str, avg_factor: float | Tensor | None) -> Tensor:
-    """Weigh an elementwise loss and reduce it: ``mean`` divides by ``avg_factor`` where given, else by the count.
+    """Weigh an elementwise loss and reduce it: ``mean`` divides by ``avg_factor`` where given, else by the count (of nothing: 0).
 
     ``weight`` broadcasts against ``loss``. Raises ValueError for an unknown reduction, or ``sum`` with an ``avg_factor``.
     """
@@ -19,7 +19,7 @@ def reduce_loss(loss: Tensor, weight: Tensor | None, reduction: str, avg_factor:
     if reduction == 'none':
         return loss
     if reduction == 'mean':
-        return loss.mean() if avg_factor is None else loss.sum() / (avg_factor + EPS)
+        return loss.sum() / max(loss.numel(), 1) if avg_factor is None else loss.sum() / (avg_factor + EPS)
     if reduction == 'sum' and avg_factor is None:
         return loss.sum()
     raise ValueError(f"reduction '{reduction}' {'with an avg_factor ' if reduction == 'sum' else ''}is not defined. "

@@ -77,8 +77,9 @@ class DetDataPreprocessor(BaseDataPreprocessor):
         """(..., C, H, W) uint8 -> float32."""
         if self.reverse:
             images = images.flip(-3)
-        images = images.float()
-        return images.sub_(self.mean).div_(self.std) if self.normalise else images
+        if not self.normalise:
+            return images.float()
+        return images.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)     # a copy: the caller's may be float32
 
 
 def pad_masks(samples: list[DetDataSample], size: tuple[int, int], value: int) -> None:

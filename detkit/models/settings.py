@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
+from detkit.ops.nms import checked
 from detkit.registry import ConfigError, did_you_mean
 
 T = TypeVar('T')
@@ -30,6 +31,9 @@ class DensePostprocess:
     min_bbox_size: float = -1   # boxes with a side of at most this many pixels of the network input are dropped; -1: none
     max_per_img: int = 100      # detections kept
 
+    def __post_init__(self) -> None:
+        check_nms(self.nms)
+
 
 @dataclass(frozen=True)
 class RoITraining:
@@ -40,9 +44,18 @@ class RoITraining:
 
 @dataclass(frozen=True)
 class RoIPostprocess:
-    nms: dict
+    nms: dict | None
     score_thr: float = 0.
     max_per_img: int = 100
+
+    def __post_init__(self) -> None:
+        check_nms(self.nms)
+
+
+def check_nms(cfg: dict | None) -> None:
+    """Raise ConfigError for settings that NMS would refuse, now and not at the first evaluation."""
+    if cfg is not None:
+        checked(cfg)
 
 
 def settings(kind: type[T], cfg: dict | None, where: str) -> T | None:

@@ -5,22 +5,25 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from detkit.registry import ConfigError, did_you_mean
+from detkit.registry import ConfigError, check_arguments, did_you_mean
 
 NORMS = {'BN': ('bn', nn.BatchNorm2d), 'BN2d': ('bn', nn.BatchNorm2d), 'SyncBN': ('bn', nn.SyncBatchNorm),
          'GN': ('gn', nn.GroupNorm), 'IN': ('in', nn.InstanceNorm2d), 'LN': ('ln', nn.LayerNorm)}
 ACTIVATIONS = {'ReLU': nn.ReLU, 'LeakyReLU': nn.LeakyReLU, 'PReLU': nn.PReLU, 'ReLU6': nn.ReLU6, 'ELU': nn.ELU,
                'Sigmoid': nn.Sigmoid, 'Tanh': nn.Tanh, 'GELU': nn.GELU, 'SiLU': nn.SiLU, 'Swish': nn.SiLU, 'Mish': nn.Mish,
                'HSwish': nn.Hardswish, 'HSigmoid': nn.Hardsigmoid}
+CHANNELS_ARGUMENT = {nn.GroupNorm: 'num_channels', nn.LayerNorm: 'normalized_shape'}   # the others': num_features
 INPLACE = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.ELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid)
 
 
 def build_conv(cfg: dict | None, *args: object, **kwargs: object) -> nn.Conv2d:
-    """A convolution of the type that ``conv_cfg`` names; None and 'Conv2d' are the plain one."""
-    kind = (cfg or {}).get('type', 'Conv2d')
+    """A convolution of the type that ``conv_cfg`` names, with its other keys as arguments; None and 'Conv2d' are the plain one."""
+    options = dict(cfg or {})
+    kind = options.pop('type', 'Conv2d')
     if kind not in ('Conv', 'Conv2d'):
         raise ConfigError(f"conv_cfg type '{kind}' is unknown. Known: Conv2d.", cfg, ('type',))
-    return nn.Conv2d(*args, **kwargs)
+    check_arguments(nn.Conv2d, dict(in_channels=0, out_channels=0, kernel_size=0, **options))
+    return nn.Conv2d(*args, **kwargs, **options)
 
 
 def build_norm(cfg: dict, channels: int) -> tuple[str, nn.Module]:
@@ -31,7 +34,9 @@ def build_norm(cfg: dict, channels: int) -> tuple[str, nn.Module]:
     if kind not in NORMS:
         raise ConfigError(f"norm_cfg type '{kind}' is unknown.{did_you_mean(kind, NORMS)} Known: {', '.join(NORMS)}.", cfg)
     name, layer = NORMS[kind]
-    norm = layer(num_channels=channels, **options) if layer is nn.GroupNorm else layer(channels, **options)
+    options[CHANNELS_ARGUMENT.get(layer, 'num_features')] = channels
+    check_arguments(layer, options)
+    norm = layer(**options)
     for parameter in norm.parameters():
         parameter.requires_grad_(requires_grad)
     return name, norm
@@ -51,6 +56,7 @@ def build_activation(cfg: dict | None, inplace: bool = True) -> nn.Module | None
         options.setdefault('inplace', inplace)
     else:
         options.pop('inplace', None)
+    check_arguments(layer, options)
     return layer(**options)
 
 
@@ -69,7 +75,7 @@ class ConvModule(nn.Module):
             self.add_module(self.norm_name, norm)
         self.activate = build_activation(act_cfg, inplace)
         slope = (act_cfg or {}).get('negative_slope', 0.01) if (act_cfg or {}).get('type') == 'LeakyReLU' else 0
-        nn.init.kaiming_normal_(self.conv.weight, slope, nonlinearity='leaky_relu' if slope else 'relu')
+        nn.init.kaiming_normal_(self.conv.weight, slope, 'fan_out', 'leaky_relu' if slope else 'relu')   # as mmcv's
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
 

@@ -13,6 +13,7 @@ SPLIT_ABOVE = 2000   # boxes; beyond it one run per group costs less than one ru
 SETTINGS = {'nms': {'iou_threshold', 'score_threshold', 'max_num'},
             'soft_nms': {'iou_threshold', 'sigma', 'min_score', 'method', 'max_num'}}
 SHARED_SETTINGS = {'type', 'class_agnostic', 'split_thr'}
+SOFT_METHODS = ('linear', 'gaussian', 'naive')
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float = 0., max_num: int = -1) -> Tensor:
@@ -31,7 +32,12 @@ def soft_nms(boxes: Tensor, scores: Tensor, iou_threshold: float = 0.3, sigma: f
 
     ``method``: ``linear`` (score times 1 - IoU where IoU exceeds ``iou_threshold``), ``gaussian`` (times exp(-IoU^2 / sigma)) or
     ``naive`` (as NMS). Returns the indices kept, best first, and their lowered scores; those below ``min_score`` are dropped.
+
+    Raises:
+        ConfigError: another ``method``.
     """
+    if method not in SOFT_METHODS:
+        raise ConfigError(f"soft_nms has no method '{method}'. Known: {', '.join(SOFT_METHODS)}.")
     scores = scores.float().clone()
     left = torch.arange(len(boxes), device=boxes.device)
     kept, kept_scores = [], []
@@ -48,10 +54,8 @@ def soft_nms(boxes: Tensor, scores: Tensor, iou_threshold: float = 0.3, sigma: f
             factor = torch.exp(-iou**2 / sigma)
         elif method == 'linear':
             factor = torch.where(iou > iou_threshold, 1 - iou, 1.)
-        elif method == 'naive':
-            factor = (iou <= iou_threshold).float()
         else:
-            raise ConfigError(f"soft_nms has no method '{method}'. Known: linear, gaussian, naive.")
+            factor = (iou <= iou_threshold).float()
         scores[left] *= factor
         left = left[scores[left] >= min_score]
     if not kept:
@@ -81,7 +85,9 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None)
         groups = torch.zeros_like(groups)
     max_num = options.pop('max_num', -1)
     if len(boxes) <= min(SPLIT_ABOVE, cfg.get('split_thr', SPLIT_ABOVE)):
-        apart = boxes.float() + (groups.to(boxes) * (boxes.max() + 1)).float()[:, None]   # no group reaches another
+        boxes = boxes.float()
+        extent = boxes.max() - boxes.min().clamp(max=0) + 1
+        apart = boxes + (groups * extent)[:, None]   # no group reaches another
         keep, scores = run(kind, apart, scores, options)
     else:
         parts = [(index, *run(kind, boxes[index], scores[index], options))
@@ -100,7 +106,11 @@ def run(kind: str, boxes: Tensor, scores: Tensor, options: dict) -> tuple[Tensor
 
 
 def checked(cfg: dict) -> tuple[str, dict]:
-    """The type and its own settings, MMDetection 2's ``iou_thr`` read as ``iou_threshold``."""
+    """The type and its own settings, MMDetection 2's ``iou_thr`` read as ``iou_threshold``.
+
+    Raises:
+        ConfigError: unknown ``type``, setting or ``method``, or no threshold where it has no default.
+    """
     options = dict(cfg)
     if 'iou_thr' in options:
         options['iou_threshold'] = options.pop('iou_thr')
@@ -111,4 +121,8 @@ def checked(cfg: dict) -> tuple[str, dict]:
     for key in options:
         if key not in known:
             raise ConfigError(f"nms type '{kind}' has no '{key}'.{did_you_mean(key, known)}", cfg, (str(key),))
+    if kind == 'nms' and 'iou_threshold' not in options:
+        raise ConfigError("nms type 'nms' needs 'iou_threshold'.", cfg)
+    if options.get('method', 'linear') not in SOFT_METHODS:
+        raise ConfigError(f"soft_nms has no method '{options['method']}'. Known: {', '.join(SOFT_METHODS)}.", cfg, ('method',))
     return kind, {k: v for k, v in options.items() if k in SETTINGS[kind]}

@@ -6,10 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 
+from detkit.opencv import cv2
+
+Rng = np.random.Generator | int | None
+
+DIRECTIONS = ('horizontal', 'vertical', 'diagonal')
 INTERPOLATIONS = {'nearest': cv2.INTER_NEAREST, 'bilinear': cv2.INTER_LINEAR, 'bicubic': cv2.INTER_CUBIC,
                   'area': cv2.INTER_AREA, 'lanczos': cv2.INTER_LANCZOS4}
 
@@ -27,7 +31,7 @@ def fitted(size: tuple[int, int], scale: float | tuple[float, float]) -> tuple[i
 
 
 class BitmapMasks:
-    """``masks``: uint8 (n, height, width) of 0 and 1, or a list of (height, width) arrays.
+    """``masks``: uint8 (n, height, width) of 0 and 1, or a list of (height, width) arrays; bool becomes uint8.
 
     Raises:
         ValueError: masks of another size than ``height``, ``width``.
@@ -36,6 +40,8 @@ class BitmapMasks:
     def __init__(self, masks: np.ndarray | Sequence[np.ndarray], height: int, width: int) -> None:
         self.height, self.width = int(height), int(width)
         self.masks = np.zeros((0, self.height, self.width), np.uint8) if len(masks) == 0 else np.stack(list(masks))
+        if self.masks.dtype == bool:
+            self.masks = self.masks.view(np.uint8)
         if self.masks.shape[1:] != (self.height, self.width):
             raise ValueError(f'masks have shape {self.masks.shape[1:]} (height, width), expected {(self.height, self.width)}.')
 
@@ -71,8 +77,8 @@ class BitmapMasks:
                              (height, width))
 
     def flip(self, flip_direction: str = 'horizontal') -> 'BitmapMasks':
-        axes = {'horizontal': 2, 'vertical': 1, 'diagonal': (1, 2)}
-        return BitmapMasks(np.flip(self.masks, axes[flip_direction]).copy(), self.height, self.width)
+        axes = tuple(axis for axis, turned in zip((2, 1), flipped_axes(flip_direction)) if turned)
+        return BitmapMasks(np.flip(self.masks, axes).copy(), self.height, self.width)
 
     def pad(self, out_shape: tuple[int, int], pad_val: int = 0) -> 'BitmapMasks':
         """At the right and bottom, to ``out_shape`` (height, width)."""
@@ -86,22 +92,35 @@ class BitmapMasks:
 
     def crop_and_resize(self, bboxes: np.ndarray, out_shape: tuple[int, int], inds: np.ndarray, device: str = 'cpu',
                         interpolation: str = 'bilinear', binarize: bool = True) -> 'BitmapMasks':
-        """The mask ``inds[i]`` inside ``bboxes[i]``, resampled by RoIAlign to ``out_shape``, one a box (mask targets)."""
+        """The mask ``inds[i]`` inside ``bboxes[i]``, resampled by RoIAlign to ``out_shape``, one a box (mask targets).
+
+        RoIAlign is bilinear; ``binarize`` gives 1 where at least half is covered, else the covered share as float32.
+        """
         from detkit.ops.dense import roi_align
+        if interpolation != 'bilinear':
+            raise ValueError(f"crop_and_resize interpolation='{interpolation}' is not offered. Known: bilinear.")
         if len(self) == 0 or len(bboxes) == 0:
             return BitmapMasks(np.zeros((0, *out_shape), np.uint8), *out_shape)
-        rois = torch.as_tensor(np.asarray(bboxes), dtype=torch.float32, device=device)
+        rois = torch.as_tensor(as_index(bboxes), dtype=torch.float32, device=device)
         rois = torch.cat([torch.arange(len(rois), device=device)[:, None].float(), rois], 1)
-        masks = torch.from_numpy(self.masks[np.asarray(inds)]).to(device).float()[:, None]
+        masks = torch.from_numpy(self.masks[as_index(inds)]).to(device).float()[:, None]
         targets = roi_align(masks, rois, out_shape, 1.0, 0, aligned=True)[:, 0]
         return BitmapMasks((targets >= 0.5 if binarize else targets).cpu().numpy().astype(np.uint8 if binarize else np.float32),
                            *out_shape)
 
     def expand(self, expanded_h: int, expanded_w: int, top: int, left: int) -> 'BitmapMasks':
         """Onto a larger empty canvas, at (``top``, ``left``)."""
-        canvas = np.zeros((len(self), expanded_h, expanded_w), self.masks.dtype)
-        canvas[:, top:top + self.height, left:left + self.width] = self.masks
-        return BitmapMasks(canvas, expanded_h, expanded_w)
+        return self.place((expanded_h, expanded_w), left, top)
+
+    def place(self, out_shape: tuple[int, int], left: int, top: int) -> 'BitmapMasks':
+        """Onto an empty canvas of ``out_shape`` (height, width), the origin at (``left``, ``top``), whole pixels of either sign;
+        what lies outside is cut off.
+        """
+        canvas = np.zeros((len(self), *out_shape), self.masks.dtype)
+        y1, y2 = np.clip([top, top + self.height], 0, out_shape[0])
+        x1, x2 = np.clip([left, left + self.width], 0, out_shape[1])
+        canvas[:, y1:y2, x1:x2] = self.masks[:, y1 - top:y2 - top, x1 - left:x2 - left]
+        return BitmapMasks(canvas, *out_shape)
 
     def warp(self, matrix: np.ndarray, out_shape: tuple[int, int], border_value: int = 0,
              interpolation: str = 'nearest') -> 'BitmapMasks':
@@ -124,13 +143,20 @@ class BitmapMasks:
         return self.warp(cv2.getRotationMatrix2D(center, -angle, scale), out_shape, border_value, interpolation)
 
     def get_bboxes(self) -> np.ndarray:
-        """(n, 4) float32: the tightest box around each mask, zeros for an empty one."""
+        """(n, 4) float32 xyxy: the tightest box around each mask, zeros for an empty one."""
         boxes = np.zeros((len(self), 4), np.float32)
         for box, mask in zip(boxes, self.masks):
             xs, ys = mask.any(0).nonzero()[0], mask.any(1).nonzero()[0]
             if len(xs):
                 box[:] = xs[0], ys[0], xs[-1] + 1, ys[-1] + 1
         return boxes
+
+    def to_bitmap(self) -> 'BitmapMasks':
+        return self
+
+    def to_polygon(self) -> 'PolygonMasks':
+        """Along the pixels' borders, so that drawing them gives the bitmaps again; holes are filled, as polygons know none."""
+        return PolygonMasks([bitmap_to_polygons(m) for m in self.masks], self.height, self.width)
 
     def to_ndarray(self) -> np.ndarray:
         return self.masks
@@ -140,11 +166,21 @@ class BitmapMasks:
 
     @classmethod
     def cat(cls, masks: Sequence['BitmapMasks']) -> 'BitmapMasks':
-        return cls(np.concatenate([m.masks for m in masks]), masks[0].height, masks[0].width)
+        height, width = common_frame(cls, masks)
+        return cls(np.concatenate([m.masks for m in masks]), height, width)
+
+    @classmethod
+    def random(cls, num_masks: int = 3, height: int = 32, width: int = 32, dtype: type = np.uint8, rng: Rng = None) -> 'BitmapMasks':
+        """Noise, nine pixels of ten set, for trials; ``rng``: a generator or a seed, default seed 0."""
+        rng = np.random.default_rng(0 if rng is None else rng)
+        return cls((rng.random((num_masks, height, width)) > 0.1).astype(dtype), height, width)
 
 
 class PolygonMasks:
-    """``masks``: per object a list of polygons, each a flat array x1, y1, x2, y2, ... of at least three points, pixels."""
+    """``masks``: per object a list of polygons, each a flat array x1, y1, x2, y2, ... of at least three points, pixels.
+
+    An object that lies outside after a crop keeps its place as one polygon without area.
+    """
 
     def __init__(self, masks: Sequence[Sequence[np.ndarray]], height: int, width: int) -> None:
         self.height, self.width = int(height), int(width)
@@ -162,7 +198,7 @@ class PolygonMasks:
     def __getitem__(self, index: object) -> 'PolygonMasks':
         index = as_index(index)
         if isinstance(index, np.ndarray):
-            chosen = [self.masks[i] for i in np.arange(len(self))[index]]
+            chosen = [self.masks[i] for i in np.atleast_1d(np.arange(len(self))[index])]
         else:
             chosen = self.masks[index] if isinstance(index, slice) else [self.masks[index]]
         return PolygonMasks(chosen, self.height, self.width)
@@ -184,11 +220,12 @@ class PolygonMasks:
         return self.per_point(lambda p: p * factor, tuple(out_shape))
 
     def flip(self, flip_direction: str = 'horizontal') -> 'PolygonMasks':
-        edge = {'horizontal': [self.width, 0], 'vertical': [0, self.height], 'diagonal': [self.width, self.height]}
-        far = np.array(edge[flip_direction])
-        return self.per_point(lambda p: np.where(far > 0, far - p, p), (self.height, self.width))
+        turned, far = np.array(flipped_axes(flip_direction)), np.array([self.width, self.height])
+        return self.per_point(lambda p: np.where(turned, far - p, p), (self.height, self.width))
 
     def pad(self, out_shape: tuple[int, int], pad_val: int = 0) -> 'PolygonMasks':
+        if pad_val != 0:
+            raise ValueError(f'polygons know no pad_val={pad_val}; it must be 0.')
         return PolygonMasks(self.masks, *out_shape)
 
     def crop(self, bbox: np.ndarray) -> 'PolygonMasks':
@@ -199,25 +236,33 @@ class PolygonMasks:
         return PolygonMasks(cut, h, w)
 
     def crop_and_resize(self, bboxes: np.ndarray, out_shape: tuple[int, int], inds: np.ndarray, device: str = 'cpu',
-                        interpolation: str = 'bilinear', binarize: bool = True) -> BitmapMasks:
-        """The object ``inds[i]`` inside ``bboxes[i]``, drawn at ``out_shape``: bitmaps, one a box (mask targets)."""
+                        interpolation: str = 'bilinear', binarize: bool = True) -> 'PolygonMasks':
+        """The object ``inds[i]`` in the frame of ``bboxes[i]`` (a side of at least one pixel) stretched to ``out_shape``, one a box
+        (mask targets). Nothing is cut yet: drawing them does that.
+        """
+        if not binarize:
+            raise ValueError('polygons are inside or outside, never between; crop_and_resize needs binarize=True.')
         height, width = out_shape
-        drawn = []
-        for (x1, y1, x2, y2), i in zip(np.asarray(bboxes), np.asarray(inds)):
-            factor = np.array([width / max(x2 - x1, 0.1), height / max(y2 - y1, 0.1)])
-            moved = [((p.reshape(-1, 2) - (x1, y1)) * factor).reshape(-1) for p in self.masks[i]]
-            drawn.append(polygon_to_bitmap(moved, height, width))
-        return BitmapMasks(drawn, height, width)
+        moved = []
+        for (x1, y1, x2, y2), i in zip(as_index(bboxes), as_index(inds)):
+            factor = np.array([width / max(x2 - x1, 1), height / max(y2 - y1, 1)])
+            moved.append([((p.reshape(-1, 2) - (x1, y1)) * factor).reshape(-1) for p in self.masks[i]])
+        return PolygonMasks(moved, height, width)
 
     def expand(self, expanded_h: int, expanded_w: int, top: int, left: int) -> 'PolygonMasks':
-        return self.per_point(lambda p: p + (left, top), (expanded_h, expanded_w))
+        return self.place((expanded_h, expanded_w), left, top)
+
+    def place(self, out_shape: tuple[int, int], left: float, top: float) -> 'PolygonMasks':
+        """As BitmapMasks.place."""
+        return self.warp(np.array([[1, 0, left], [0, 1, top]], np.float64), out_shape)
 
     def warp(self, matrix: np.ndarray, out_shape: tuple[int, int], border_value: int = 0,
              interpolation: str | None = None) -> 'PolygonMasks':
         """By an affine ``matrix`` (2, 3), then cut at the border of ``out_shape`` (height, width)."""
         if border_value != 0:
             raise ValueError(f'polygons know no border_value={border_value}; it must be 0.')
-        moved = self.per_point(lambda p: p @ matrix[:, :2].T + matrix[:, 2], out_shape)
+        matrix = np.asarray(matrix, np.float64)
+        moved = self.per_point(lambda p: p @ matrix[:, :2].T + matrix[:, 2], tuple(out_shape))
         return moved.crop(np.array([0, 0, out_shape[1], out_shape[0]]))
 
     def translate(self, out_shape: tuple[int, int], offset: float, direction: str = 'horizontal', border_value: int = 0,
@@ -230,16 +275,22 @@ class PolygonMasks:
 
     def rotate(self, out_shape: tuple[int, int], angle: float, center: tuple[float, float] | None = None, scale: float = 1.0,
                border_value: int = 0, interpolation: str | None = None) -> 'PolygonMasks':
-        center = center or ((self.width - 1) * 0.5, (self.height - 1) * 0.5)
+        """``angle`` degrees, clockwise, about ``center`` (x, y), default the middle: half a frame from the grid's corner, which
+        is where the middle of a bitmap lies, counted from its first pixel's centre.
+        """
+        center = center or (self.width * 0.5, self.height * 0.5)
         return self.warp(cv2.getRotationMatrix2D(center, -angle, scale), out_shape, border_value)
 
     def get_bboxes(self) -> np.ndarray:
-        """(n, 4) float32: the tightest box around each object's points."""
-        points = [np.concatenate(polygons).reshape(-1, 2) for polygons in self.masks]
+        """(n, 4) float32 xyxy: the tightest box around each object's points, zeros for one without polygons."""
+        points = [np.concatenate([np.zeros(2) if not polygons else p for p in polygons or [0]]).reshape(-1, 2) for polygons in self.masks]
         return np.array([[*p.min(0), *p.max(0)] for p in points], np.float32).reshape(-1, 4)
 
     def to_bitmap(self) -> BitmapMasks:
         return BitmapMasks(self.to_ndarray(), self.height, self.width)
+
+    def to_polygon(self) -> 'PolygonMasks':
+        return self
 
     def to_ndarray(self) -> np.ndarray:
         """uint8 (n, height, width)."""
@@ -251,25 +302,68 @@ class PolygonMasks:
 
     @classmethod
     def cat(cls, masks: Sequence['PolygonMasks']) -> 'PolygonMasks':
-        return cls([polygons for m in masks for polygons in m.masks], masks[0].height, masks[0].width)
+        height, width = common_frame(cls, masks)
+        return cls([polygons for m in masks for polygons in m.masks], height, width)
+
+    @classmethod
+    def random(cls, num_masks: int = 3, height: int = 32, width: int = 32, n_verts: int = 5, dtype: type = np.float32,
+               rng: Rng = None) -> 'PolygonMasks':
+        """Polygons of ``n_verts`` corners around a point that they contain, for trials; ``rng``: a generator or a seed, default seed 0."""
+        rng = np.random.default_rng(0 if rng is None else rng)
+        return cls([[random_polygon(rng, height, width, n_verts).astype(dtype)] for _ in range(num_masks)], height, width)
 
 
 def as_index(index: object) -> object:
+    """Tensors (of any device) and lists as arrays; the rest as it is."""
     return index.cpu().numpy() if isinstance(index, torch.Tensor) else np.asarray(index) if isinstance(index, list) else index
+
+
+def common_frame(kind: type, masks: Sequence) -> tuple[int, int]:
+    """(height, width) that masks to be joined share.
+
+    Raises:
+        ValueError: none are given, one is not of ``kind``, or their sizes differ.
+    """
+    sizes = {(m.height, m.width) if isinstance(m, kind) else type(m).__name__ for m in masks}
+    if len(sizes) != 1 or not isinstance(masks[0], kind):
+        raise ValueError(f'{kind.__name__}.cat needs masks of its kind and of one (height, width), given {sizes or "none"}.')
+    return masks[0].height, masks[0].width
 
 
 def window(bbox: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
     """x1, y1, width, height of a box, in whole pixels, inside the frame and at least 1x1."""
-    x1, y1, x2, y2 = np.clip(np.asarray(bbox), 0, [width, height, width, height]).astype(int)
-    return int(x1), int(y1), max(int(x2 - x1), 1), max(int(y2 - y1), 1)
+    x1, y1, x2, y2 = (int(v) for v in np.clip(as_index(bbox), 0, [width, height, width, height]))
+    x1, y1 = min(x1, max(width - 1, 0)), min(y1, max(height - 1, 0))
+    return x1, y1, max(x2 - x1, 1), max(y2 - y1, 1)
+
+
+def flipped_axes(direction: str) -> tuple[bool, bool]:
+    """Whether x, and whether y, is turned round."""
+    if direction not in DIRECTIONS:
+        raise ValueError(f"flip direction '{direction}' is unknown. Known: {', '.join(DIRECTIONS)}.")
+    return direction != 'vertical', direction != 'horizontal'
+
+
+def along(direction: str, horizontal: list, vertical: list) -> np.ndarray:
+    if direction not in ('horizontal', 'vertical'):
+        raise ValueError(f"direction '{direction}' is unknown. Known: horizontal, vertical.")
+    return np.array(horizontal if direction == 'horizontal' else vertical, np.float64)
 
 
 def translation(offset: float, direction: str) -> np.ndarray:
-    return np.array([[1, 0, offset], [0, 1, 0]] if direction == 'horizontal' else [[1, 0, 0], [0, 1, offset]], np.float64)
+    return along(direction, [[1, 0, offset], [0, 1, 0]], [[1, 0, 0], [0, 1, offset]])
 
 
 def shearing(magnitude: float, direction: str) -> np.ndarray:
-    return np.array([[1, magnitude, 0], [0, 1, 0]] if direction == 'horizontal' else [[1, 0, 0], [magnitude, 1, 0]], np.float64)
+    return along(direction, [[1, magnitude, 0], [0, 1, 0]], [[1, 0, 0], [magnitude, 1, 0]])
+
+
+def random_polygon(rng: np.random.Generator, height: int, width: int, corners: int) -> np.ndarray:
+    """A flat polygon inside the frame: one corner in each of as many equal sectors around a point."""
+    center, reach = rng.uniform(0.3, 0.7, 2), rng.uniform(0.1, 0.3, corners)
+    angles = (np.arange(corners) + rng.uniform(0, 0.9, corners)) * 2 * np.pi / corners
+    points = center + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return (points * (width, height)).reshape(-1)
 
 
 def polygon_area(polygon: np.ndarray) -> float:
@@ -284,15 +378,33 @@ def clip_polygon(points: np.ndarray, width: float, height: float) -> np.ndarray:
     Sutherland and Hodgman, Reentrant polygon clipping (1974): one side of the window after the other.
     """
     for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
-        kept, inside = [], (points[:, axis] - limit) * sign >= 0
-        for i in range(len(points)):
-            a, b = points[i - 1], points[i]
-            if inside[i] != inside[i - 1]:
-                kept.append(a + (b - a) * (limit - a[axis]) / (b[axis] - a[axis]))
-            if inside[i]:
-                kept.append(b)
-        points = np.array(kept).reshape(-1, 2)
+        inside = (points[:, axis] - limit) * sign >= 0
+        if inside.all():
+            continue
+        before, crosses = np.roll(points, 1, 0), inside != np.roll(inside, 1)
+        step = points - before
+        share = np.divide(limit - before[:, axis], step[:, axis], out=np.zeros(len(points)), where=crosses)
+        crossing = before + step * share[:, None]
+        points = np.stack([crossing, points], 1)[np.stack([crosses, inside], 1)]   # where it crosses, then the corner itself
     return points.reshape(-1)
+
+
+def bitmap_to_polygons(bitmap: np.ndarray) -> list[np.ndarray]:
+    """Flat polygons along the outer borders of the pixels that are set in ``bitmap`` uint8 (height, width), one a connected region.
+
+    OpenCV's contours run through the centres of the border pixels. Those of the bitmap at twice its size lie a quarter of a pixel
+    inside the border, so that rounding puts them onto it.
+    """
+    doubled = np.repeat(np.repeat(bitmap, 2, 0), 2, 1)
+    contours = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[-2]
+    return [corners_of(np.rint((c.reshape(-1, 2) + 0.5) / 2)).reshape(-1) for c in contours]
+
+
+def corners_of(points: np.ndarray) -> np.ndarray:
+    """A closed outline (k, 2) without repeated points and without those in the middle of a straight side."""
+    points = points[(points != np.roll(points, 1, 0)).any(1)]
+    (ax, ay), (bx, by) = (points - np.roll(points, 1, 0)).T, (np.roll(points, -1, 0) - points).T
+    return points[ax * by != ay * bx]
 
 
 def polygon_to_bitmap(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
@@ -305,8 +417,43 @@ def polygon_to_bitmap(polygons: Sequence[np.ndarray], height: int, width: int) -
 
 
 def rle_to_bitmap(rle: dict, height: int, width: int) -> np.ndarray:
-    """uint8 (height, width) from COCO's run-length encoding, compressed or not (``dict(counts, size)``)."""
-    from pycocotools import mask as coco_mask
-    if isinstance(rle['counts'], list):
-        rle = coco_mask.frPyObjects(rle, height, width)
-    return coco_mask.decode(rle)
+    """uint8 (height, width) from COCO's run-length encoding, compressed or not (``dict(counts, size)``).
+
+    Decoded here, not by pycocotools, which writes beyond its memory when the runs of a broken file do not fit the image.
+
+    Raises:
+        ValueError: the runs do not add up to ``height * width``, or cannot be read.
+    """
+    runs = run_lengths(rle['counts'])
+    if any(n < 0 for n in runs) or sum(runs) != height * width:
+        raise ValueError(f'run lengths of a mask add up to {sum(runs)}, expected {height}x{width} pixels.')
+    return np.repeat((np.arange(len(runs)) % 2).astype(np.uint8), runs).reshape(width, height).T   # column after column
+
+
+def run_lengths(counts: list[int] | str | bytes) -> list[int]:
+    """The runs of an encoded mask, of zeros and ones in turn.
+
+    Compressed they are text: five bits a character, from code 48 on, the sixth bit says that more follow; the number has a sign, and
+    from the fourth on it is the difference from the run before the last (COCO API, maskApi.c).
+
+    Raises:
+        ValueError: ``counts`` is not such a text, nor a list of whole numbers.
+    """
+    if isinstance(counts, list):
+        if not all(isinstance(n, int) for n in counts):
+            raise ValueError('run lengths of a mask are not whole numbers.')
+        return counts
+    runs, value, shift = [], 0, 0
+    for code in counts.encode('latin-1', 'replace') if isinstance(counts, str) else counts:
+        if not 48 <= code < 112 or shift > 40:
+            raise ValueError(f'compressed run lengths of a mask are damaged after {len(runs)} runs.')
+        value |= (code - 48 & 31) << shift
+        shift += 5
+        if not code - 48 & 32:
+            if code - 48 & 16:
+                value -= 1 << shift
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = shift = 0
+    if shift:
+        raise ValueError('compressed run lengths of a mask break off.')
+    return runs

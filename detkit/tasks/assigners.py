@@ -55,9 +55,9 @@ class MaxIoUAssigner:
         match[(best_iou >= self.neg_low) & (best_iou < self.neg_high)] = NEGATIVE
         match = torch.where(best_iou >= self.pos_iou_thr, best_gt, match)
         if self.match_low_quality:
-            for g, top in enumerate(iou.amax(1).tolist()):
-                if top >= self.min_pos_iou:
-                    match[iou[g] == top if self.gt_max_assign_all else iou[g].argmax()] = g
+            top = iou.amax(1)
+            for g in (top >= self.min_pos_iou).nonzero().squeeze(1).tolist():
+                match[iou[g] == top[g] if self.gt_max_assign_all else iou[g].argmax()] = g
         return match
 
     def ignores(self, ignored: InstanceData | None) -> bool:

@@ -14,6 +14,11 @@ def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, (int, float)) else tuple(value)
 
 
+def check_levels(name: str, sizes: list[Size], strides: list[tuple[int, int]]) -> None:
+    if len(sizes) != len(strides):
+        raise ConfigError(f'{name} has strides for {len(strides)} levels; the head was given {len(sizes)} feature maps.')
+
+
 def grid_points(size: Size, stride: tuple[int, int], offset: float, device: torch.device | None = None) -> Tensor:
     """(h * w, 2) points (x, y), row by row, at ``(index + offset) * stride`` pixels."""
     height, width = size
@@ -50,14 +55,14 @@ class AnchorGenerator:
                  base_sizes: list[float] | None = None, scale_major: bool = True, octave_base_scale: float | None = None,
                  scales_per_octave: int | None = None, centers: list[tuple[float, float]] | None = None,
                  center_offset: float = 0.) -> None:
-        octaves = octave_base_scale is not None and scales_per_octave is not None
-        if octaves == (scales is not None):
+        octaves = [value is not None for value in (octave_base_scale, scales_per_octave)]
+        if any(octaves) == (scales is not None) or any(octaves) != all(octaves):
             raise ConfigError('AnchorGenerator needs either scales, or octave_base_scale with scales_per_octave.')
         if centers is not None and center_offset:
             raise ConfigError('AnchorGenerator takes centers or center_offset, not both.')
         if not 0 <= center_offset <= 1:
             raise ConfigError(f'AnchorGenerator center_offset={center_offset} must lie in [0, 1].')
-        if octaves:
+        if scales is None:
             scales = [octave_base_scale * 2**(i / scales_per_octave) for i in range(scales_per_octave)]
         self.strides = [pair(s) for s in strides]
         self.base_sizes = list(base_sizes) if base_sizes else [min(s) for s in self.strides]
@@ -74,7 +79,12 @@ class AnchorGenerator:
         return len(self.strides)
 
     def __call__(self, sizes: list[Size], device: torch.device | None = None) -> list[Tensor]:
-        """Per level (h * w * num_base_priors, 4) xyxy pixels, cell by cell. ``sizes``: the feature maps' (height, width)."""
+        """Per level (h * w * num_base_priors, 4) xyxy pixels, cell by cell. ``sizes``: the feature maps' (height, width).
+
+        Raises:
+            ConfigError: another number of feature maps than of strides.
+        """
+        check_levels('AnchorGenerator', sizes, self.strides)
         return [(grid_points(size, stride, 0, device).repeat(1, 2)[:, None] + base.to(device)).reshape(-1, 4)
                 for size, stride, base in zip(sizes, self.strides, self.base_anchors)]
 
@@ -107,7 +117,12 @@ class MlvlPointGenerator:
         return len(self.strides)
 
     def __call__(self, sizes: list[Size], device: torch.device | None = None) -> list[Tensor]:
-        """Per level (h * w, 4): x, y, stride_x, stride_y."""
+        """Per level (h * w, 4): x, y, stride_x, stride_y.
+
+        Raises:
+            ConfigError: another number of feature maps than of strides.
+        """
+        check_levels('MlvlPointGenerator', sizes, self.strides)
         points = [grid_points(size, stride, self.offset, device) for size, stride in zip(sizes, self.strides)]
         return [torch.cat([p, p.new_tensor(stride).expand(len(p), 2)], -1) for p, stride in zip(points, self.strides)]
 

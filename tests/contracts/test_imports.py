@@ -40,7 +40,8 @@ def test_no_floor_imports_a_higher_one(root: Path):
 
 @pytest.mark.parametrize(('place', 'line', 'said'), [
     ('data/bad.py', 'from detkit.models.preprocess import DetDataPreprocessor', 'detkit.data is not allowed to import detkit.models'),
-    ('ops/bad.py', 'def late():\n    from detkit.engine import train\n    return train', 'detkit.ops is not allowed to import detkit.engine'),
+    ('ops/bad.py', 'def late():\n    from detkit.engine import train\n    return train',
+     'detkit.ops is not allowed to import detkit.engine'),
     ('losses/bad.py', 'import detkit.tasks.coders', 'detkit.losses is not allowed to import detkit.tasks')])
 def test_an_import_upwards_or_sideways_breaks_the_contract(copy: Path, place: str, line: str, said: str):
     (copy / 'detkit' / place).write_text(f'{line}\n')

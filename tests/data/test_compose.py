@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pytest
 
 from detkit.data.compose import Compose
 from detkit.data.transforms.base import BaseTransform
@@ -30,6 +31,9 @@ class Draw(BaseTransform):
 
 class Mix(BaseTransform):
     random = True
+
+    def __init__(self, **settings) -> None:
+        vars(self).update(settings)
 
     def transform(self, results):
         results['partners'] = [results['partner'](i) for i in (2, 2, 3)]
@@ -75,3 +79,12 @@ def test_workers_start_with_an_empty_store():
     compose = Compose([Read(), Mix()], load=dict, num_samples=int)
     compose.decoded[3] = dict(img=1)
     assert len(pickle.loads(pickle.dumps(compose)).decoded) == 0
+
+
+@pytest.mark.parametrize(('cached', 'kept', 'reads'), [(0, 0, 4), (1, 1, 3), (2, 2, 2)])
+def test_as_many_decoded_images_are_kept_as_was_asked_for(cached, kept, reads):
+    read = Read()
+    compose = pipeline(read, Mix(max_cached_images=cached))
+    for index in (2, 2, 3, 2):
+        assert compose.prefix(index)['img'][0, 0] == index
+    assert len(read.read) == reads and len(compose.decoded) == kept

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detkit.data.synthetic import CLASSES, generate
+from detkit.data.synthetic import CLASSES, describe, draw, generate
 
 
 def digest(folder) -> dict[str, str]:
@@ -40,13 +40,30 @@ def test_annotations_fit_their_images(made):
         assert 0 <= x and 0 <= y and x + w <= 128 and y + h <= 128 and w > 0 and h > 0
 
 
+def drawn(segmentation, size=128) -> np.ndarray:
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(segmentation, size, size))).astype(bool)
+
+
 def test_polygons_cover_what_boxes_and_areas_say(made):
     for a in json.loads(made['val'].read_text())['annotations']:
-        drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(a['segmentation'], 128, 128)))
-        assert abs(int(drawn.sum()) - a['area']) <= 2 + 0.06 * a['area']
-        xs, ys = drawn.any(0).nonzero()[0], drawn.any(1).nonzero()[0]
-        x, y, w, h = a['bbox']
-        assert np.abs(np.array([xs[0] - x, ys[0] - y, xs[-1] + 1 - x - w, ys[-1] + 1 - y - h])).max() <= 1
+        mask = drawn(a['segmentation'])
+        assert mask.sum() == a['area']
+        xs, ys = mask.any(0).nonzero()[0], mask.any(1).nonzero()[0]
+        assert a['bbox'] == [xs[0], ys[0], xs[-1] + 1 - xs[0], ys[-1] + 1 - ys[0]]
+
+
+def test_an_object_that_another_pierces_keeps_its_holes():
+    mask = np.zeros((128, 128), bool)
+    mask[20:100, 10:90] = True
+    mask[40:60, 30:50] = mask[50:80, 60:61] = mask[90:94, 12:80] = False
+    assert (drawn(describe(mask)['segmentation']) == mask).all()
+
+
+def test_masks_are_those_that_were_drawn():
+    objects = [o for n in range(20) for o in draw(np.random.default_rng([1, 0, n]), 128, 7)[1]]
+    assert len(objects) > 40
+    for _, mask in objects:
+        assert (drawn(describe(mask)['segmentation']) == mask).all()
 
 
 def test_a_complete_set_is_reused_and_another_is_not_overwritten(made):

@@ -17,6 +17,7 @@ from mmengine.model import BaseModule
 from torch import nn
 
 from detkit.engine.checkpoint import load_checkpoint, load_weights, plain, write_checkpoint
+from detkit.engine.sources import resolve
 from detkit.engine.unpickle import load_as_data
 from detkit.registry import ConfigError
 
@@ -167,11 +168,10 @@ def test_a_failed_download_says_url_reason_and_place(served: Any) -> None:
 
 
 def test_names_of_known_weights_resolve_or_suggest() -> None:
-    from detkit.engine.download import resolve_source
-    assert resolve_source('torchvision://resnet50').startswith('https://download.pytorch.org/models/resnet50')
-    assert resolve_source('open-mmlab://detectron2/resnet50_caffe').startswith('https://')
+    assert resolve('torchvision://resnet50').startswith('https://download.pytorch.org/models/resnet50')
+    assert resolve('open-mmlab://detectron2/resnet50_caffe').startswith('https://')
     with pytest.raises(ConfigError, match="Did you mean 'resnet50'"):
-        resolve_source('torchvision://resnet_50')
+        resolve('torchvision://resnet_50')
 
 
 def net(features: int = 4) -> nn.Sequential:

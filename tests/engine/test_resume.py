@@ -147,6 +147,7 @@ def test_resuming_with_another_batch_size_begins_the_next_epoch(toy: Any, tmp_pa
 
 
 @pytest.mark.parametrize('change, message', [
+    (dict(custom_hooks=[]), 'its weights are averages'),
     (dict(model=dict(type='ToyDetector', width=5)), 'does not fit this model'),
     (dict(train_dataloader=dict(batch_size=4, dataset=dict(type='ToyData', classes=('a', 'c')), sampler=dict(type='DefaultSampler'))),
      'was trained on the classes'),

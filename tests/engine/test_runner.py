@@ -15,6 +15,7 @@ from detkit.registry import ConfigError
 
 @pytest.mark.parametrize('changes, message', [
     (dict(model=None), "there is no 'model'"),
+    (dict(visualiser=dict(type='Visualizer')), "the config has 'visualiser', which nothing reads. Did you mean 'visualizer'"),
     (dict(train_dataloader=None), "there is no 'train_dataloader': training needs train_dataloader, train_cfg, optim_wrapper"),
     (dict(val_evaluator=None), "there is no 'val_evaluator'"),
     (dict(model=dict(type='ToyDetectr')), "model.type: no 'ToyDetectr' in the registry 'model'. Did you mean 'ToyDetector'"),
@@ -60,7 +61,7 @@ def loader(**changes: Any) -> dict:
 def test_a_data_set_that_cannot_be_built_is_named_with_its_key(toy: Any, tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         train(toy(tmp_path, train_dataloader=loader(**changes)))
-    assert message in str(error.value)
+    assert message in str(error.value) and not str(error.value).startswith('train_cfg')
 
 
 def test_a_data_loader_without_sampler_says_so(toy: Any, tmp_path: Path) -> None:
@@ -155,3 +156,22 @@ def test_the_log_line_is_for_people(toy: Any, tmp_path: Path) -> None:
     for part in ('2/3', 'lr ', 'loss ', '(cls ', 'size ', 's/it', 'eta 0:00:', 'GB'):
         assert part in line
     assert 'val after epoch 3:  toy/accuracy' in log
+
+
+def test_fine_tuning_takes_what_fits_and_says_in_one_line_what_did_not(toy: Any, tmp_path: Path) -> None:
+    train(toy(tmp_path / 'a'))
+    data = loader(dataset=dict(type='ToyData', classes=('a', 'b', 'c')))
+    more = dict(model=dict(type='ToyDetector', num_classes=3), train_dataloader=data)
+    runner = train(toy(tmp_path / 'b', load_from=str(tmp_path / 'a/epoch_3.pth'), val_dataloader=None, val_cfg=None, val_evaluator=None,
+                       train_cfg=dict(max_epochs=1), **more))
+    lines = [line for line in next(Path(runner.log_dir).glob('*.log')).read_text().splitlines() if 'had another shape' in line]
+    assert len(lines) == 1 and '6 of the 8 tensors' in lines[0] and 'head.weight, (2, 4) there, (3, 4) here' in lines[0]
+
+
+def test_the_checkpoint_of_a_run_is_readable_by_plain_torch(toy: Any, tmp_path: Path) -> None:
+    scheduler = [dict(type='OneCycleLR', eta_max=0.1, total_steps=9, by_epoch=False), dict(type='MultiStepMomentum', milestones=[1])]
+    wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+    train(toy(tmp_path, param_scheduler=scheduler, optim_wrapper=wrapper))
+    content = torch.load(tmp_path / 'epoch_3.pth', weights_only=True)
+    assert content['meta']['dataset_meta'] == dict(classes=('a', 'b')) and content['meta']['epoch'] == 3
+    assert set(content) == {'meta', 'state_dict', 'ema_state_dict', 'message_hub', 'optimizer', 'param_schedulers'}

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from detkit.data.compose import Compose
+from detkit.data.known import KNOWN
 from detkit.data.transforms.loading import UnreadableImage, check_local
+from detkit.files import find_data
 from detkit.registry import ConfigError
 
 ON_ERROR = ('fail', 'skip')
+ANOTHER = 1 << 31       # in a key where transforms have their position: the draw of another sample is independent of theirs
 
 
 class DetDataset(BaseDataset):
@@ -29,8 +33,13 @@ class DetDataset(BaseDataset):
         filter_cfg: ``filter_empty_gt`` drops images without objects, ``min_size`` those with a side below so many pixels; not in
             ``test_mode``.
         pipeline: configs of transforms. max_refetch: samples drawn anew at most when a pipeline gives None.
-        on_error: an image that cannot be read: ``fail`` names it; ``skip`` takes another one and warns once.
+        return_classes: each sample carries the class names as ``text``.
+        on_error: an image that cannot be read: ``fail`` names it; ``skip`` takes another one in its place and warns once a file. In
+            ``test_mode`` it always fails: a metric over other images would be another metric.
         seed: of all random numbers; the training engine sets it.
+
+    Raises:
+        ConfigError: ``data_root`` does not exist, ``metainfo``, ``filter_cfg`` or ``on_error`` cannot be, or no image is left.
     """
 
     METAINFO: dict[str, Any] = {}
@@ -39,17 +48,19 @@ class DetDataset(BaseDataset):
                  filter_cfg: dict | None = None, indices: int | Sequence[int] | None = None, serialize_data: bool = True,
                  pipeline: Sequence[dict | Callable] = (), test_mode: bool = False, lazy_init: bool = False,
                  max_refetch: int = 1000, backend_args: dict | None = None, return_classes: bool = False,
-                 on_error: str = 'fail', seed: int = 0) -> None:
+                 seg_map_suffix: str = '.png', on_error: str = 'fail', seed: int = 0) -> None:
         check_local(backend_args)
         if on_error not in ON_ERROR:
             raise ConfigError(f"on_error='{on_error}' is unknown. Known: {', '.join(ON_ERROR)}.")
-        self.return_classes, self.on_error, self.seed = return_classes, on_error, seed
+        self.return_classes, self.seg_map_suffix, self.on_error, self.seed = return_classes, seg_map_suffix, on_error, seed
         self.unreadable: set[str] = set()
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()   # persistent workers see it change
+        check_metainfo(metainfo)
         super().__init__(ann_file=ann_file, metainfo=metainfo, data_root=find_root(data_root, ann_file), data_prefix=dict(data_prefix),
                          filter_cfg=filter_cfg, indices=indices, serialize_data=serialize_data, pipeline=[], test_mode=test_mode,
                          lazy_init=True, max_refetch=max_refetch)
-        self.pipeline = Compose(pipeline, self.get_data_info, lambda: len(self))
+        check_classes(self._metainfo)
+        self.pipeline = Compose(pipeline, self.get_data_info, self.__len__)
         if not lazy_init:
             self.full_init()
 
@@ -66,18 +77,23 @@ class DetDataset(BaseDataset):
         if not self._fully_initialized:
             self.full_init()
         epoch, index = index if isinstance(index, tuple) else (self.epoch, index)
-        index = int(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'{self.ann_file}: there is no sample {index}, there are {len(self)}.')
+        first = index = int(index) % len(self)
         for attempt in range(self.max_refetch + 1):
             data = self.sample(index, (self.seed, epoch, index, attempt))
             if data is not None:
                 return data
             if self.test_mode:
                 break
-            index = int(np.random.default_rng([self.seed, epoch, index, attempt, 1]).integers(len(self)))
-        raise ValueError(f'{self.ann_file}: no sample could be made from image {self.get_data_info(index)["img_path"]}'
-                         f'{"" if self.test_mode else f", nor from {self.max_refetch} others"}. Look at the pipeline, which gives None.')
+            index = int(np.random.default_rng([self.seed, epoch, index, attempt, ANOTHER]).integers(len(self)))
+        unreadable = f' {len(self.unreadable)} of the images could not be read.' if self.unreadable else ''
+        raise ValueError(f'{self.ann_file}: no sample could be made from image {self.get_data_info(first)["img_path"]}'
+                         f'{"" if self.test_mode else f", nor from {self.max_refetch} others"}.{unreadable} '
+                         f'Look at the pipeline: which of its transforms gives None?')
 
     def sample(self, index: int, key: tuple[int, ...]) -> dict | None:
+        """Image ``index`` run through the pipeline; None where a transform gives None, or the image is to be skipped."""
         try:
             return self.pipeline(self.get_data_info(index), key)
         except UnreadableImage as error:
@@ -88,6 +104,12 @@ class DetDataset(BaseDataset):
                 print_log(f'{error.path} cannot be read ({error.reason}); another image takes its place (on_error=skip, '
                           f'{len(self.unreadable)} so far in this process).', 'current', logging.WARNING)
             return None
+
+    def _copy_without_annotation(self, memo: dict | None = None) -> DetDataset:
+        """For ``get_subset``; the copy's epoch is seen by its workers too (mmengine's default ``memo`` is one dict for all calls)."""
+        other = super()._copy_without_annotation({} if memo is None else memo)
+        other._epoch.share_memory_()
+        return other
 
     def prepare_data(self, idx: int) -> dict | None:
         return self.sample(int(idx), (self.seed, self.epoch, int(idx), 0))
@@ -102,6 +124,8 @@ class DetDataset(BaseDataset):
             return self.data_list
         kept = [d for d in self.data_list if min(d['width'], d['height']) >= min_size
                 and not (drop_empty and all(i['ignore_flag'] for i in d['instances']))]
+        if not self.data_list:
+            raise ConfigError(f'{self.ann_file}: it lists no images. Is it the right file?')
         if not kept:
             raise ConfigError(f'{self.ann_file}: none of its {len(self.data_list)} images is left after filter_cfg={self.filter_cfg} '
                               f'for the classes {tuple(self.metainfo.get("classes", ()))}.')
@@ -112,20 +136,47 @@ class DetDataset(BaseDataset):
         return [i['bbox_label'] for i in self.get_data_info(idx)['instances']]
 
 
-def find_root(data_root: str, ann_file: str) -> str:
-    """``data_root`` as given, or below ``$DETKIT_DATA_ROOT`` where it does not exist as given (``data/coco`` -> ``$DETKIT_DATA_ROOT/coco``).
+def check_metainfo(metainfo: Any) -> None:
+    """Raise ConfigError for the names that metainfo had in MMDetection 2 and early 3.0: they would change nothing."""
+    old = [k for k in ('CLASSES', 'PALETTE') if k in (metainfo or {})]
+    if old:
+        raise ConfigError(f"metainfo has '{old[0]}'; it is written '{old[0].lower()}' now.")
+
+
+def check_classes(metainfo: dict) -> None:
+    """Make ``metainfo['classes']`` a tuple of names.
 
     Raises:
-        ConfigError: neither exists; the message names both.
+        ConfigError: it is one string, or a name stands twice.
     """
-    if not data_root or os.path.isabs(ann_file) or Path(data_root).is_dir():
-        return data_root
+    if 'classes' not in metainfo:
+        return
+    classes = metainfo['classes']
+    if isinstance(classes, str):
+        raise ConfigError(f"metainfo.classes='{classes}' is one string and no file with a name a line. A single class is written "
+                          f"classes=('{classes}',), with a comma.")
+    twice = [c for c, n in Counter(classes).items() if n > 1]
+    if twice:
+        raise ConfigError(f"metainfo.classes has '{twice[0]}' {Counter(classes)[twice[0]]} times. Name each class once.")
+    metainfo['classes'] = tuple(classes)
+
+
+def find_root(data_root: str, ann_file: str) -> str:
+    """``data_root`` as given, or below ``$DETKIT_DATA_ROOT`` where it does not exist as given.
+
+    Raises:
+        ConfigError: neither exists; the message names both, and the command that fetches the data set where detkit knows one.
+    """
+    found = find_data(data_root) if data_root else Path()
+    if not data_root or os.path.isabs(ann_file) or found.is_dir():
+        return data_root if found == Path(data_root) else str(found)
     tried = [Path(data_root).absolute()]
     if os.environ.get('DETKIT_DATA_ROOT') and not os.path.isabs(data_root):
         parts = Path(data_root).parts
         tried.append(Path(os.environ['DETKIT_DATA_ROOT'], *(parts[1:] if parts[0] == 'data' else parts)))
-        if tried[-1].is_dir():
-            return str(tried[-1])
+    name = Path(data_root).name
+    how = {'shapes': 'tools/make_dataset.py draws it'}.get(name, f'tools/download_dataset.py {name} fetches it' if name in KNOWN
+                                                           else 'tools/download_dataset.py fetches those that detkit knows')
     raise ConfigError(f'data_root: {" and ".join(map(str, tried))} {"do" if len(tried) > 1 else "does"} not exist. Put the data set '
-                      f'there, give its place with --cfg-options data_root=..., or set DETKIT_DATA_ROOT to the folder that holds your data '
-                      f'sets. tools/download_dataset.py fetches those that detkit knows.')
+                      f'there ({how}), give its place with --cfg-options data_root=..., or set DETKIT_DATA_ROOT to the folder that '
+                      f'holds your data sets.')

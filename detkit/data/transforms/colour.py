@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 
 from detkit.data.transforms.base import BaseTransform
+from detkit.opencv import cv2
 from detkit.registry import TRANSFORMS
 
 

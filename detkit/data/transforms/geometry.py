@@ -1,6 +1,7 @@
 """Resize, flip, pad: image, boxes and masks together.
 
-Keys read and written: ``img``, ``img_shape``, ``gt_bboxes``, ``gt_masks``, ``gt_seg_map``, where present; sizes of configs are (width, height).
+Keys read and written: ``img``, ``img_shape``, ``gt_bboxes``, ``gt_masks``, ``gt_seg_map``, where present; sizes of configs are
+(width, height).
 """
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from detkit.data.transforms.base import BaseTransform
+from detkit.opencv import cv2
 from detkit.registry import TRANSFORMS, ConfigError
 from detkit.structures.masks import INTERPOLATIONS, rounded
 
@@ -37,8 +38,8 @@ def clip_boxes_(boxes: np.ndarray, size: tuple[int, int]) -> None:
 class Resize(BaseTransform):
     """To ``scale`` (width, height), or by ``scale_factor`` (a number or (w, h)). Writes ``scale``, ``scale_factor`` (w, h), ``keep_ratio``.
 
-    ``keep_ratio``: as large as fits into ``scale``, long side within its long side, short within short. ``clip_object_border``: boxes end at
-    the image's border. ``scale_factor`` accumulates over resizes: it always leads from the original image to this one.
+    ``keep_ratio``: as large as fits into ``scale``, long side within its long side, short within short. ``clip_object_border``:
+    boxes end at the image's border. ``scale_factor`` accumulates over resizes: it always leads from the original image to this one.
     """
 
     def __init__(self, scale: int | Scale | None = None, scale_factor: float | tuple[float, float] | None = None,

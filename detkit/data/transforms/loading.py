@@ -3,16 +3,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 
 from detkit.data.transforms.base import BaseTransform
+from detkit.opencv import cv2
 from detkit.registry import TRANSFORMS, ConfigError
 from detkit.structures.masks import BitmapMasks, PolygonMasks, polygon_to_bitmap, rle_to_bitmap
 
 FLAGS = {'color': cv2.IMREAD_COLOR, 'grayscale': cv2.IMREAD_GRAYSCALE, 'unchanged': cv2.IMREAD_UNCHANGED,
          'color_ignore_orientation': cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
          'grayscale_ignore_orientation': cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION}
+FARTHEST = 1e5      # pixels: a polygon that runs beyond it is a fault
 LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
 
 
@@ -45,6 +46,8 @@ def read_image(path: str, color_type: str = 'color') -> np.ndarray:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise UnreadableImage(path, error.strerror or str(error)) from None
+    except ValueError as error:      # a path with a zero byte
+        raise UnreadableImage(repr(path), str(error)) from None
     if len(data) == 0:
         raise UnreadableImage(path, 'the file is empty')
     try:
@@ -88,8 +91,9 @@ class LoadImageFromFile(BaseTransform):
 class LoadImageFromNDArray(BaseTransform):
     """Take ``img``, uint8 (H, W, 3) BGR or (H, W), as it is. Writes ``img_shape`` and ``ori_shape``."""
 
-    def __init__(self, to_float32: bool = False, **reading: Any) -> None:
-        """``reading``: the settings of the LoadImageFromFile that this one stands in for; nothing is read here."""
+    def __init__(self, to_float32: bool = False, color_type: str = 'color', imdecode_backend: str = 'cv2',
+                 backend_args: dict | None = None, file_client_args: dict | None = None, ignore_empty: bool = False) -> None:
+        """Takes what the LoadImageFromFile takes that it stands in for; but for ``to_float32`` there is nothing to set: nothing is read."""
         self.to_float32 = to_float32
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -147,12 +151,28 @@ def load_masks(instances: list[dict], size: tuple[int, int], as_bitmap: bool) ->
     for i, instance in enumerate(instances):
         mask = instance.get('mask')
         if isinstance(mask, list):
-            mask = [np.asarray(p, np.float64) for p in mask if len(p) >= 6 and len(p) % 2 == 0]
-        usable = bool(mask) and (isinstance(mask, dict) and as_bitmap or isinstance(mask, list))
-        sound[i] = usable
+            mask = [p for p in (np.asarray(p, np.float64) for p in mask if len(p) >= 6 and len(p) % 2 == 0) if drawable(p)]
+        bitmap = bitmap_of(mask, height, width) if as_bitmap and mask else None
+        sound[i] = bitmap is not None if as_bitmap else bool(mask) and isinstance(mask, list)
         if as_bitmap:
-            masks.append(np.zeros((height, width), np.uint8) if not usable else
-                         rle_to_bitmap(mask, height, width) if isinstance(mask, dict) else polygon_to_bitmap(mask, height, width))
+            masks.append(bitmap if sound[i] else np.zeros((height, width), np.uint8))
         else:
-            masks.append(mask if usable else [np.zeros(6)])
+            masks.append(mask if sound[i] else [np.zeros(6)])
     return (BitmapMasks if as_bitmap else PolygonMasks)(masks, height, width), sound
+
+
+def drawable(polygon: np.ndarray) -> bool:
+    """Whether all its numbers are finite and near enough: drawing takes memory in proportion to a polygon's length, seen or not."""
+    return bool(np.abs(polygon).max() < FARTHEST)     # False for NaN
+
+
+def bitmap_of(mask: dict | list, height: int, width: int) -> np.ndarray | None:
+    """uint8 (height, width), or None for run lengths of another size or that cannot be decoded."""
+    if isinstance(mask, list):
+        return polygon_to_bitmap(mask, height, width)
+    if list(mask['size']) != [height, width]:
+        return None
+    try:
+        return rle_to_bitmap(mask, height, width)
+    except ValueError:
+        return None

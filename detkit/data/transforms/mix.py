@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 
 from detkit.data.transforms.base import BaseTransform
 from detkit.data.transforms.crop import PER_OBJECT, keep_objects
 from detkit.data.transforms.geometry import clip_boxes_, flipped, padded
+from detkit.opencv import cv2
 from detkit.registry import TRANSFORMS
 from detkit.structures.masks import BitmapMasks, PolygonMasks
 

@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any
 
 from mmengine.hooks import Hook
-from torch.utils.data import DataLoader
 
 from detkit.data.compose import Compose
 from detkit.engine.hooks.replay import parts
+from detkit.engine.loaders import stop_workers
 from detkit.registry import HOOKS, ConfigError
 
 
@@ -44,10 +44,3 @@ def set_pipeline(dataset: Any, pipeline: list[dict]) -> None:
         before = holder.pipeline                          # knows how transforms that mix samples get at others
         holder.pipeline = Compose(pipeline, getattr(before, 'load', None), getattr(before, 'num_samples', partial(len, holder)))
 
-
-def stop_workers(loader: DataLoader) -> None:
-    """End persistent workers, which hold the data set as it was; the next epoch starts new ones."""
-    workers = getattr(loader, '_iterator', None)
-    if workers is not None:
-        workers._shutdown_workers()
-        loader._iterator = None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.hooks import Hook
 
+from detkit.opencv import cv2
 from detkit.registry import HOOKS, ConfigError
 
 
@@ -55,7 +56,6 @@ class DetVisualizationHook(Hook):
 
 def read_rgb(path: str) -> np.ndarray:
     """The image at ``path`` as uint8 (H, W, 3), RGB, turned as its EXIF says, as the loading transform does."""
-    import cv2
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f"cannot draw on '{path}': it is not an image that OpenCV reads.")

@@ -74,6 +74,7 @@ class CSPNeXt(BaseModule):
             stage.append(CSPLayer(c_out, c_out, expand_ratio, blocks, identity, use_depthwise, channel_attention, **options))
             self.add_module(f'stage{i + 1}', nn.Sequential(*stage))
             self.layers.append(f'stage{i + 1}')
+        self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) -> one map per entry of ``out_indices``, strides 2 * 2**index."""
@@ -84,11 +85,14 @@ class CSPNeXt(BaseModule):
                 outs.append(x)
         return tuple(outs)
 
+    def freeze(self) -> None:
+        for name in self.layers[:self.frozen_stages + 1]:
+            getattr(self, name).eval().requires_grad_(False)
+
     def train(self, mode: bool = True) -> 'CSPNeXt':
         """As nn.Module.train, then freezes the first stages and (``norm_eval``) all BatchNorm statistics."""
         super().train(mode)
-        for name in self.layers[:self.frozen_stages + 1]:
-            getattr(self, name).eval().requires_grad_(False)
+        self.freeze()
         if mode and self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):

@@ -1,4 +1,4 @@
-"""ResNet (https://arxiv.org/abs/1512.03385) and ResNet-D (https://arxiv.org/abs/1812.01187), with MMDetection's argument and parameter names."""
+"""ResNet (https://arxiv.org/abs/1512.03385) and ResNet-D (https://arxiv.org/abs/1812.01187), with MMDetection's names."""
 from __future__ import annotations
 
 import torch.nn as nn
@@ -99,6 +99,9 @@ class ResNet(BaseModule):
         if not 1 <= num_stages <= 4 or max(out_indices) >= num_stages or frozen_stages > num_stages:
             raise ConfigError(f'ResNet num_stages={num_stages} must lie in 1..4 and cover out_indices={tuple(out_indices)} '
                               f'and frozen_stages={frozen_stages}.')
+        if min(len(strides), len(dilations)) < num_stages:
+            raise ConfigError(f'ResNet strides={tuple(strides)} and dilations={tuple(dilations)} need an entry for each of '
+                              f'num_stages={num_stages}.')
         super().__init__(init_cfg or [dict(type='Kaiming', layer='Conv2d'),
                                       dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])])
         self.out_indices, self.num_stages, self.frozen_stages = tuple(out_indices), num_stages, frozen_stages

@@ -4,8 +4,8 @@ Shapes: N images, L levels, A priors over all levels, A_l of one, K classes.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Callable
 
 import torch
 from mmengine.structures import InstanceData

@@ -7,7 +7,13 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from detkit.models.dense_heads.outputs import DenseOutputs, dense_targets, detections, flatten_level, refuse_background_score
+from detkit.models.dense_heads.outputs import (
+    DenseOutputs,
+    dense_targets,
+    detections,
+    flatten_level,
+    refuse_background_score,
+)
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
 from detkit.nn.conv import conv_tower
 from detkit.registry import MODELS, TASK_UTILS

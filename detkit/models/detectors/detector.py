@@ -22,7 +22,7 @@ class Detector(BaseModel):
 
     def __init__(self, backbone: dict, neck: dict | None, data_preprocessor: dict | nn.Module | None,
                  init_cfg: dict | list | None) -> None:
-        super().__init__(MODELS.build(data_preprocessor) or dict(type='DetDataPreprocessor'), init_cfg)
+        super().__init__(MODELS.build(data_preprocessor or dict(type='DetDataPreprocessor')), init_cfg)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck) if neck else None
 

@@ -14,15 +14,15 @@ from detkit.structures import DetDataSample
 @MODELS.register_module(name=['TwoStageDetector', 'FasterRCNN'])
 class TwoStageDetector(Detector):
     """Faster R-CNN (https://arxiv.org/abs/1506.01497). The network part ends at the proposal head: which regions the second
-    stage looks at depends on its outputs."""
+    stage looks at depends on its outputs. ``train_cfg.rpn_proposal`` may be left out: then as ``test_cfg.rpn``."""
 
     def __init__(self, backbone: dict, rpn_head: dict, roi_head: dict, test_cfg: dict, train_cfg: dict | None = None,
                  neck: dict | None = None, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(backbone, neck, data_preprocessor, init_cfg)
-        for name, cfg, keys in (('train_cfg', train_cfg, {'rpn', 'rpn_proposal', 'rcnn'}), ('test_cfg', test_cfg, {'rpn', 'rcnn'})):
-            if cfg is not None and set(cfg) != keys:
-                raise ConfigError(f'{name} of a two-stage detector has the keys {", ".join(sorted(keys))}, not '
-                                  f'{", ".join(sorted(cfg))}.', cfg)
+        for name, cfg, optional in (('train_cfg', train_cfg, {'rpn_proposal'}), ('test_cfg', test_cfg, set())):
+            if cfg is not None and set(cfg) - optional != {'rpn', 'rcnn'}:
+                raise ConfigError(f'{name} of a two-stage detector has the keys {", ".join(sorted({"rpn", "rcnn"} | optional))}, '
+                                  f'not {", ".join(sorted(cfg))}.', cfg)
         train = train_cfg or {}
         self.rpn_head = MODELS.build(rpn_head, train_cfg=train.get('rpn'), test_cfg=test_cfg['rpn'],
                                      proposal_cfg=train.get('rpn_proposal'))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detkit.nn.conv import ConvModule, DepthwiseSeparableConvModule
 from detkit.nn.csp import CSPLayer
-from detkit.registry import MODELS
+from detkit.registry import MODELS, ConfigError
 
 
 @MODELS.register_module()
@@ -43,7 +43,14 @@ class CSPNeXtPAFPN(BaseModule):
         self.out_convs = nn.ModuleList(conv(c, out_channels, 3, padding=1, **options) for c in in_channels)
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Backbone maps, fine to coarse -> as many maps of ``out_channels``, same sizes."""
+        """Backbone maps, fine to coarse -> as many maps of ``out_channels``, same sizes.
+
+        Raises:
+            ConfigError: another number of maps than of ``in_channels``.
+        """
+        if len(feats) != len(self.out_convs):
+            raise ConfigError(f'CSPNeXtPAFPN in_channels has {len(self.out_convs)} entries; the backbone gives {len(feats)} maps '
+                              f'(its out_indices).')
         inner = [feats[-1]]                                        # fine to coarse
         for x, reduce, mix in zip(feats[-2::-1], self.reduce_layers, self.top_down_blocks):
             inner[0] = reduce(inner[0])

@@ -39,7 +39,7 @@ class FPN(BaseModule):
                               f'{"equal" if end < len(in_channels) else "no fewer"}.')
         if self.extra_source and self.extra_source not in EXTRA_SOURCES:
             raise ConfigError(f"FPN add_extra_convs='{add_extra_convs}' is unknown. Known: {', '.join(EXTRA_SOURCES)}.")
-        self.first, self.end, self.num_outs = start_level, end, num_outs
+        self.num_ins, self.first, self.end, self.num_outs = len(in_channels), start_level, end, num_outs
         self.relu_before_extra, self.upsample_cfg = relu_before_extra_convs, dict(upsample_cfg)
         options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, inplace=False)
         lateral = options | (dict(norm_cfg=None) if no_norm_on_lateral else {})
@@ -50,7 +50,13 @@ class FPN(BaseModule):
             self.fpn_convs.append(ConvModule(c, out_channels, 3, stride=2, padding=1, **options))
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Backbone maps, fine to coarse -> ``num_outs`` maps of ``out_channels``, each half the size of the one before."""
+        """Backbone maps, fine to coarse -> ``num_outs`` maps of ``out_channels``, each half the size of the one before.
+
+        Raises:
+            ConfigError: another number of maps than of ``in_channels``.
+        """
+        if len(feats) != self.num_ins:
+            raise ConfigError(f'FPN in_channels has {self.num_ins} entries; the backbone gives {len(feats)} maps (its out_indices).')
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, feats[self.first:self.end])]
         for i in range(len(laterals) - 1, 0, -1):
             size = {} if 'scale_factor' in self.upsample_cfg else dict(size=laterals[i - 1].shape[-2:])

@@ -63,7 +63,7 @@ class BBoxHead(BaseModule):
         else:
             target = self.coder.encode(rois[positive], gt_bboxes)
         return dict(loss_cls=self.loss_cls(logits, labels, weight, count),
-                    acc=100 * (logits.argmax(1) == labels).float().mean(),
+                    acc=100 * (logits.argmax(1) == labels).sum() / count,
                     loss_bbox=self.loss_bbox(pred, target, avg_factor=count))
 
     def predict(self, logits: Tensor, deltas: Tensor, rois: Tensor, img_shape: tuple[int, int],

@@ -30,6 +30,8 @@ class SingleRoIExtractor(BaseModule):
         for key in options:
             if key not in ALIGN_OPTIONS:
                 raise ConfigError(f"RoIAlign has no '{key}'.{did_you_mean(key, ALIGN_OPTIONS)}", roi_layer)
+        if 'output_size' not in options:
+            raise ConfigError("RoIAlign needs 'output_size'.", roi_layer)
         if options.get('pool_mode', 'avg') != 'avg':
             raise ConfigError(f"RoIAlign pool_mode='{options['pool_mode']}' is not offered. Known: avg.", roi_layer)
         self.output_size, self.sampling_ratio = options['output_size'], options.get('sampling_ratio', 0)

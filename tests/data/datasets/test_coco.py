@@ -2,17 +2,23 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 
+import cv2
 import numpy as np
 import pytest
+from mmengine.dataset import pseudo_collate
+from torch.utils.data import DataLoader
 
 from detkit.data.datasets.coco import BrokenAnnotations, CocoDataset
+from detkit.data.transforms.loading import UnreadableImage
 from detkit.registry import ConfigError
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 PLAIN = [*LOAD, dict(type='PackDetInputs')]
-RANDOM = [*LOAD, dict(type='RandomFlip', prob=0.5), dict(type='YOLOXHSVRandomAug'), dict(type='RandomResize', scale=(64, 64), ratio_range=(.5, 1.5)),
-          dict(type='PackDetInputs')]
+MASKS = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_mask=True), dict(type='PackDetInputs')]
+RANDOM = [*LOAD, dict(type='RandomFlip', prob=0.5), dict(type='YOLOXHSVRandomAug'),
+          dict(type='RandomResize', scale=(64, 64), ratio_range=(.5, 1.5)), dict(type='PackDetInputs')]
 CLASSES = dict(classes=('cat', 'dog'))
 
 
@@ -60,7 +66,8 @@ def test_filters_drop_empty_and_small_images_but_not_in_test_mode(coco):
 
 
 def test_classes_that_the_file_does_not_have_are_an_error_with_the_nearest(coco):
-    with pytest.raises(ConfigError, match=r"1 of 2 classes of metainfo.classes are not in this file: cats. Did you mean 'cat'\? It has: dog, cat"):
+    said = r"1 of 2 classes of metainfo.classes are not in this file: cats. Did you mean 'cat'\? It has: dog, cat"
+    with pytest.raises(ConfigError, match=said):
         dataset(coco, metainfo=dict(classes=('cats', 'dog')))
     with pytest.raises(ConfigError, match='the 80 COCO classes'):
         dataset(coco, metainfo=None)
@@ -70,7 +77,11 @@ def test_a_missing_root_names_both_places_and_the_environment_is_followed(coco, 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r'nowhere does not exist.*DETKIT_DATA_ROOT'):
         CocoDataset(data_root='data/nowhere', ann_file='a.json', metainfo=CLASSES)
+    with pytest.raises(ConfigError, match=r'tools/download_dataset.py bccd fetches it'):
+        CocoDataset(data_root='data/bccd/', ann_file='a.json', metainfo=CLASSES)
     monkeypatch.setenv('DETKIT_DATA_ROOT', str(coco.parent))
+    with pytest.raises(ConfigError, match=rf'data/nowhere and {coco.parent}/nowhere do not exist'):
+        CocoDataset(data_root='data/nowhere', ann_file='a.json', metainfo=CLASSES)
     found = CocoDataset(data_root=f'data/{coco.name}/', ann_file='a.json', data_prefix=dict(img='images/'), metainfo=CLASSES)
     assert len(found) == 5
 
@@ -89,9 +100,9 @@ def test_every_broken_annotation_file_gets_one_message_or_is_read(shared):
             root = os.path.realpath(shared / 'data/bad/images')
             assert all(os.path.realpath(d['img_path']).startswith(root) for d in map(data.get_data_info, range(len(data))))
     assert {'invalid_json_cut', 'empty_file', 'latin1', 'deep_nesting', 'top_level_list', 'missing_key_images', 'image_without_size',
-            'annotation_without_bbox', 'unknown_image_id', 'unknown_category_id', 'box_negative_size', 'box_nan', 'box_infinite', 'box_huge',
-            'box_strings', 'box_null', 'box_three_numbers', 'duplicate_image_ids', 'duplicate_annotation_ids', 'duplicate_category_ids',
-            'path_traversal', 'path_traversal_backslash', 'path_absolute', 'path_url'} <= set(refused)
+            'annotation_without_bbox', 'unknown_image_id', 'unknown_category_id', 'box_negative_size', 'box_nan', 'box_infinite',
+            'box_huge', 'box_strings', 'box_null', 'box_three_numbers', 'duplicate_image_ids', 'duplicate_annotation_ids',
+            'duplicate_category_ids', 'path_traversal', 'path_traversal_backslash', 'path_absolute', 'path_url'} <= set(refused)
     assert not {'control_ok', 'crowd', 'sparse_ids', 'string_ids', 'utf8_bom', 'image_with_no_annotations', 'annotation_minimal',
                 'missing_key_info_licenses'} & set(refused)
 
@@ -123,10 +134,76 @@ def test_an_unreadable_image_can_be_skipped_and_another_takes_its_place(coco):
         dataset(coco, on_error='drop')
 
 
-def test_boxes_outside_their_image_or_thinner_than_a_pixel_are_skipped(coco):
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    lines = []
+    monkeypatch.setattr('detkit.data.datasets.coco.print_log', lambda text, *_: lines.append(text))
+    return lines
+
+
+def test_boxes_outside_their_image_or_thinner_than_a_pixel_are_left_out_and_counted(coco, said):
     rewrite(coco, lambda c: c['annotations'][0].update(bbox=[100, 5, 10, 12]))
     rewrite(coco, lambda c: c['annotations'][1].update(bbox=[20, 10, .5, 20]))
     assert len(dataset(coco)[0]['data_samples'].gt_instances) == 0
+    assert said == [f'{coco}/a.json: 1 boxes are left out: they lie outside their image (first: annotation 1).',
+                    f'{coco}/a.json: 1 boxes are left out: a side is shorter than a pixel, or the area is 0 (first: annotation 2).']
+
+
+@pytest.mark.parametrize(('mask', 'fault'), [
+    (dict(size=[64, 48], counts=[0, 3072]), "not the image's"), (dict(size=[48, 64], counts=[0, 5]), 'do not add up'),
+    (dict(size=[48, 64], counts=[-1, 3073]), 'do not add up'), (dict(size=[48, 64], counts='~~'), 'cannot be read'),
+    (dict(size=[48, 64], counts=['a']), 'cannot be read'), (dict(size=[48, 64]), 'neither polygons nor run lengths'), (5, 'neither'),
+    ([[1, 2, 3, 4]], 'three points'), ([[1, 2, 3, 4, 5, 6, 7]], 'three points'), ([[[1, 2], [3, 4], [5, 6]]], 'not a list of numbers'),
+    (['abc'], 'not a list of numbers'), ([[1, 2, 'x', 4, 5, 6]], 'not a list of numbers')])
+def test_masks_that_cannot_be_drawn_are_counted_and_their_objects_ignored(coco, said, mask, fault):
+    rewrite(coco, lambda c: c['annotations'][0].update(segmentation=mask))
+    assert len(dataset(coco)[0]['data_samples'].gt_instances) == 2           # boxes do not need it
+    sample = dataset(coco, MASKS)[0]['data_samples']
+    assert len(sample.gt_instances) == len(sample.ignored_instances) == 1
+    assert len(said) == 2 and fault in said[0] and said[0].endswith('(first: annotation 1).')
+
+
+JUNK = [None, True, 'x', '', [], {}, -1, 0, 1.5, float('inf'), float('nan'), 10**30, 'a\0b', [1], [['a'] * 6], [[float('nan')] * 6],
+        [[1e9] * 6], dict(size=None, counts=None), dict(size=[48, 64], counts='~~')]
+
+
+@pytest.mark.parametrize('kind', ['images', 'annotations', 'categories'])
+def test_junk_in_any_place_of_the_file_is_a_message_or_is_read(coco, said, kind):
+    """No other exception, whatever stands there; what is accepted can also be loaded, or the image is named."""
+    sound = json.loads((coco / 'a.json').read_text())
+    for key, junk in [(k, j) for k in (*sound[kind][0], 'ignore') for j in JUNK]:
+        content = json.loads(json.dumps(sound))
+        content[kind][0][key] = junk
+        (coco / 'a.json').write_text(json.dumps(content))
+        try:
+            dataset(coco, MASKS, serialize_data=False)[0]
+        except (BrokenAnnotations, ConfigError) as error:
+            assert 'a.json' in str(error)
+        except UnreadableImage as error:
+            assert kind == 'images' and key == 'file_name' and str(coco / 'images') in str(error)
+
+
+def test_semantic_maps_lie_where_the_prefix_says(coco):
+    (coco / 'maps').mkdir()
+    cv2.imwrite(str(coco / 'maps' / '1_s.png'), np.full((48, 64), 7, np.uint8))
+    data = CocoDataset(data_root=str(coco), ann_file='a.json', data_prefix=dict(img='images/', seg='maps/'), metainfo=CLASSES,
+                       seg_map_suffix='_s.png', pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_seg=True),
+                                                          dict(type='PackDetInputs')])
+    assert (data[0]['data_samples'].gt_sem_seg.sem_seg == 7).all()
+
+
+@pytest.mark.parametrize(('metainfo', 'message'), [
+    (dict(classes='cat'), r"classes=\('cat',\), with a comma"), (dict(classes=('cat', 'dog', 'cat')), "'cat' 2 times"),
+    (dict(CLASSES=('cat',)), "it is written 'classes' now")])
+def test_class_lists_that_mean_something_else_are_refused(coco, metainfo, message):
+    with pytest.raises(ConfigError, match=message):
+        dataset(coco, metainfo=metainfo)
+
+
+def test_classes_may_be_a_list_or_a_file_and_are_a_tuple(coco):
+    (coco / 'names.txt').write_text('dog\ncat\n')
+    assert dataset(coco, metainfo=dict(classes=['cat'])).metainfo['classes'] == ('cat',)
+    assert dataset(coco, metainfo=dict(classes=str(coco / 'names.txt'))).metainfo['classes'] == ('dog', 'cat')
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone(coco):
@@ -143,16 +220,46 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(coco):
     assert other.shape != first.shape or (other != first).any()
 
 
+def test_samples_are_counted_as_in_a_list(coco):
+    data = dataset(coco)
+    assert [s['data_samples'].img_id for s in data] == [1, 2, 3, 4, 5] and data[-1]['data_samples'].img_id == 5
+    for index in (5, -6):
+        with pytest.raises(IndexError, match=f'no sample {index}, there are 5'):
+            data[index]
+
+
 def test_a_pipeline_that_gives_nothing_is_named(coco):
     nothing = [*LOAD, dict(type='FilterAnnotations', min_gt_bbox_wh=(1000, 1000)), dict(type='PackDetInputs')]
     with pytest.raises(ValueError, match='Look at the pipeline'):
         dataset(coco, nothing, max_refetch=3, metainfo=dict(classes=('cat', 'dog')), indices=[0, 1])[0]
 
 
-def test_mmengines_wrappers_work(coco):
-    from detkit.registry import DATASETS
-    inner = dict(type='CocoDataset', data_root=str(coco), ann_file='a.json', data_prefix=dict(img='images/'), metainfo=CLASSES, pipeline=PLAIN)
-    assert len(DATASETS.build(dict(type='RepeatDataset', times=3, dataset=inner))) == 15
-    both = DATASETS.build(dict(type='ConcatDataset', datasets=[inner, inner]))
-    assert len(both) == 10 and both[6]['data_samples'].img_id == 2
-    assert len(DATASETS.build(dict(type='ClassBalancedDataset', dataset=inner, oversample_thr=0.9))) > 5
+def test_when_no_image_can_be_read_skipping_ends_and_says_how_many(coco):
+    for path in (coco / 'images').iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r'nor from 60 others\. 5 of the images could not be read'):
+        dataset(coco, on_error='skip', max_refetch=60)[0]
+
+
+def test_a_file_that_lists_no_images_is_named(coco):
+    rewrite(coco, lambda c: c.update(images=[], annotations=[]))
+    with pytest.raises(ConfigError, match=r'a.json: it lists no images'):
+        dataset(coco)
+
+
+def test_a_data_set_can_be_sent_to_a_worker_that_starts_from_nothing(coco):
+    """Where processes are not forked (macOS, Windows) the data set is pickled."""
+    data = dataset(coco, RANDOM, seed=5)
+    assert (pickle.loads(pickle.dumps(data))[1]['inputs'] == data[1]['inputs']).all()
+
+
+def test_workers_that_stay_see_the_epoch_change(coco):
+    data = dataset(coco, RANDOM, seed=5)
+    part = data.get_subset([0, 1, 2])
+    for chosen in (data, part):
+        loader = DataLoader(chosen, num_workers=1, persistent_workers=True, collate_fn=pseudo_collate)
+        for epoch in (0, 1):
+            chosen.set_epoch(epoch)
+            got = [batch['inputs'][0] for batch in loader]
+            assert all((g == chosen[epoch, i]['inputs']).all() for i, g in enumerate(got))
+    assert len(part) == 3 and part.pipeline.num_samples() == 3 and data.pipeline.num_samples() == 5

@@ -1,0 +1,106 @@
+"""Time inference end to end, from an image file to boxes in its pixels: detkit against torchvision's own models.
+
+    python benchmarks/inference.py
+    python benchmarks/inference.py --models retinanet --size 640 480 --batch 1 --repeats 9 --threads 2
+
+Every round takes the same JPEG files through each variant: read, decode, pre-process, network, NMS, boxes on the CPU. The nets are
+untrained, their classifiers set so that about as many candidates pass the score threshold as in a trained detector.
+"""
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from measure import headline, interleaved, table
+from models import RECIPES, config_of, find_something, pair
+from torch import nn
+from torchvision.io import ImageReadMode, decode_image
+from train_step import draw
+
+from detkit.engine.amp import use_channels_last
+from detkit.inference.detector import predict
+from detkit.inference.pipeline import InferencePipeline
+from detkit.opencv import cv2
+
+
+def write_images(folder: Path, batch: int, size: tuple[int, int]) -> list[Path]:
+    """JPEG files of ``size`` (height, width)."""
+    images, *_ = draw(batch, size, objects=1)
+    paths = [folder / f'{i}.jpg' for i in range(batch)]
+    for path, image in zip(paths, images):
+        cv2.imwrite(str(path), image.permute(1, 2, 0).numpy())
+    return paths
+
+
+def pipeline_for(name: str, size: tuple[int, int]) -> InferencePipeline:
+    """The recipe's test pipeline, with the images' own size as the scale."""
+    dataset = config_of(name).test_dataloader.dataset
+    for step in dataset.pipeline:
+        if step.type == 'Resize':
+            step.scale = (size[1], size[0])
+    return InferencePipeline(dataset)
+
+
+def detkit_run(model: nn.Module, name: str, paths: list[Path], size: tuple[int, int], precision: str, last: bool) -> Callable[[], object]:
+    pipeline = pipeline_for(name, size)
+    if last:
+        use_channels_last(model)
+
+    def run() -> object:
+        return [sample.cpu().pred_instances for sample in predict(model, [pipeline(path)[0] for path in paths], precision)]
+    return run
+
+
+def torchvision_run(model: nn.Module, paths: list[Path], bf16: bool, device: str) -> Callable[[], object]:
+    if bf16:
+        model.to(memory_format=torch.channels_last)
+
+    def run() -> object:
+        images = [decode_image(str(path), ImageReadMode.RGB).to(device).float() / 255 for path in paths]
+        with torch.no_grad(), torch.autocast(device.split(':')[0], torch.bfloat16, enabled=bf16):
+            return [{key: value.cpu() for key, value in found.items()} for found in model(images)]
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--models', nargs='+', choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument('--size', nargs=2, type=int, default=(640, 480), metavar=('WIDTH', 'HEIGHT'),
+                        help='of the images (default: 640 480)')
+    parser.add_argument('--batch', type=int, default=1, help='images at a time (default: 1)')
+    parser.add_argument('--repeats', type=int, default=7, help='timed rounds (default: 7)')
+    parser.add_argument('--warmup', type=int, default=1, help='rounds before them (default: 1)')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="of torch (default: torch's own choice)")
+    parser.add_argument('--device', default='cpu')
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    size = (args.size[1], args.size[0])
+    print(headline(args.threads, args.device))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_images(Path(folder), args.batch, size)
+        for name in args.models:
+            report(name, paths, size, args)
+
+
+def report(name: str, paths: list[Path], size: tuple[int, int], args: argparse.Namespace) -> None:
+    steps = {}
+    for precision, last in (('fp32', False), ('fp32', True), ('bf16', True)):
+        ours, theirs = (model.eval().to(args.device) for model in pair(name, size))
+        find_something(ours, name, detkit_run(ours, name, paths[:1], size, 'fp32', last=False))
+        find_something(theirs, name, torchvision_run(theirs, paths[:1], False, args.device))
+        words = f'{precision} + channels_last' if last else precision
+        if (precision, last) != ('fp32', True):
+            steps[f'torchvision {words}'] = torchvision_run(theirs, paths, precision == 'bf16', args.device)
+        steps[f'detkit {words}'] = detkit_run(ours, name, paths, size, precision, last)
+    found = ', '.join(f"{words} {sum(len(r['scores']) for r in run())}" for words, run in steps.items())
+    wait = torch.cuda.synchronize if args.device.startswith('cuda') else lambda: None
+    times = interleaved(steps, args.repeats, args.warmup, wait)
+    print(f'\n{name}-r50-fpn, {args.batch} file(s) of {args.size[0]}x{args.size[1]} at a time, {args.repeats} rounds\nboxes found: {found}')
+    print(table(times, 'torchvision fp32'))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,61 @@
+"""What the benchmarks share: interleaved timing, and a headline that says where a number comes from."""
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))   # so that it runs from a checkout that is not installed
+
+from detkit.environment import commit, cpu
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Times:
+    wall: list[float] = field(default_factory=list)   # seconds of each repeat
+    cpu: list[float] = field(default_factory=list)    # processor seconds of each repeat, all threads: little disturbed by other load
+
+
+def headline(threads: int, device: str = 'cpu') -> str:
+    """Machine, versions, commit and command: without them a time means nothing."""
+    import torch
+    machine = cpu() if device == 'cpu' else torch.cuda.get_device_name(device)
+    versions = ', '.join(f'{name} {version(name)}' for name in ('torch', 'torchvision', 'mmengine', 'numpy'))
+    return (f'machine: {machine}; {threads} threads; load average {os.getloadavg()[0]:.1f}\n'
+            f'versions: Python {sys.version.split()[0]}, {versions}\ndetkit: {commit().removeprefix(" at ") or version("detkit")}\n'
+            f'command: python {" ".join(sys.argv)}')
+
+
+def interleaved(steps: dict[str, Callable[[], object]], repeats: int, warmup: int, wait: Callable[[], None]) -> dict[str, Times]:
+    """Time the steps in turn, ``repeats`` rounds: a change of load meets all of them. ``wait`` ends when the device is done."""
+    times = {name: Times() for name in steps}
+    for i in range(warmup + repeats):
+        for name, step in steps.items():
+            wait()
+            wall, processor = time.perf_counter(), time.process_time()
+            step()
+            wait()
+            if i >= warmup:
+                times[name].wall.append(time.perf_counter() - wall)
+                times[name].cpu.append(time.process_time() - processor)
+    return times
+
+
+def table(times: dict[str, Times], base: str) -> str:
+    """Medians in milliseconds, and the ratio to ``base``: the median over rounds, its quartiles, and that of processor time."""
+    width = max(map(len, times))
+    lines = [f'{"":<{width}}  {"wall ms":>9}  {"cpu ms":>9}  {"ratio":>6}  {"quartiles":>13}  {"cpu ratio":>9}']
+    for name, t in times.items():
+        ratios = [a / b for a, b in zip(t.wall, times[base].wall)]
+        low, _, high = statistics.quantiles(ratios, n=4, method='inclusive') if len(ratios) > 1 else ratios * 3
+        processor = statistics.median(a / b for a, b in zip(t.cpu, times[base].cpu))
+        lines.append(f'{name:<{width}}  {1000 * statistics.median(t.wall):9.1f}  {1000 * statistics.median(t.cpu):9.1f}  '
+                     f'{statistics.median(ratios):6.3f}  {low:6.3f}-{high:6.3f}  {processor:9.3f}')
+    return '\n'.join(lines)

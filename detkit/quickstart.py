@@ -1,0 +1,148 @@
+"""From nothing to a trained detector: data, training, measuring, pictures. What ``make quickstart`` runs.
+
+Importing this costs nothing; the parts come in when they are needed.
+"""
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+RECIPE = 'quickstart/rtmdet_nano_shapes.py'
+ZOOM = 3          # the images are small; pictures to look at are not
+SCORE_THR = 0.3   # detections below it are not drawn
+
+
+@dataclass(frozen=True)
+class Outcome:
+    data: Path
+    checkpoint: Path
+    metrics: dict[str, float]      # as the metric names them: coco/bbox_mAP, coco/bbox_mAP_50, ...
+    pictures: tuple[Path, ...]     # ground truth beside predictions
+    seconds: float
+
+    def __str__(self) -> str:
+        ap, ap50 = (self.metrics.get(f'coco/bbox_{name}', float('nan')) for name in ('mAP', 'mAP_50'))
+        first, checkpoint = shown(self.pictures[0]), shown(self.checkpoint)
+        return f"""
+Done in {self.seconds / 60:.1f} minutes: box AP {ap:.3f} (IoU 0.50:0.95), AP50 {ap50:.3f} on the validation images.
+
+  data        {shown(self.data)}
+  detector    {checkpoint}
+  pictures    {shown(self.pictures[0].parent)} (truth left, found right; the first: {first.name})
+
+What to run next:{activation()}
+  detkit infer {shown(self.data / 'images')} {RECIPE} {checkpoint}
+  detkit print-config {RECIPE}
+  detkit download-dataset bccd && detkit train rtmdet/rtmdet_nano_bccd.py
+  jupyter notebook notebooks/00_quickstart.ipynb
+This data set is drawn; the number says that everything works, and nothing about photographs."""
+
+
+def quickstart(data_dir: str | os.PathLike | None = None, work_dir: str | os.PathLike = 'work_dirs/quickstart', num_train: int = 600,
+               num_val: int = 100, epochs: int | None = None, num_pictures: int = 8, seed: int = 0, fresh: bool = False,
+               say: Callable[[str], None] = print) -> Outcome:
+    """Make the data set of shapes, train a small detector on it, measure it, and draw what it finds beside what is there.
+
+    Running it again keeps what is there: the data, and a training that is finished; one that was interrupted goes on.
+
+    Args:
+        data_dir: None: ``shapes`` below ``$DETKIT_DATA_ROOT``, else ``data/shapes``.
+        epochs: None: as many as the recipe says.
+        num_pictures: of the validation images, from the first on.
+        fresh: train anew although ``work_dir`` holds a training.
+        say: gets one line for each step.
+
+    Raises:
+        ValueError: counts out of range, or ``data_dir`` holds another data set.
+    """
+    from detkit.config import load_config
+    from detkit.data.known import default_root
+    from detkit.data.synthetic import generate
+    if num_pictures < 1:
+        raise ValueError(f'num_pictures={num_pictures} must be at least 1.')
+    start, work_dir = time.monotonic(), Path(work_dir)
+    root = Path(data_dir) if data_dir is not None else default_root() / 'shapes'
+
+    say(f'[1/4] data: {num_train} + {num_val} drawn images at {shown(root)}')
+    generate(root, num_train=num_train, num_val=num_val)
+
+    options = {'data_root': f'{root.resolve()}/'} | ({} if epochs is None else {'max_epochs': epochs})
+    cfg = load_config(RECIPE, options)
+    checkpoint = train_or_keep(cfg, work_dir, seed, fresh, say)
+
+    say(f'[3/4] measuring {shown(checkpoint)} on the validation images')
+    from detkit.engine import evaluate
+    metrics = evaluate(cfg, checkpoint, work_dir=work_dir / 'test')
+
+    say(f'[4/4] drawing the first {min(num_pictures, num_val)} of them')
+    pictures = draw(cfg, checkpoint, work_dir / 'pictures', num_pictures)
+    return Outcome(root, checkpoint, metrics, pictures, time.monotonic() - start)
+
+
+def train_or_keep(cfg: Config, work_dir: Path, seed: int, fresh: bool, say: Callable[[str], None]) -> Path:
+    """The best checkpoint of a training in ``work_dir``, which is run, taken up or found finished."""
+    from detkit.engine import train
+    from detkit.engine.checkpoint import latest_checkpoint, read_meta
+    last = None if fresh else latest_checkpoint(work_dir)
+    done = read_meta(last).get('epoch', 0) if last else 0
+    if done >= cfg.train_cfg.max_epochs:
+        say(f'[2/4] training: {shown(work_dir)} holds a finished one of {done} epochs; --fresh trains anew')
+        return best_checkpoint(work_dir)
+    say(f'[2/4] training {cfg.train_cfg.max_epochs} epochs into {shown(work_dir)}' + (f', going on after epoch {done}' if done else ''))
+    train(cfg, work_dir=work_dir, seed=seed, resume='auto' if last else None)
+    return best_checkpoint(work_dir)
+
+
+def best_checkpoint(work_dir: Path) -> Path:
+    """The newest ``best_*.pth``, or, where none was kept, the newest checkpoint."""
+    from detkit.engine.checkpoint import latest_checkpoint
+    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    found = best[-1] if best else latest_checkpoint(work_dir)
+    if found is None:
+        raise ValueError(f'{work_dir} holds no checkpoint after training.')
+    return found
+
+
+def draw(cfg: Config, checkpoint: Path, folder: Path, count: int) -> tuple[Path, ...]:
+    """Pictures of ground truth beside predictions of the first ``count`` validation images, in ``folder``."""
+    from mmengine.structures import InstanceData
+
+    from detkit.inference import DetInferencer
+    from detkit.registry import DATASETS
+    from detkit.visualization import draw_instances, side_by_side
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    infos = [dataset.get_data_info(i) for i in range(min(count, len(dataset)))]
+    inferencer = DetInferencer(cfg, str(checkpoint), show_progress=False)
+    written = []
+    for info, found in zip(infos, inferencer.stream([info['img_path'] for info in infos])):
+        truth = InstanceData(bboxes=[o['bbox'] for o in info['instances']], labels=[o['bbox_label'] for o in info['instances']])
+        image, classes = found.image[..., ::-1], dataset.metainfo['classes']   # pictures are RGB
+        picture = side_by_side(draw_instances(image, truth, classes, zoom=ZOOM),
+                               draw_instances(image, found.sample.pred_instances, classes, zoom=ZOOM, score_thr=SCORE_THR))
+        path = folder / f"{Path(info['img_path']).stem}.jpg"
+        picture.save(path)
+        written.append(path)
+    return tuple(written)
+
+
+def activation() -> str:
+    """The line that puts ``detkit`` on the PATH, where this Python's environment has it and the PATH does not."""
+    folder = Path(sys.executable).parent
+    if shutil.which('detkit') or not (folder / 'detkit').exists():
+        return ''
+    return f"\n  source {shown(folder / 'activate')}"
+
+
+def shown(path: Path) -> Path:
+    """``path`` from here, where it lies below; as it is otherwise."""
+    path, here = Path(os.path.abspath(path)), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,71 @@
+"""Data sets made of others: a repeated image is another sample each time, and pairs (epoch, index) reach the innermost one."""
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+from mmengine.dataset import pseudo_collate
+from torch.utils.data import DataLoader
+
+from detkit.data.samplers import AspectRatioBatchSampler, InfiniteSampler
+from detkit.registry import DATASETS, ConfigError
+
+FLIP = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='RandomFlip', prob=0.5),
+        dict(type='YOLOXHSVRandomAug'), dict(type='PackDetInputs')]
+
+
+def inner(coco, classes=('cat', 'dog')) -> dict:
+    return dict(type='CocoDataset', data_root=str(coco), ann_file='a.json', data_prefix=dict(img='images/'),
+                metainfo=dict(classes=classes), pipeline=FLIP, seed=3)
+
+
+def same(a: dict, b: dict) -> bool:
+    return bool((a['inputs'] == b['inputs']).all())
+
+
+def test_a_repeated_image_is_another_sample_each_time(coco):
+    plain, repeated = DATASETS.build(inner(coco)), DATASETS.build(dict(type='RepeatDataset', times=3, dataset=inner(coco)))
+    assert len(repeated) == 15
+    turns = [repeated[i] for i in (1, 6, 11)]
+    assert {t['data_samples'].img_id for t in turns} == {2}
+    assert not same(turns[0], turns[1]) and not same(turns[1], turns[2]) and not same(turns[0], turns[2])
+    assert all(same(t, plain[turn, 1]) for turn, t in enumerate(turns))     # as three epochs of the data set alone
+    assert same(repeated[1, 1], plain[3, 1])                                 # and the next epoch goes on from there
+
+
+def test_the_epoch_of_the_inner_data_set_counts(coco):
+    repeated = DATASETS.build(dict(type='RepeatDataset', times=2, dataset=inner(coco)))
+    repeated.dataset.set_epoch(4)
+    assert repeated.epoch == 4 and same(repeated[1], repeated[4, 1]) and not same(repeated[1], repeated[0, 1])
+
+
+def test_wrappers_within_wrappers_keep_repetitions_apart(coco):
+    twice = DATASETS.build(dict(type='RepeatDataset', times=2, dataset=dict(
+        type='ConcatDataset', datasets=[dict(type='RepeatDataset', times=2, dataset=inner(coco)), inner(coco)])))
+    assert len(twice) == 30
+    turns = [twice[i] for i in (1, 6, 16, 21)]                               # all of them image 2 of the first part
+    assert [t['data_samples'].img_id for t in turns] == [2] * 4
+    assert not any(same(turns[a], turns[b]) for a in range(4) for b in range(a))
+
+
+def test_images_of_rare_classes_come_again_as_other_samples(coco):
+    balanced = DATASETS.build(dict(type='ClassBalancedDataset', oversample_thr=0.9, dataset=inner(coco)))
+    ids = [balanced.get_data_info(i)['img_id'] for i in range(len(balanced))]
+    assert ids == [1, 1, 2, 2, 3, 4, 4, 5, 5]     # each class is in 3 of 5 images: ceil(sqrt(0.9 / 0.6)) = 2; image 3 has none
+    assert not same(balanced[0], balanced[1])
+    assert same(balanced[1, 0], balanced.dataset[2, 0]) and same(balanced[1, 1], balanced.dataset[3, 0])
+
+
+def test_pairs_reach_the_data_sets_that_are_joined(coco):
+    both = DATASETS.build(dict(type='ConcatDataset', datasets=[inner(coco), inner(coco)]))
+    assert same(both[2, 6], both.datasets[1][2, 1]) and both.get_cat_ids(6) == [1]
+    sampler = InfiniteSampler(both, seed=0)
+    loader = DataLoader(both, batch_sampler=AspectRatioBatchSampler(sampler, 2), collate_fn=pseudo_collate)
+    for batch in islice(loader, 12):
+        first, second = (s.img_shape for s in batch['data_samples'])
+        assert first == second
+
+
+def test_data_sets_of_other_classes_cannot_be_joined_silently(coco):
+    with pytest.raises(ConfigError, match=r'ConcatDataset datasets: .*meta information of the 2-th dataset.*ignore_keys'):
+        DATASETS.build(dict(type='ConcatDataset', datasets=[inner(coco), inner(coco, ('dog', 'cat'))]))

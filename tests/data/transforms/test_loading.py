@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detkit.data.transforms.formatting import PackDetInputs
+from detkit.data.transforms.loading import (
+    LoadAnnotations,
+    LoadImageFromFile,
+    LoadImageFromNDArray,
+    UnreadableImage,
+    read_image,
+)
+from detkit.registry import ConfigError
+from detkit.structures import BitmapMasks, PolygonMasks
+
+
+def test_broken_pictures_are_named_and_odd_ones_read(shared):
+    folder = shared / 'data/bad/images'
+    for name in ('zero_byte.jpg', 'text_named.jpg', 'truncated_header.jpg', 'not_there.jpg'):
+        with pytest.raises(UnreadableImage, match=name):
+            read_image(str(folder / name))
+    for name in ('ok.jpg', 'png_named.jpg', 'jpeg_named.png', 'grey16.png', 'grey8.png', 'rgba.png', 'palette.png', 'bilevel.png',
+                 'cmyk.jpg', 'one_pixel.png', 'name with spaces (1) é.jpg'):
+        image = read_image(str(folder / name))
+        assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+
+
+def test_exif_orientation_is_applied_unless_asked_not_to(shared):
+    folder = shared / 'data/bad/images'
+    assert read_image(str(folder / 'exif_orientation6.jpg')).shape == read_image(str(folder / 'exif_upright.jpg')).shape == (150, 226, 3)
+    assert read_image(str(folder / 'exif_orientation6.jpg'), 'color_ignore_orientation').shape == (226, 150, 3)
+
+
+def test_loading_writes_sizes_and_can_skip(coco):
+    out = LoadImageFromFile()(dict(img_path=str(coco / 'images/5.png')))
+    assert out['img'].shape == (64, 48, 3) and out['img_shape'] == out['ori_shape'] == (64, 48)
+    assert LoadImageFromFile(to_float32=True)(dict(img_path=str(coco / 'images/5.png')))['img'].dtype == np.float32
+    assert LoadImageFromFile(ignore_empty=True)(dict(img_path=str(coco / 'nothing.png'))) is None
+    assert LoadImageFromNDArray()(dict(img=np.zeros((4, 6, 3), np.uint8)))['ori_shape'] == (4, 6)
+    assert LoadImageFromNDArray(color_type='grayscale', backend_args=None)(dict(img=np.zeros((4, 6), np.uint8)))['ori_shape'] == (4, 6)
+    with pytest.raises(TypeError, match='colour_type'):
+        LoadImageFromNDArray(colour_type='grayscale')
+
+
+INSTANCES = [dict(bbox=[1, 2, 5, 8], bbox_label=3, ignore_flag=0, mask=[[1, 2, 5, 2, 5, 8, 1, 8]]),
+             dict(bbox=[0, 0, 4, 4], bbox_label=1, ignore_flag=1, mask=dict(size=[10, 12], counts=[0, 4, 116])),
+             dict(bbox=[0, 0, 2, 2], bbox_label=0, ignore_flag=0, mask=[[1, 1, 2, 2]])]
+
+
+def test_annotations_become_arrays_and_masks_of_the_original_size():
+    base = dict(instances=INSTANCES, ori_shape=(10, 12), img_shape=(10, 12))
+    out = LoadAnnotations(with_mask=True)(dict(base))
+    assert out['gt_bboxes'].tolist() == [[1, 2, 5, 8], [0, 0, 4, 4], [0, 0, 2, 2]] and out['gt_bboxes'].dtype == np.float32
+    assert out['gt_bboxes_labels'].tolist() == [3, 1, 0]
+    assert out['gt_ignore_flags'].tolist() == [False, True, True]         # a polygon of two points is no mask
+    assert isinstance(out['gt_masks'], BitmapMasks) and out['gt_masks'].areas.tolist() == [24, 4, 0]
+    polygons = LoadAnnotations(with_mask=True, poly2mask=False)(dict(base))
+    assert isinstance(polygons['gt_masks'], PolygonMasks) and polygons['gt_masks'].areas[0] == 24
+    assert polygons['gt_ignore_flags'].tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize('mask', [
+    dict(size=[12, 10], counts=[0, 4, 116]), dict(size=[10, 12], counts='~~'), [[1, 2, float('nan'), 2, 5, 8]], [[1, 2, 1e9, 2, 5, 8]],
+    [[1, 2, 5, 2, 5]], None, {}], ids=['other size', 'no run lengths', 'nan', 'far away', 'odd', 'none', 'empty'])
+def test_a_mask_that_cannot_be_drawn_makes_its_object_ignored(mask):
+    results = dict(instances=[dict(bbox=[1, 2, 5, 8], bbox_label=0, mask=mask)], ori_shape=(10, 12))
+    out = LoadAnnotations(with_mask=True)(dict(results))
+    assert out['gt_ignore_flags'].tolist() == [True] and out['gt_masks'].masks.shape == (1, 10, 12) and not out['gt_masks'].masks.any()
+    assert LoadAnnotations(with_mask=True, poly2mask=False)(dict(results))['gt_ignore_flags'].tolist() == [True]
+
+
+def test_a_broken_polygon_does_not_take_the_sound_ones_with_it():
+    mask = [[1, 2, 5, 2, 5, 8, 1, 8], [0, 0, float('inf'), 1, 2, 2]]
+    results = dict(instances=[dict(bbox=[1, 2, 5, 8], bbox_label=0, mask=mask)], ori_shape=(10, 12))
+    out = LoadAnnotations(with_mask=True)(results)
+    assert out['gt_ignore_flags'].tolist() == [False] and out['gt_masks'].areas.tolist() == [24]
+
+
+def test_packing_splits_ignored_objects_and_keeps_what_is_asked_for():
+    results = LoadAnnotations(with_mask=True)(dict(instances=INSTANCES, ori_shape=(10, 12), img_shape=(10, 12), img_id=7))
+    results.update(img=np.arange(360, dtype=np.uint8).reshape(10, 12, 3), rng=np.random.default_rng(0))
+    packed = PackDetInputs(meta_keys=('img_id', 'ori_shape', 'flip'))(results)
+    sample = packed['data_samples']
+    assert packed['inputs'].shape == (3, 10, 12) and packed['inputs'][1, 0, 0] == 1 and packed['inputs'].is_contiguous()
+    assert sample.gt_instances.labels.tolist() == [3] and sample.ignored_instances.labels.tolist() == [1, 0]
+    assert sample.gt_instances.bboxes.dtype.is_floating_point and len(sample.gt_instances.masks) == 1
+    assert sample.img_id == 7 and 'flip' not in sample and isinstance(sample.seed, int)
+
+
+def test_packing_without_annotations_gives_empty_instances():
+    sample = PackDetInputs()(dict(img=np.zeros((4, 4, 3), np.uint8)))['data_samples']
+    assert len(sample.gt_instances) == len(sample.ignored_instances) == 0
+
+
+@pytest.mark.parametrize('make,message', [
+    (lambda: LoadImageFromFile(backend_args=dict(backend='petrel')), "backend='petrel'"),
+    (lambda: LoadImageFromFile(imdecode_backend='turbojpeg'), "imdecode_backend='turbojpeg'"),
+    (lambda: LoadImageFromFile(color_type='sepia'), "color_type='sepia'"), (lambda: LoadAnnotations(box_type='rbox'), "box_type='rbox'")])
+def test_what_is_not_offered_is_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()

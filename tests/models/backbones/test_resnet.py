@@ -1,0 +1,175 @@
+"""ResNet: keys, counts and outputs of torchvision's; freezing; MMDetection's options."""
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.testing import assert_close
+
+from detkit.models.backbones.resnet import ResNet, ResNetV1d
+from detkit.registry import MODELS, ConfigError
+
+# trainable parameters of MMDetection's ResNet, which are torchvision's without the classifier
+COUNTS = {18: 11_176_512, 34: 21_284_672, 50: 23_508_032, 101: 42_500_160, 152: 58_143_808}
+
+
+def on_meta(**cfg: object) -> nn.Module:
+    with torch.device('meta'):
+        return MODELS.build(dict(type='ResNet', **cfg))
+
+
+def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {k: tuple(v.shape) for k, v in module.state_dict().items() if not k.startswith('fc.')}
+
+
+def small(**cfg: object) -> ResNet:
+    torch.manual_seed(0)
+    return ResNet(**dict(dict(depth=18, base_channels=4), **cfg))
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """Norms that do something, so that a layer in the wrong place shows."""
+    torch.manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(.5, 1.5)
+            module.bias.data.uniform_(-.5, .5)
+            module.running_mean.uniform_(-.5, .5)
+            module.running_var.uniform_(.5, 1.5)
+    return model
+
+
+@pytest.mark.parametrize('depth', COUNTS)
+def test_every_depth_has_torchvisions_keys_shapes_and_count(depth: int):
+    model = on_meta(depth=depth)
+    with torch.device('meta'):
+        reference = getattr(torchvision.models, f'resnet{depth}')()
+    assert shapes(model) == shapes(reference)
+    assert sum(p.numel() for p in model.parameters()) == COUNTS[depth]
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_the_outputs_are_torchvisions(depth: int):
+    reference = randomise(getattr(torchvision.models, f'resnet{depth}')()).eval()
+    model = ResNet(depth).eval()
+    model.load_state_dict({k: v for k, v in reference.state_dict().items() if not k.startswith('fc.')})
+    x = torch.randn(1, 3, 64, 48)
+    with torch.no_grad():
+        outs = model(x)
+        x = reference.maxpool(reference.relu(reference.bn1(reference.conv1(x))))
+        for i, out in enumerate(outs):
+            x = getattr(reference, f'layer{i + 1}')(x)
+            assert_close(out, x)
+
+
+def test_strides_are_4_to_32():
+    outs = small()(torch.zeros(1, 3, 64, 96))
+    assert [tuple(o.shape[1:]) for o in outs] == [(4, 16, 24), (8, 8, 12), (16, 4, 6), (32, 2, 3)]
+    assert [tuple(o.shape[1:]) for o in small(out_indices=(2,))(torch.zeros(1, 3, 64, 96))] == [(16, 4, 6)]
+
+
+def test_dilation_in_place_of_stride():
+    outs = small(depth=50, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))(torch.zeros(1, 3, 64, 64))
+    assert [o.shape[-1] for o in outs] == [16, 8, 8, 8]
+    three = small(num_stages=3, out_indices=(0, 1, 2))
+    assert not hasattr(three, 'layer4')
+
+
+def test_styles_differ_in_where_a_bottleneck_strides():
+    pytorch, caffe = on_meta(depth=50), on_meta(depth=50, style='caffe')
+    assert shapes(pytorch) == shapes(caffe)
+    strides = [[conv.stride for conv in (m.layer2[0].conv1, m.layer2[0].conv2, m.layer2[1].conv1)] for m in (pytorch, caffe)]
+    assert strides == [[(1, 1), (2, 2), (1, 1)], [(2, 2), (1, 1), (1, 1)]]
+
+
+def test_resnet_d_has_its_stem_its_pools_and_its_keys():
+    with torch.device('meta'):
+        model = ResNetV1d(depth=50)
+    keys = shapes(model)
+    stem = {k: v for k, v in keys.items() if k.startswith('stem.') and k.endswith('weight')}
+    assert stem == {'stem.0.weight': (32, 3, 3, 3), 'stem.1.weight': (32,), 'stem.3.weight': (32, 32, 3, 3), 'stem.4.weight': (32,),
+                    'stem.6.weight': (64, 32, 3, 3), 'stem.7.weight': (64,)}
+    assert keys['layer2.0.downsample.1.weight'] == (512, 256, 1, 1)
+    assert keys['layer2.0.downsample.2.weight'] == (512,)
+    assert 'conv1.weight' not in keys
+    # the stem's 7x7 convolution and its norm (9536) make room for three of 3x3 with theirs (28768)
+    assert sum(p.numel() for p in model.parameters()) == COUNTS[50] - 9_536 + 28_768
+    assert [o.shape[-1] for o in ResNetV1d(depth=18, base_channels=4)(torch.zeros(1, 3, 64, 64))] == [16, 8, 4, 2]
+
+
+def frozen(model: ResNet) -> list[str]:
+    """Parts that learn nothing, by name."""
+    return [name for name in ('conv1', 'bn1', 'stem', 'layer1', 'layer2', 'layer3', 'layer4')
+            if hasattr(model, name) and not any(p.requires_grad for p in getattr(model, name).parameters())]
+
+
+@pytest.mark.parametrize(('stages', 'parts'), [
+    (-1, []), (0, ['conv1', 'bn1']), (1, ['conv1', 'bn1', 'layer1']), (4, ['conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4'])])
+def test_frozen_stages_learn_nothing_from_the_start(stages: int, parts: list[str]):
+    model = small(frozen_stages=stages, norm_eval=False)
+    assert frozen(model) == parts
+    model.train()
+    assert frozen(model) == parts
+    assert [name for name in parts if getattr(model, name).training] == []
+    assert model.layer4.training is (stages < 4)
+
+
+def test_a_deep_stem_is_frozen_as_one():
+    assert frozen(ResNetV1d(depth=18, base_channels=4, frozen_stages=1)) == ['stem', 'layer1']
+
+
+def test_norm_eval_keeps_statistics_and_learns_weights():
+    for norm_eval in (True, False):
+        model = small(norm_eval=norm_eval).train()
+        before = model.layer2[0].bn1.running_mean.clone()
+        sum(o.sum() for o in model(torch.randn(2, 3, 32, 32))).backward()
+        assert torch.equal(model.layer2[0].bn1.running_mean, before) is norm_eval
+        assert model.layer2[0].bn1.weight.grad is not None
+        assert model.layer2[0].conv1.training
+
+
+def test_evaluation_mode_is_left_as_asked():
+    assert not small().eval().layer1[0].bn1.training
+
+
+@pytest.mark.parametrize('norm_eval', [True, False])
+def test_recomputing_blocks_changes_neither_outputs_nor_gradients(norm_eval: bool):
+    plain, again = (randomise(small(with_cp=with_cp, norm_eval=norm_eval)).train() for with_cp in (False, True))
+    x = torch.randn(2, 3, 32, 32)
+    outs = [model(x) for model in (plain, again)]
+    for out, same in zip(*outs):
+        assert_close(out, same)
+    for each in outs:
+        sum((o**2).mean() for o in each).backward()
+    for (name, p), q in zip(plain.named_parameters(), again.parameters()):
+        assert p.grad is not None, name
+        assert_close(p.grad, q.grad)
+
+
+def test_residual_branches_start_at_zero():
+    def last_norms(model: ResNet) -> list[float]:
+        model.init_weights()
+        return [block.bn2.weight.abs().max().item() for block in model.layer2]
+    assert last_norms(small()) == [0, 0]
+    assert last_norms(small(zero_init_residual=False)) == [1, 1]
+
+
+def test_norms_are_named_by_their_kind():
+    model = small(norm_cfg=dict(type='GN', num_groups=2))
+    assert hasattr(model, 'gn1')
+    assert hasattr(model.layer1[0], 'gn2')
+    assert all(not p.requires_grad for n, p in small(norm_cfg=dict(type='BN', requires_grad=False)).named_parameters() if 'bn' in n)
+
+
+@pytest.mark.parametrize(('cfg', 'said'), [
+    (dict(depth=51), 'ResNet depth=51 is unknown. Known: 18, 34, 50, 101, 152.'),
+    (dict(depth=18, style='keras'), "ResNet style='keras' is unknown. Known: pytorch, caffe."),
+    (dict(depth=18, num_stages=3), 'ResNet num_stages=3 must lie in 1..4 and cover out_indices=(0, 1, 2, 3)'),
+    (dict(depth=18, frozen_stages=5), 'and frozen_stages=5'),
+    (dict(depth=18, strides=(1, 2)), 'ResNet strides=(1, 2) and dilations=(1, 1, 1, 1) need an entry for each of num_stages=4.'),
+    (dict(depth=18, dcn=dict(type='DCN')), "ResNet takes no argument 'dcn'.")])
+def test_wrong_settings_are_refused(cfg: dict, said: str):
+    with pytest.raises(ConfigError) as caught:
+        on_meta(**cfg)
+    assert said in str(caught.value)

@@ -1,0 +1,95 @@
+"""RoIAlign, deformable convolution and focal loss per element."""
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from detkit.ops.dense import deform_conv, roi_align, sigmoid_focal_loss
+
+
+def ramp(height: int = 8, width: int = 8) -> torch.Tensor:
+    """(1, 2, H, W): the x, and the y, of each pixel's centre."""
+    y, x = torch.meshgrid(torch.arange(height) + .5, torch.arange(width) + .5, indexing='ij')
+    return torch.stack([x, y])[None]
+
+
+def test_roi_align_reads_a_ramp_at_the_bins_centres():
+    pooled = roi_align(ramp(), torch.tensor([[0., 2., 1., 6., 5.]]), 2, 1.)
+    assert_close(pooled[0, 0], torch.tensor([[3., 5.], [3., 5.]]))     # x: bins of [2, 6] end at 4
+    assert_close(pooled[0, 1], torch.tensor([[2., 2.], [4., 4.]]))     # y: bins of [1, 5] end at 3
+
+
+def test_roi_align_scales_rois_and_picks_the_image():
+    feature = torch.cat([ramp(), ramp() + 100])
+    pooled = roi_align(feature, torch.tensor([[1., 8., 4., 24., 20.]]), (1, 2), 0.25)
+    assert_close(pooled[0, 0], torch.tensor([[103., 105.]]))
+    assert pooled.shape == (1, 2, 1, 2)
+
+
+def test_without_aligned_everything_lies_half_a_pixel_further():
+    rois = torch.tensor([[0., 2., 1., 5., 4.]])
+    difference = roi_align(ramp(), rois, 3, 1., aligned=False) - roi_align(ramp(), rois, 3, 1., aligned=True)
+    assert_close(difference, torch.full_like(difference, 0.5))
+
+
+def test_no_rois_give_no_features_but_a_graph():
+    feature = ramp().requires_grad_()
+    pooled = roi_align(feature, torch.zeros(0, 5), 7, 1.)
+    assert pooled.shape == (0, 2, 7, 7)
+    pooled.sum().backward()
+    assert_close(feature.grad, torch.zeros_like(feature))
+
+
+def test_roi_align_is_float32_inside_autocast():
+    with torch.autocast('cpu', torch.bfloat16):
+        pooled = roi_align(ramp().bfloat16(), torch.tensor([[0., 2., 1., 6., 5.]]), 2, 1.)
+    assert pooled.dtype == torch.float32
+    assert_close(pooled[0, 0], torch.tensor([[3., 5.], [3., 5.]]))
+
+
+@pytest.mark.parametrize(('stride', 'padding', 'dilation'), [(1, 1, 1), (2, 1, 1), (1, 2, 2)])
+def test_deform_conv_without_offsets_is_a_convolution(stride: int, padding: int, dilation: int):
+    torch.manual_seed(0)
+    x, weight, bias = torch.rand(2, 3, 7, 6), torch.rand(4, 3, 3, 3), torch.rand(4)
+    expected = F.conv2d(x, weight, bias, stride, padding, dilation)
+    offset = torch.zeros(2, 18, *expected.shape[2:])
+    assert_close(deform_conv(x, offset, weight, bias, stride, padding, dilation), expected)
+    half = torch.full((2, 9, *expected.shape[2:]), 0.5)
+    assert_close(deform_conv(x, offset, weight, None, stride, padding, dilation, half),
+                 F.conv2d(x, weight, None, stride, padding, dilation) / 2)
+
+
+def test_an_offset_of_one_pixel_moves_where_it_reads():
+    x = ramp()[:, :1]                                  # value = x + 0.5
+    weight = torch.ones(1, 1, 1, 1)
+    offset = torch.zeros(1, 2, 8, 8)
+    offset[:, 1] = 1.                                  # (dy, dx) = (0, 1)
+    assert_close(deform_conv(x, offset, weight)[..., :7], x[..., :7] + 1)
+
+
+def test_focal_loss_by_hand():
+    # p = 0.5 everywhere: background (1 - 0.25) * 0.25 * ln 2, object 0.25 * 0.25 * ln 2
+    loss = sigmoid_focal_loss(torch.zeros(2, 2), torch.tensor([1, 2]))
+    negative, positive = 0.75 * 0.25 * 0.6931472, 0.25 * 0.25 * 0.6931472
+    assert_close(loss, torch.tensor([[negative, positive], [negative, negative]]))
+
+
+def test_focal_loss_of_extreme_logits_is_finite():
+    logits = torch.tensor([[1e4, -1e4]], requires_grad=True)
+    for label in (0, 1, 2):
+        loss = sigmoid_focal_loss(logits, torch.tensor([label]))
+        assert torch.isfinite(loss).all()
+        assert torch.isfinite(torch.autograd.grad(loss.sum(), logits)[0]).all()
+
+
+def test_focal_loss_of_no_priors():
+    assert sigmoid_focal_loss(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)).shape == (0, 3)
+
+
+def test_focal_loss_gradient():
+    torch.manual_seed(0)
+    logits = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 1, 2, 3, 3])
+    assert torch.autograd.gradcheck(lambda x: sigmoid_focal_loss(x, labels, 1.5, 0.3), logits)

@@ -1,0 +1,99 @@
+"""Boxes <-> numbers: by hand, and there and back again."""
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from detkit.tasks.coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
+
+coordinate = st.floats(-100, 400)
+side = st.floats(2, 60)       # the largest ratio of two sides, 30, is below the coder's bound of 62.5
+
+
+@st.composite
+def boxes(draw: st.DrawFn, count: int = 4) -> Tensor:
+    rows = [(draw(coordinate), draw(coordinate), draw(side), draw(side)) for _ in range(count)]
+    return torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows], dtype=torch.float64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(boxes(), boxes(), st.sampled_from([((0.,) * 4, (1.,) * 4), ((.1, -.2, .3, 0.), (.1, .1, .2, .2))]))
+def test_decoding_undoes_encoding(priors: Tensor, gt: Tensor, moments: tuple):
+    coder = DeltaXYWHBBoxCoder(*moments)
+    assert_close(coder.decode(priors, coder.encode(priors, gt)), gt, atol=1e-6, rtol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(boxes(), boxes())
+def test_distances_there_and_back(points: Tensor, gt: Tensor):
+    coder = DistancePointBBoxCoder()
+    assert_close(coder.decode(points, coder.encode(points, gt)), gt, atol=1e-9, rtol=1e-12)
+
+
+def test_deltas_by_hand():
+    prior = torch.tensor([[0., 0., 10., 20.]])            # centre (5, 10)
+    box = torch.tensor([[5., 10., 25., 20.]])             # centre (15, 15), 20 x 10
+    expected = torch.tensor([[1., .25, math.log(2), -math.log(2)]])
+    assert_close(DeltaXYWHBBoxCoder().encode(prior, box), expected)
+    normalised = DeltaXYWHBBoxCoder(target_means=[1., 0., 0., 0.], target_stds=[.1, .1, .2, .2])
+    assert_close(normalised.encode(prior, box), torch.tensor([[0., 2.5, 5 * math.log(2), -5 * math.log(2)]]))
+
+
+def test_no_deltas_are_the_prior():
+    prior = torch.tensor([[3., 4., 10., 20.]])
+    assert_close(DeltaXYWHBBoxCoder().decode(prior, torch.zeros(1, 4)), prior)
+
+
+def test_a_size_changes_at_most_by_the_bound():
+    prior = torch.tensor([[0., 0., 10., 10.]])
+    grown = DeltaXYWHBBoxCoder(wh_ratio_clip=.5).decode(prior, torch.tensor([[0., 0., 50., -50.]]))
+    assert_close(grown, torch.tensor([[-5., 2.5, 15., 7.5]]))
+    default = DeltaXYWHBBoxCoder().decode(prior, torch.tensor([[0., 0., 50., 0.]]))
+    assert (default[0, 2] - default[0, 0]).item() == pytest.approx(625, rel=1e-5)
+
+
+def test_a_clamped_centre_moves_in_pixels_and_leaves_small_sizes_free():
+    prior = torch.tensor([[0., 0., 100., 100.]])
+    coder = DeltaXYWHBBoxCoder(add_ctr_clamp=True, ctr_clamp=8, wh_ratio_clip=.5)
+    assert_close(coder.decode(prior, torch.tensor([[.5, -.5, 0., 0.]])), torch.tensor([[8., -8., 108., 92.]]))
+    shrunk = coder.decode(prior, torch.tensor([[0., 0., math.log(.1), 9.]]))
+    assert_close(shrunk, torch.tensor([[45., -50., 55., 150.]]))
+
+
+def test_boxes_end_at_the_border_only_if_asked():
+    prior = torch.tensor([[-5., -5., 50., 50.]])
+    assert DeltaXYWHBBoxCoder().decode(prior, torch.zeros(1, 4), max_shape=(20, 30)).tolist() == [[0, 0, 30, 20]]
+    assert DeltaXYWHBBoxCoder(clip_border=False).decode(prior, torch.zeros(1, 4), max_shape=(20, 30)).tolist() == prior.tolist()
+    assert DeltaXYWHBBoxCoder().decode(prior, torch.zeros(1, 4)).tolist() == prior.tolist()
+    far = torch.full((1, 4), 100.)
+    points = torch.tensor([[10., 10., 8., 8.]])
+    assert DistancePointBBoxCoder().decode(points, far, max_shape=(20, 30)).tolist() == [[0, 0, 30, 20]]
+    assert DistancePointBBoxCoder(clip_border=False).decode(points, far, max_shape=(20, 30)).tolist() == [[-90, -90, 110, 110]]
+
+
+def test_distances_by_hand():
+    points, gt = torch.tensor([[10., 20., 8., 8.]]), torch.tensor([[4., 5., 30., 21.]])
+    assert DistancePointBBoxCoder().encode(points, gt).tolist() == [[6, 15, 20, 1]]
+    assert_close(DistancePointBBoxCoder().encode(points, gt, max_dis=16), torch.tensor([[6., 15., 15.9, 1.]]))
+    outside = torch.tensor([[0., 0., 8., 8.]])
+    assert DistancePointBBoxCoder().encode(outside, gt, max_dis=16)[0, :2].tolist() == [0, 0]
+
+
+def test_any_leading_dimensions_are_decoded_alike():
+    torch.manual_seed(0)
+    priors, deltas = torch.rand(5, 4) * 20, torch.randn(2, 5, 4) * .3
+    priors[:, 2:] += priors[:, :2] + 1
+    for coder in (DeltaXYWHBBoxCoder(), DistancePointBBoxCoder()):
+        assert_close(coder.decode(priors, deltas)[1], coder.decode(priors, deltas[1]))
+
+
+def test_nothing_is_coded_as_nothing():
+    for coder in (DeltaXYWHBBoxCoder(), DistancePointBBoxCoder()):
+        assert coder.encode(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0, 4)
+        assert coder.decode(torch.zeros(0, 4), torch.zeros(0, 4), max_shape=(8, 8)).shape == (0, 4)

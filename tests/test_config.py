@@ -1,0 +1,183 @@
+"""Config files: found, read, overridden, and what is said when one is wrong."""
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from detkit.config import dump_config, find_config, load_config
+from detkit.registry import ConfigError
+
+BASE = """
+data_root = 'data/coco/'
+max_epochs = 12
+default_scope = 'mmdet'
+pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(640, 640))]
+train_dataloader = dict(batch_size=2, dataset=dict(type='mmdet.CocoDataset', data_root=data_root, pipeline=pipeline))
+val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'val.json')
+train_cfg = dict(max_epochs=max_epochs)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.02), clip_grad=None)
+"""
+CHILD = """
+_base_ = ['./base.py']
+model = dict(type='RetinaNet', root=_base_.data_root)
+half = _base_.max_epochs // 2
+param_scheduler = [dict(type='MultiStepLR', milestones=[half])]
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / 'base.py').write_text(BASE)
+    (tmp_path / 'child.py').write_text(CHILD)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+def test_bases_merge_and_mmdetection_s_scope_is_ours(files: Path) -> None:
+    cfg = load_config(files / 'child.py')
+    assert cfg.default_scope == 'detkit' and cfg.model.root == 'data/coco/' and cfg.param_scheduler[0].milestones == [6]
+    assert cfg.filename == str(files / 'child.py')
+
+
+def test_an_override_of_a_variable_reaches_everything_made_from_it(files: Path) -> None:
+    words = ['data_root=/x/', 'max_epochs=4', 'optim_wrapper.optimizer.lr=0.1', 'train_dataloader.dataset.pipeline.1.scale=(320,320)',
+             'optim_wrapper.clip_grad=dict(max_norm=1)']
+    cfg = load_config(files / 'child.py', words)
+    assert cfg.train_dataloader.dataset.data_root == '/x/' and cfg.model.root == '/x/' and cfg.val_evaluator.ann_file == '/x/val.json'
+    assert cfg.train_cfg.max_epochs == 4 and cfg.param_scheduler[0].milestones == [2]
+    assert cfg.optim_wrapper == dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1), clip_grad=dict(max_norm=1))
+    assert cfg.train_dataloader.dataset.pipeline[1].scale == (320, 320)
+
+
+def test_a_dict_over_a_known_section_merges_and_over_a_variable_replaces(files: Path) -> None:
+    (files / 'x.py').write_text("meta = dict(classes=('a', 'b'))\nmodel = dict(type='A', meta=meta, depth=1)\n")
+    cfg = load_config(files / 'x.py', dict(model=dict(depth=2), meta=dict(classes=('c',))))
+    assert cfg.model == dict(type='A', meta=dict(classes=('c',)), depth=2)
+
+
+@pytest.mark.parametrize('option, message', [
+    ('data_rot=/x/', "no 'data_rot'. Did you mean 'data_root'"),
+    ('optim_wraper.optimizer.lr=1', "Did you mean 'optim_wrapper'"),
+    ('optim_wrapper.optimiser.lr=1', "optim_wrapper has no 'optimiser'. Did you mean 'optimizer'"),
+    ('pipeline.1.scale=(1,1)', "'pipeline' is a variable of the config; nothing reads it afterwards"),
+    ('train_dataloader.dataset.pipeline.7.scale=1', 'is a list of 2'),
+    ('optim_wrapper.optimizer.lr.x=1', 'optim_wrapper.optimizer.lr is 0.02, no dict'),
+    ('optim_wrapper.clip_grad.max_norm=1', 'optim_wrapper.clip_grad="dict(max_norm=...)"')])
+def test_an_override_that_would_change_nothing_is_refused(files: Path, option: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(files / 'child.py', [option])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize('text, message', [
+    ('model = dict(\nx = 1', r'bad\.py:1: .*never closed'),
+    ('a = 1\nb = a +\n', r'bad\.py:2: invalid syntax'),
+    ('a = 1\n\nb = c\n', r"bad\.py:3: NameError: name 'c' is not defined"),
+    ("_base_ = './bse.py'\n", r"bad\.py:1: _base_ './bse\.py' does not exist .*Did you mean 'base\.py'"),
+    ("x = 1\n_base_ = ['nowhere::a/b.py']\n", "the package 'nowhere' is not installed"),
+    ("_base_ = ['./base.py', './base.py']\n", r'bad\.py: KeyError: Duplicate key'),
+    ("_base_ = './base.py'\ntrain_cfg = 3\noptim_wrapper = dict(optimizer=dict(lr=dict(x=1)))\n", r'bad\.py: TypeError: .*lr'),
+    ("default_scope = 'elsewhere'\n", "default_scope: 'elsewhere' is unknown"),
+    ("custom_imports = dict(imports=['not_there.at_all'])\n", "custom_imports.imports: cannot import 'not_there.at_all'"),
+    ("x = '{{$DETKIT_NOT_SET:}}'\n", 'DETKIT_NOT_SET')])
+def test_a_broken_file_is_named_with_its_line(files: Path, text: str, message: str) -> None:
+    (files / 'bad.py').write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(files / 'bad.py')
+    assert '\n' not in str(error.value)
+
+
+def test_the_file_at_fault_is_named_not_the_one_that_inherits_it(files: Path) -> None:
+    (files / 'base.py').write_text('a = 1\nb = 1 / 0\n')
+    with pytest.raises(ConfigError, match=r'base\.py:2: ZeroDivisionError'):
+        load_config(files / 'child.py')
+
+
+@pytest.mark.parametrize('name, text, message', [
+    ('x.json', '{"model": {"type": "A"},}', r'x\.json:1: JSONDecodeError'),
+    ('x.yaml', 'model:\n  type: [A\n', r'x\.yaml:\d: '), ('x.py', b'a = "\xff"', 'is not UTF-8'), ('x.txt', '', 'it should end in')])
+def test_other_formats_name_their_faults_too(tmp_path: Path, name: str, text: Any, message: str) -> None:
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / name)
+
+
+@pytest.mark.parametrize('name, text', [('x.json', '{"model": {"type": "A"}}'), ('x.yaml', 'model: {type: A}')])
+def test_json_and_yaml_are_configs(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert load_config(tmp_path / name, ['model.depth=3']).model == dict(type='A', depth=3)
+
+
+def test_lazy_configs_name_our_classes_for_mmdetection_s(tmp_path: Path) -> None:
+    (tmp_path / 'base.py').write_text('from mmdet.models import RetinaNet\nfrom torch.optim import SGD\nlr = 0.1\n'
+                                      'model = dict(type=RetinaNet)\noptim_wrapper = dict(optimizer=dict(type=SGD, lr=lr))\n')
+    (tmp_path / 'child.py').write_text('from mmengine.config import read_base\nwith read_base():\n    from .base import *\n'
+                                       'model.update(dict(x=1))\n')
+    cfg = load_config(tmp_path / 'child.py', ['lr=0.5'])
+    assert cfg.model == dict(type='RetinaNet', x=1) and cfg.optim_wrapper.optimizer.lr == 0.5
+    assert cfg.optim_wrapper.optimizer.type.__name__ == 'SGD'
+
+
+def test_custom_modules_are_imported_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'my_parts_of_a_test.py').write_text('LOADED = True\n')
+    load_config(dict(custom_imports=dict(imports=['my_parts_of_a_test'])))
+    assert sys.modules['my_parts_of_a_test'].LOADED
+    load_config(dict(custom_imports=dict(imports=['not_there'], allow_failed_imports=True)))
+
+
+def test_sources_are_not_changed(files: Path) -> None:
+    source = dict(model=dict(type='A', _scope_='mmdet'))
+    given = Config(source)
+    assert load_config(source, ['model.depth=1']).model == dict(type='A', depth=1)
+    assert load_config(given, ['model.depth=1']).model == dict(type='A', depth=1)
+    assert source == dict(model=dict(type='A', _scope_='mmdet')) and 'depth' not in given.model
+
+
+# ------------------------------------------------------------------------------------------------------------ finding
+def test_shipped_configs_are_found_by_name(root: Path) -> None:
+    file = root / 'configs/rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+    for name in ('rtmdet_tiny_8xb32-300e_coco', 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py', 'detkit::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+                 str(file)):
+        assert find_config(name) == file
+
+
+@pytest.mark.parametrize('name, message', [
+    ('rtmdet_tiny_8xb32_300e_coco', "Did you mean 'rtmdet_tiny_8xb32-300e_coco'"),
+    ('retinanet', 'Of that method: retinanet_'),
+    ('detkit::rtmdet/rtmdet_tini.py', 'no such config in detkit'),
+    ('configs', 'is a folder')])
+def test_an_unknown_name_offers_the_nearest(root: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
+    monkeypatch.chdir(root)
+    with pytest.raises(ConfigError) as error:
+        find_config(name)
+    assert message in str(error.value)
+
+
+def test_a_base_of_ours_may_be_named_by_package(tmp_path: Path) -> None:
+    (tmp_path / 'x.py').write_text("_base_ = 'detkit::_base_/default_runtime.py'\nmodel = dict(type='A')\n")
+    cfg = load_config(tmp_path / 'x.py')
+    assert cfg.default_hooks.checkpoint.type == 'CheckpointHook' and '_scope_' not in str(cfg)
+
+
+def test_a_written_config_reads_back_the_same(files: Path) -> None:
+    cfg = load_config(files / 'child.py')
+    for name in ('out.py', 'out.json', 'out.yaml'):
+        dump_config(cfg, files / name)
+        again = load_config(files / name)
+        assert again.train_cfg == cfg.train_cfg and again.train_dataloader.batch_size == 2
+    cfg.model['made_by'] = len
+    with pytest.raises(ConfigError, match=r'broken\.py'):
+        dump_config(cfg, files / 'broken.py')
+    assert not (files / 'broken.py').exists()
+
+
+def test_reading_a_config_imports_no_torch(root: Path) -> None:
+    code = "import sys; from detkit.config import load_config; load_config('rtmdet_tiny_8xb32-300e_coco'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=root)
+    assert done.stdout == 'False\n', done.stderr
