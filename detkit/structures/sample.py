@@ -36,9 +36,9 @@ class DetDataSample(BaseDataElement):
     pred_panoptic_seg = field('pred_panoptic_seg', PixelData)
 
 
-def generator_of(sample: DetDataSample, purpose: int) -> torch.Generator:
-    """A CPU generator that depends on the sample's ``seed`` (0 without one) and ``purpose`` alone.
+def generator_of(sample: DetDataSample, purpose: int) -> torch.Generator | None:
+    """A CPU generator that depends on the sample's ``seed`` and ``purpose`` alone; None, torch's own, for a sample made without a seed.
 
     So that a step that draws (sampling priors, denoising queries) is replayed with the sample, and a resumed run needs no saved state.
     """
-    return torch.Generator().manual_seed((int(sample.get('seed', 0)) * 1_000_003 + purpose) % 2**63)
+    return torch.Generator().manual_seed((int(sample.seed) * 1_000_003 + purpose) % 2**63) if 'seed' in sample else None

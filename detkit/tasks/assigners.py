@@ -5,8 +5,8 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from detkit.registry import TASK_UTILS
-from detkit.tasks.matching import IGNORED, NEGATIVE, Candidates, Match, no_match
+from detkit.registry import TASK_UTILS, ConfigError
+from detkit.tasks.matching import IGNORED, NEGATIVE, Candidates, Match
 
 
 @TASK_UTILS.register_module()
@@ -37,16 +37,19 @@ class MaxIoUAssigner:
         """``gt.bboxes`` (G, 4), ``ignored.bboxes`` (I, 4), any count of them 0."""
         priors, device = candidates.priors, candidates.priors.device
         if len(gt) == 0 or len(priors) == 0:
+            index = torch.full((len(priors),), NEGATIVE, device=device)
             if len(priors) and self.ignores(ignored):
-                index = torch.full((len(priors),), NEGATIVE, device=device)
-                return Match(index.masked_fill(self.in_ignored(priors, ignored.bboxes), IGNORED))
-            return no_match(len(priors), device)
-        if 0 <= self.gpu_assign_thr < len(gt):
-            priors = priors.cpu()
-        iou = self.overlap(gt.bboxes.to(priors), priors)                                         # (G, A)
+                index = index.masked_fill(self.in_ignored(priors, ignored.bboxes), IGNORED)
+            return Match(index, overlap=torch.zeros(len(priors), device=device))
+        where = torch.device('cpu') if 0 <= self.gpu_assign_thr < len(gt) else device
+        iou = self.overlaps(candidates, gt.bboxes, where)
         if self.ignores(ignored):
-            iou[:, self.in_ignored(priors, ignored.bboxes.to(priors))] = -1
-        return Match(self.by_overlap(iou).to(device))
+            iou[:, self.in_ignored(priors.to(where), ignored.bboxes.to(where))] = -1
+        return Match(self.by_overlap(iou).to(device), overlap=iou.amax(0).to(device))
+
+    def overlaps(self, candidates: Candidates, gt_bboxes: Tensor, where: torch.device) -> Tensor:
+        """(G, A) IoU of every ground-truth box with every prior, computed on the device ``where``."""
+        return self.overlap(gt_bboxes.to(where), candidates.priors.to(where))
 
     def by_overlap(self, iou: Tensor) -> Tensor:
         """(G, A) -> (A,)."""
@@ -68,3 +71,19 @@ class MaxIoUAssigner:
         if self.ignore_wrt_candidates:
             return self.overlap(priors, regions, 'iof').amax(1) > self.ignore_iof_thr
         return self.overlap(regions, priors, 'iof').amax(0) > self.ignore_iof_thr
+
+
+@TASK_UTILS.register_module()
+class ApproxMaxIoUAssigner(MaxIoUAssigner):
+    """A prior's overlap is the best of the anchors that it stands for (SABL, https://arxiv.org/abs/1912.04260, Sec. 4.1)."""
+
+    def overlaps(self, candidates: Candidates, gt_bboxes: Tensor, where: torch.device) -> Tensor:
+        """(G, A).
+
+        Raises:
+            ConfigError: the head names no such anchors.
+        """
+        if candidates.approximations is None:
+            raise ConfigError('ApproxMaxIoUAssigner needs a head with an approx_anchor_generator; MaxIoUAssigner is for the others.')
+        anchors = candidates.approximations.to(where)                                             # (A, m, 4)
+        return self.overlap(gt_bboxes.to(where), anchors.flatten(0, 1)).unflatten(1, anchors.shape[:2]).amax(2)

@@ -4,10 +4,11 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from detkit.ops.boxes import clip_boxes
-from detkit.registry import TASK_UTILS
+from detkit.registry import TASK_UTILS, ConfigError
 
 
 @TASK_UTILS.register_module()
@@ -65,3 +66,65 @@ class DistancePointBBoxCoder:
         """(..., 2+), (..., 4) -> (..., 4) boxes, clipped to ``max_shape`` (height, width) if given."""
         boxes = torch.cat([points[..., :2] - distances[..., :2], points[..., :2] + distances[..., 2:]], -1)
         return clip_boxes(boxes, max_shape) if self.clip_border and max_shape else boxes
+
+
+@TASK_UTILS.register_module()
+class BucketingBBoxCoder:
+    """Each side of a box by the bucket that it falls into and by its distance from that bucket's centre, in bucket widths
+    (SABL, https://arxiv.org/abs/1912.04260, Sec. 3.2 and 3.3).
+
+    A side has S = ceil(``num_buckets`` / 2) buckets, counted from the outside in: the prior, enlarged ``scale_factor`` times, is cut into
+    ``num_buckets``. Sides come in the order left, right, top, bottom.
+
+    Args:
+        offset_topk: offsets are learnt from this many nearest buckets, of which those after the first lie within ``offset_upperbound``
+            bucket widths.
+        cls_ignore_neighbor: the second-nearest bucket, if within one width, is neither right nor wrong.
+        clip_border: decoded boxes end at the image's border.
+    """
+
+    def __init__(self, num_buckets: int, scale_factor: float, offset_topk: int = 2, offset_upperbound: float = 1.,
+                 cls_ignore_neighbor: bool = True, clip_border: bool = True) -> None:
+        if num_buckets < 2 or not 1 <= offset_topk <= -(-num_buckets // 2):
+            raise ConfigError(f'BucketingBBoxCoder num_buckets={num_buckets} must be at least 2 and offset_topk={offset_topk} '
+                              f'lie between 1 and half of it.')
+        self.num_buckets, self.side_num, self.scale_factor = num_buckets, -(-num_buckets // 2), scale_factor
+        self.offset_topk, self.offset_upperbound = offset_topk, offset_upperbound
+        self.cls_ignore_neighbor, self.clip_border = cls_ignore_neighbor, clip_border
+        self.encode_size = 4 * self.side_num
+
+    def buckets(self, priors: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, 4) -> centres (n, 4, S) of the buckets of each side, and their widths (n, 4, 1), pixels."""
+        center, half = (priors[:, :2] + priors[:, 2:]) / 2, (priors[:, 2:] - priors[:, :2]) * self.scale_factor / 2
+        outer = torch.cat([center - half, center + half], -1)[:, [0, 2, 1, 3], None]
+        width = (2 * half / self.num_buckets)[:, [0, 0, 1, 1], None]
+        inward = outer.new_tensor([1, -1, 1, -1])[:, None] * (torch.arange(self.side_num, device=priors.device) + 0.5)
+        return outer + inward * width, width
+
+    def encode(self, priors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(n, 4), (n, 4) -> each (n, 4, S): which bucket (0 or 1) and the weight of that, the offsets and their weights."""
+        centers, width = self.buckets(priors)
+        offsets = (centers - boxes[:, [0, 2, 1, 3], None]) / width
+        distance, order = offsets.abs().topk(self.offset_topk, -1, largest=False)
+        right = F.one_hot(order[..., 0], self.side_num).to(offsets)
+        near = (distance < self.offset_upperbound).to(offsets)
+        near[..., 0] = 1
+        offset_weights = torch.zeros_like(offsets).scatter_(-1, order, near)
+        right_weights = torch.ones_like(offsets)
+        if self.cls_ignore_neighbor:
+            right_weights[(offsets.abs() < 1) & (right == 0)] = 0
+        return right, right_weights, offsets, offset_weights
+
+    def decode(self, priors: Tensor, predictions: tuple[Tensor, Tensor],
+               max_shape: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """(n, 4) and bucket logits and offsets, each (n, 4, S) -> boxes (n, 4), clipped to ``max_shape`` (height, width) if given, and
+        how sure the buckets are (n,), in [0, 1]: the best, with its neighbour if that is the second best, averaged over the sides."""
+        logits, offsets = predictions
+        centers, width = self.buckets(priors)
+        values, order = logits.softmax(-1).topk(2, -1)
+        best = order[..., :1]
+        sides = (centers.gather(-1, best) - offsets.gather(-1, best) * width).squeeze(-1)
+        neighbours = (order[..., 0] - order[..., 1]).abs() == 1
+        sure = (values[..., 0] + values[..., 1] * neighbours).mean(-1)
+        boxes = sides[:, [0, 2, 1, 3]]
+        return (clip_boxes(boxes, max_shape) if self.clip_border and max_shape else boxes), sure

@@ -13,13 +13,14 @@ NEGATIVE, IGNORED = -1, -2   # otherwise: the index of the matched ground-truth 
 class Candidates:
     """The A priors of one image that may learn something.
 
-    ``scores`` and ``boxes`` are there only for an assigner with ``looks_at_predictions = True``.
+    ``logits`` and ``boxes`` are there only for an assigner with ``looks_at_predictions = True``.
     """
 
     priors: Tensor                # (A, 4) anchors xyxy, or points (x, y, stride_x, stride_y), pixels
     levels: list[int] | None = None   # how many of them lie on each level, in order
     logits: Tensor | None = None  # (A, K) class logits, detached
     boxes: Tensor | None = None   # (A, 4) decoded boxes, detached
+    approximations: Tensor | None = None   # (A, m, 4) anchors of other scales and ratios at each prior's place
 
     def __len__(self) -> int:
         return len(self.priors)
@@ -31,8 +32,17 @@ class Match:
 
     index: Tensor                  # (A,) int64: index of the ground-truth box, NEGATIVE or IGNORED
     quality: Tensor | None = None  # (A,) in [0, 1]: how well a positive fits (IoU or alignment), 0 elsewhere
+    overlap: Tensor | None = None  # (A,) the largest IoU with any ground-truth box, for samplers that look at it
 
 
 def no_match(count: int, device: torch.device, quality: bool = False) -> Match:
     """All negative: an image without objects."""
     return Match(torch.full((count,), NEGATIVE, device=device), torch.zeros(count, device=device) if quality else None)
+
+
+def preceded_by_truth(match: Match, count: int) -> Match:
+    """``match``, and before it ``count`` priors that are the ground-truth boxes themselves."""
+    def with_ones(values: Tensor | None) -> Tensor | None:
+        return None if values is None else torch.cat([values.new_ones(count), values])
+    own = torch.arange(count, device=match.index.device)
+    return Match(torch.cat([own, match.index]), with_ones(match.quality), with_ones(match.overlap))

@@ -31,7 +31,7 @@ def test_both_kinds_answer_alike(masks):
     assert masks.to_ndarray().sum() == 12 and masks.to_tensor(torch.uint8, 'cpu').shape == (1, 8, 10)
     assert type(masks).cat([masks, masks]).areas.tolist() == [12, 12]
     target = masks.crop_and_resize(np.array([[2., 1, 6, 4]]), (6, 8), np.array([0]))
-    assert target.masks.shape == (1, 6, 8) and target.masks.all()
+    assert (target.height, target.width) == (6, 8) and target.to_ndarray().all()
 
 
 @pytest.mark.parametrize('masks', [BitmapMasks([], 8, 10), PolygonMasks([], 8, 10)], ids=['bitmap', 'polygon'])

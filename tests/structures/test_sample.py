@@ -68,7 +68,10 @@ def test_the_generator_follows_from_seed_and_purpose_alone():
     assert draw(a) == draw(same) == draw(a)
     assert draw(a) != draw(b)
     assert draw(a, 0) != draw(a, 1)
-    assert draw(DetDataSample()) == draw(DetDataSample(metainfo=dict(seed=0)))
+
+
+def test_a_sample_without_a_seed_draws_from_torchs_own_generator():
+    assert generator_of(DetDataSample(), 0) is None
 
 
 def test_any_seed_makes_a_generator():

@@ -6,7 +6,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from detkit.registry import TASK_UTILS
+from detkit.registry import TASK_UTILS, ConfigError
 from detkit.tasks.matching import IGNORED, NEGATIVE, Candidates
 
 
@@ -104,3 +104,20 @@ def test_the_ground_truth_is_left_as_it_was():
     assign(assigner(ignore_iof_thr=.5), priors, gt, column(7))
     assert torch.equal(gt, column(10, 6))
     assert torch.equal(priors, column(10, 7))
+
+
+def test_the_overlap_is_told_to_samplers():
+    priors = torch.cat([column(10, 7, 5), column(10, x=50)])
+    assert assigner()(Candidates(priors), instances(GT)).overlap.tolist() == pytest.approx([1, .7, .5, 0])
+    assert assigner()(Candidates(priors), instances(GT[:0])).overlap.tolist() == [0] * 4
+
+
+def test_a_prior_overlaps_as_much_as_the_best_anchor_it_stands_for():
+    approx = assigner(type='ApproxMaxIoUAssigner', match_low_quality=False)
+    priors = column(1, 1, 1)
+    anchors = torch.stack([column(2, 2, 10), column(8, 1, 3)], 1)                      # best IoU 0.8, 0.2, 1
+    match = approx(Candidates(priors, approximations=anchors), instances(GT))
+    assert match.index.tolist() == [0, NEGATIVE, 0]
+    assert match.overlap.tolist() == pytest.approx([.8, .2, 1])
+    with pytest.raises(ConfigError, match='needs a head with an approx_anchor_generator'):
+        approx(Candidates(priors), instances(GT))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from detkit.tasks.coders import DeltaXYWHBBoxCoder, DistancePointBBoxCoder
+from detkit.registry import ConfigError
+from detkit.tasks.coders import BucketingBBoxCoder, DeltaXYWHBBoxCoder, DistancePointBBoxCoder
 
 coordinate = st.floats(-100, 400)
 side = st.floats(2, 60)       # the largest ratio of two sides, 30, is below the coder's bound of 62.5
@@ -97,3 +98,41 @@ def test_nothing_is_coded_as_nothing():
     for coder in (DeltaXYWHBBoxCoder(), DistancePointBBoxCoder()):
         assert coder.encode(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0, 4)
         assert coder.decode(torch.zeros(0, 4), torch.zeros(0, 4), max_shape=(8, 8)).shape == (0, 4)
+
+
+def test_buckets_by_hand():
+    coder = BucketingBBoxCoder(num_buckets=4, scale_factor=2.)
+    centers, width = coder.buckets(torch.tensor([[10., 20., 18., 24.]]))        # enlarged: 6, 18, 22, 26
+    assert width.flatten().tolist() == [4, 4, 2, 2]
+    assert centers[0].tolist() == [[8, 12], [20, 16], [19, 21], [25, 23]]       # left, right, top, bottom, from the outside in
+
+
+def test_encoding_names_the_nearest_bucket_of_each_side():
+    coder = BucketingBBoxCoder(num_buckets=4, scale_factor=2.)
+    right, right_weights, offsets, offset_weights = coder.encode(torch.tensor([[10., 20., 18., 24.]]), torch.tensor([[9., 18.5, 16., 24.]]))
+    assert right[0].tolist() == [[1, 0], [0, 1], [1, 0], [1, 0]]                # the last: a tie
+    assert offsets[0].tolist() == [[-.25, .75], [1, 0], [.25, 1.25], [.5, -.5]]
+    assert right_weights[0].tolist() == [[1, 0], [1, 1], [1, 1], [1, 0]]        # a neighbour within a bucket's width is left out
+    assert offset_weights[0].tolist() == [[1, 1], [0, 1], [1, 0], [1, 1]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(boxes(), st.sampled_from([6, 7, 14]))
+def test_buckets_there_and_back(priors: Tensor, count: int):
+    gt = torch.stack([priors[:, 0] - 1, priors[:, 1] + 1, priors[:, 2] + .5, priors[:, 3] + .25], -1)
+    coder = BucketingBBoxCoder(num_buckets=count, scale_factor=3.)
+    right, _, offsets, _ = coder.encode(priors, gt)
+    found, sure = coder.decode(priors, (right * 50, offsets))
+    assert_close(found, gt, atol=1e-9, rtol=1e-9)
+    assert_close(sure, torch.ones_like(sure))
+
+
+def test_how_sure_the_buckets_are():
+    coder = BucketingBBoxCoder(num_buckets=8, scale_factor=1.)
+    share = torch.tensor([[.5, .3, .1, .1], [.5, .1, .3, .1], [.96, .02, .01, .01], [.1, .1, .3, .5]])
+    boxes, sure = coder.decode(torch.tensor([[0., 0., 8., 8.]]), (share.log()[None], torch.zeros(1, 4, 4)), max_shape=(4, 20))
+    assert sure.item() == pytest.approx((.8 + .5 + .98 + .8) / 4)                # with a neighbour, without, with, with
+    assert boxes.tolist() == [[.5, .5, 7.5, 4]]
+    assert BucketingBBoxCoder(14, 3.).encode_size == 28
+    with pytest.raises(ConfigError, match='num_buckets=1 must be at least 2'):
+        BucketingBBoxCoder(1, 3.)

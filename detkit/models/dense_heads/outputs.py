@@ -63,13 +63,14 @@ def flatten_level(x: Tensor, channels: int) -> Tensor:
 
 def dense_targets(priors: Tensor, valid: list[Tensor], samples: list[DetDataSample], num_classes: int, assigner: Callable,
                   sampler: Callable, cfg: DenseTraining, logits: Tensor | None = None, boxes: Tensor | None = None,
-                  class_agnostic: bool = False) -> DenseTargets:
+                  class_agnostic: bool = False, approximations: Tensor | None = None) -> DenseTargets:
     """Assign each image's objects to the priors.
 
     Args:
         priors: (A, 4), the same for every image. valid: per image (A,) bool, False in the batch's padding.
         logits, boxes: (N, A, K), (N, A, 4): the predictions, for an assigner that looks at them.
         class_agnostic: every object has label 0 (proposals).
+        approximations: (A, m, 4) anchors that each prior stands for, for an assigner that compares those.
     """
     shape = len(samples), len(priors)
     t = DenseTargets(labels=priors.new_full(shape, num_classes, dtype=torch.long), label_weights=priors.new_zeros(shape),
@@ -80,8 +81,10 @@ def dense_targets(priors: Tensor, valid: list[Tensor], samples: list[DetDataSamp
         index = within_border(priors, inside, sample.img_shape, cfg.allowed_border).nonzero().squeeze(1)
         gt = sample.gt_instances
         seen = dict(logits=logits[i, index].detach(), boxes=boxes[i, index].detach()) if assigner.looks_at_predictions else {}
+        if approximations is not None:
+            seen['approximations'] = approximations[index]
         match = assigner(Candidates(priors[index], **seen), gt, sample.get('ignored_instances'))
-        pos, neg = sampler(match.index, generator_of(sample, SAMPLING))
+        pos, neg = sampler(match, generator_of(sample, SAMPLING))
         matched = match.index[pos]
         if match.quality is not None:
             t.quality[i, index[pos]] = match.quality[pos]
@@ -107,6 +110,7 @@ def detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: D
                samples: list[DetDataSample], group_by: str = 'class') -> list[InstanceData]:
     """Per image: threshold and top-k on each level, decode, drop tiny boxes, NMS within class (or level).
 
+    ``decode`` gives boxes, or boxes and (n,) factors of their scores: a coder that knows how sure it is.
     Returns per image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first.
     """
     results = []
@@ -121,6 +125,8 @@ def detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: D
             levels.append((prior[keep], out.reg[level][i, keep].detach(), kept, labels, groups))
         prior, reg, scores, labels, groups = (torch.cat(x) for x in zip(*levels))
         boxes = decode(prior, reg, max_shape=sample.img_shape[:2])
+        if isinstance(boxes, tuple):
+            boxes, scores = boxes[0], scores * boxes[1]
         if cfg.min_bbox_size >= 0:
             big = larger_than(boxes, cfg.min_bbox_size)
             boxes, scores, labels, groups = boxes[big], scores[big], labels[big], groups[big]

@@ -14,17 +14,18 @@ from detkit.structures import DetDataSample
 
 
 class Detector(BaseModel):
-    """Backbone, neck, heads. A detector builds its heads and defines ``network``, ``losses`` and ``detect``.
+    """Backbone, neck (or several, one after the other), heads. A detector builds its heads and defines ``network``, ``losses`` and
+    ``detect``.
 
     ``network(images)`` holds the convolutions and runs in the precision of the autocast around it; ``losses`` and ``detect``
     work on its outputs in float32.
     """
 
-    def __init__(self, backbone: dict, neck: dict | None, data_preprocessor: dict | nn.Module | None,
+    def __init__(self, backbone: dict, neck: dict | list[dict] | None, data_preprocessor: dict | nn.Module | None,
                  init_cfg: dict | list | None) -> None:
         super().__init__(MODELS.build(data_preprocessor or dict(type='DetDataPreprocessor')), init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.neck = MODELS.build(neck) if neck else None
+        self.neck = nn.Sequential(*map(MODELS.build, neck)) if isinstance(neck, (list, tuple)) else MODELS.build(neck)
 
     def _dump_init_info(self) -> None:
         """Silence mmengine's report of how each single parameter was initialised: hundreds of lines that hide the run's own."""

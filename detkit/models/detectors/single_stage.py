@@ -13,7 +13,7 @@ from detkit.structures import DetDataSample
 @MODELS.register_module(name=['SingleStageDetector', 'RetinaNet', 'RTMDet'])
 class SingleStageDetector(Detector):
 
-    def __init__(self, backbone: dict, bbox_head: dict, neck: dict | None = None, train_cfg: dict | None = None,
+    def __init__(self, backbone: dict, bbox_head: dict, neck: dict | list[dict] | None = None, train_cfg: dict | None = None,
                  test_cfg: dict | None = None, data_preprocessor: dict | None = None,
                  init_cfg: dict | None = None) -> None:
         super().__init__(backbone, neck, data_preprocessor, init_cfg)

@@ -17,7 +17,7 @@ class TwoStageDetector(Detector):
     stage looks at depends on its outputs. ``train_cfg.rpn_proposal`` may be left out: then as ``test_cfg.rpn``."""
 
     def __init__(self, backbone: dict, rpn_head: dict, roi_head: dict, test_cfg: dict, train_cfg: dict | None = None,
-                 neck: dict | None = None, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+                 neck: dict | list[dict] | None = None, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(backbone, neck, data_preprocessor, init_cfg)
         for name, cfg, optional in (('train_cfg', train_cfg, {'rpn_proposal'}), ('test_cfg', test_cfg, set())):
             if cfg is not None and set(cfg) - optional != {'rpn', 'rcnn'}:

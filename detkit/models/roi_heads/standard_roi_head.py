@@ -10,7 +10,7 @@ from detkit.models.settings import RoIPostprocess, RoITraining, settings
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
 from detkit.structures.sample import generator_of
-from detkit.tasks.matching import Candidates
+from detkit.tasks.matching import Candidates, preceded_by_truth
 
 SAMPLING = 1   # purpose of the generator: apart from the proposal network's
 
@@ -45,14 +45,14 @@ class StandardRoIHead(BaseModule):
     def sample_rois(self, proposals: Tensor, sample: DetDataSample) -> tuple[Tensor, Tensor, Tensor]:
         """Of one image: RoIs (n, 4), positives first; labels (n,), background = K; matched ground truth (n_pos, 4)."""
         gt = sample.gt_instances
-        match = self.assigner(Candidates(proposals), gt, sample.get('ignored_instances')).index
+        match = self.assigner(Candidates(proposals), gt, sample.get('ignored_instances'))
         if self.sampler.add_gt_as_proposals:
             proposals = torch.cat([gt.bboxes, proposals])
-            match = torch.cat([torch.arange(len(gt), device=match.device), match])
+            match = preceded_by_truth(match, len(gt))
         pos, neg = self.sampler(match, generator_of(sample, SAMPLING))
         background = gt.labels.new_full((len(neg),), self.bbox_head.num_classes)
-        return (torch.cat([proposals[pos], proposals[neg]]), torch.cat([gt.labels[match[pos]], background]),
-                gt.bboxes[match[pos]])
+        return (torch.cat([proposals[pos], proposals[neg]]), torch.cat([gt.labels[match.index[pos]], background]),
+                gt.bboxes[match.index[pos]])
 
     def predict(self, feats: tuple[Tensor, ...], proposals: list[InstanceData],
                 samples: list[DetDataSample]) -> list[InstanceData]:
