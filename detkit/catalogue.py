@@ -80,6 +80,9 @@ CATALOGUE: dict[str, dict[str, str]] = {
     'optim_wrapper': {
         'detkit.engine.amp': 'AmpOptimWrapper',
     },
+    'optimizer constructor': {
+        'detkit.engine.optim': 'DefaultOptimWrapperConstructor',
+    },
     'parameter scheduler': {
         'detkit.engine.schedule': 'QuadraticWarmupParamScheduler QuadraticWarmupLR QuadraticWarmupMomentum',
     },

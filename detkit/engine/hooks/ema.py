@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from mmengine import hooks as mmhooks
 from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
@@ -33,8 +34,26 @@ class ExpMomentumEMA(ExponentialMovingAverage):
         self.gamma = gamma
 
     def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
-        momentum = (1 - self.momentum) * math.exp(-float(1 + steps) / self.gamma) + self.momentum
-        averaged_param.mul_(1 - momentum).add_(source_param, alpha=momentum)
+        averaged_param.lerp_(source_param, self.share(steps))
+
+    def share(self, steps: int) -> float:
+        """How much a new weight counts after ``steps`` updates."""
+        return (1 - self.momentum) * math.exp(-float(1 + steps) / self.gamma) + self.momentum
+
+    def update_parameters(self, model: nn.Module) -> None:
+        """As mmengine's, all tensors in one call where they lie together: one by one they cost more than a small network's step."""
+        source = model.state_dict() if self.update_buffers else dict(model.named_parameters())
+        floats = [(average, source[k]) for k, average in self.avg_parameters.items() if average.is_floating_point()]
+        together = all(a.device == s.device and a.dtype == s.dtype for a, s in floats)
+        if self.steps == 0 or self.steps % self.interval or not together:
+            super().update_parameters(model)
+            return
+        averages, values = ([pair[i].detach() for pair in floats] for i in (0, 1))
+        torch._foreach_lerp_(averages, values, self.share(int(self.steps)))
+        if not self.update_buffers:
+            for average, value in zip(self.module.buffers(), model.buffers()):
+                average.data.copy_(value.data)
+        self.steps += 1
 
 
 @HOOKS.register_module()
