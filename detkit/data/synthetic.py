@@ -21,7 +21,9 @@ from detkit.opencv import cv2
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
 VERSION = 1                 # of what a seed means: raised when the pictures change
-LEAST_VISIBLE = 0.4         # share of an object that stays visible under later ones
+SMALLEST, LARGEST = 0.08, 0.3   # radius, in units of the image's side
+LEAST_CONTRAST = 80         # of an object's mean colour against its ground, in one channel at least
+LEAST_VISIBLE = 0.5         # share of an object that stays visible under later ones
 EMPTY = 0.05                # share of images without objects
 TRIES = 12                  # places tried for an object before it is left out
 README = """A data set of drawn shapes, made by detkit (detkit/data/synthetic.py): for teaching and smoke tests, not a benchmark.
@@ -130,7 +132,7 @@ def draw(rng: np.random.Generator, size: int, max_objects: int) -> tuple[np.ndar
         objects = [(c, seen & ~mask, area) for c, seen, area in objects] + [(category, mask, int(mask.sum()))]
         ground = picture[mask].mean(0)
         colour = rng.uniform(0, 255, 3)
-        while np.abs(colour - ground).max() < 60:            # it can be told from its ground, in one channel at least
+        while np.abs(colour - ground).max() < LEAST_CONTRAST:
             colour = rng.uniform(0, 255, 3)
         window = np.ix_(mask.any(1), mask.any(0))
         patch = texture(rng, mask[window].shape, colour, rng.uniform(5, 30))
@@ -142,7 +144,7 @@ def draw(rng: np.random.Generator, size: int, max_objects: int) -> tuple[np.ndar
 def place(rng: np.random.Generator, category: int, size: int, objects: list[tuple[int, np.ndarray, int]]) -> np.ndarray | None:
     """The mask of a new object that leaves enough of every earlier one visible; None where no such place was found."""
     for _ in range(TRIES):
-        radius = size * float(np.exp(rng.uniform(np.log(0.07), np.log(0.3))))
+        radius = size * float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST))))
         center = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
         mask = inside(outline(rng, category, radius) + center, size)
         enough = mask.sum() >= 20

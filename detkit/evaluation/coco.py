@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from detkit.structures.masks import run_lengths
+
 AREAS = ('all', 'small', 'medium', 'large')      # of an object: below 32^2, below 96^2, and above, in pixels
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 COLUMNS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
@@ -190,7 +192,9 @@ def true_objects(dataset: dict, iou_type: str, ids: FreshIds, source: str) -> li
         image, category = ids.images.get(ann['image_id']), ids.categories.get(ann['category_id'])
         if image is None or category is None:
             continue
-        shape = checked_shape(ann, iou_type, f"annotation {ann.get('id')} of {source}")
+        where = f"annotation {ann.get('id')} of {source}"
+        shape = checked_shape(ann, iou_type, where)
+        check_runs(shape.get('segmentation'), ids.sizes[ann['image_id']], where)
         area = ann['area'] if 'area' in ann else shape_area(shape, ids.sizes[ann['image_id']])
         kept.append(dict(shape, id=len(kept) + 1, image_id=image, category_id=category, area=area,
                          iscrowd=int(ann.get('iscrowd', 0))))
@@ -230,6 +234,19 @@ def checked_shape(obj: dict, iou_type: str, where: str) -> dict:
     if len(values) != 4 or not all(map(math.isfinite, values)):
         raise ValueError(f'{where} has bbox {box!r}; it must be four numbers: x, y, width, height in pixels.')
     return dict(bbox=values)
+
+
+def check_runs(mask: Any, size: tuple[int | None, int | None], where: str) -> None:
+    """Raise ValueError for a mask of run lengths that do not fill its image: pycocotools writes beyond its memory for them."""
+    if not isinstance(mask, dict):
+        return
+    try:
+        runs, (height, width) = run_lengths(mask['counts']), mask['size']
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{where} has run lengths that cannot be read ({error}). Remove the annotation or write its mask anew.') from None
+    if min(runs, default=0) < 0 or sum(runs) != height * width or (None not in size and (height, width) != size):
+        raise ValueError(f'{where} has run lengths for {sum(runs)} pixels and the size {mask["size"]}, in an image of {list(size)} (height, '
+                         f'width). Remove the annotation or write its mask anew.')
 
 
 def shape_area(shape: dict, size: tuple[int | None, int | None]) -> float:

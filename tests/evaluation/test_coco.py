@@ -240,3 +240,16 @@ def test_numbers_written_as_text_count(shared):
     found = [dict(image_id=a['image_id'], category_id=a['category_id'], bbox=[float(v) for v in a['bbox']], score=0.5)
              for a in gt['annotations']]
     assert evaluate_coco(path, found).ap() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(('mask', 'words'), [
+    (dict(counts=[0, 50], size=[10, 10]), r'run lengths for 50 pixels and the size \[10, 10\], in an image of \[10, 10\]'),
+    (dict(counts=[0, 50], size=[5, 10]), r'in an image of \[10, 10\]'),
+    (dict(counts='~~~', size=[10, 10]), 'run lengths that cannot be read'),
+    (dict(counts=[0, 100]), 'run lengths that cannot be read'),
+])
+def test_run_lengths_that_do_not_fill_the_image_are_named(mask, words):
+    dataset = dict(images=[dict(id=1, height=10, width=10)], categories=[dict(id=1, name='a')],
+                   annotations=[dict(id=9, image_id=1, category_id=1, bbox=[0, 0, 5, 10], area=50, iscrowd=1, segmentation=mask)])
+    with pytest.raises(ValueError, match=f'annotation 9 .* has {words}' if words.startswith('run') else words):
+        evaluate_coco(dataset, [], 'segm')

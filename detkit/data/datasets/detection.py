@@ -123,7 +123,7 @@ class DetDataset(BaseDataset):
         if self.test_mode:
             return self.data_list
         kept = [d for d in self.data_list if min(d['width'], d['height']) >= min_size
-                and not (drop_empty and all(i['ignore_flag'] for i in d['instances']))]
+                and (d['instances'] or not drop_empty)]
         if not self.data_list:
             raise ConfigError(f'{self.ann_file}: it lists no images. Is it the right file?')
         if not kept:

@@ -69,12 +69,15 @@ class Detector(BaseModel):
 
     def predict(self, inputs: Tensor, data_samples: list[DetDataSample], rescale: bool = True) -> list[DetDataSample]:
         """Fill each sample's ``pred_instances``, best first, in pixels of the original image (``rescale``) or of the input."""
-        outputs = self.network(inputs)
-        with torch.autocast(inputs.device.type, enabled=False):
-            found = self.detect(outputs, data_samples)
-        for sample, instances in zip(data_samples, found):
+        for sample, instances in zip(data_samples, self.find(inputs, data_samples)):
             if rescale:
                 width, height = sample.scale_factor
                 instances.bboxes = scale_boxes(instances.bboxes, (1 / width, 1 / height))
             sample.pred_instances = instances
         return data_samples
+
+    def find(self, inputs: Tensor, data_samples: list[DetDataSample]) -> list[InstanceData]:
+        """Per image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first."""
+        outputs = self.network(inputs)
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.detect(outputs, data_samples)

@@ -41,6 +41,9 @@ class TwoStageDetector(Detector):
             proposals = self.rpn_head.predict(rpn_out, data_samples, for_training=True)
         return losses | self.roi_head.loss(feats, proposals, data_samples)
 
-    def detect(self, outputs: tuple, samples: list[DetDataSample]) -> list[InstanceData]:
-        feats, rpn_out = outputs
-        return self.roi_head.predict(feats, self.rpn_head.predict(rpn_out.float(), samples), samples)
+    def find(self, inputs: Tensor, data_samples: list[DetDataSample]) -> list[InstanceData]:
+        """As every detector's; the second stage's layers run in the caller's precision here, too."""
+        feats, rpn_out = self.network(inputs)
+        with torch.autocast(inputs.device.type, enabled=False):
+            proposals = self.rpn_head.predict(rpn_out.float(), data_samples)
+        return self.roi_head.predict(feats, proposals, data_samples)

@@ -59,5 +59,6 @@ class StandardRoIHead(BaseModule):
         rois = [p.bboxes for p in proposals]
         logits, deltas = self(feats, rois)
         counts = [len(r) for r in rois]
-        return [self.bbox_head.predict(c.float(), d.float(), r, s.img_shape[:2], self.postprocess)
-                for c, d, r, s in zip(logits.split(counts), deltas.split(counts), rois, samples)]
+        with torch.autocast(logits.device.type, enabled=False):
+            return [self.bbox_head.predict(c, d, r, s.img_shape[:2], self.postprocess)
+                    for c, d, r, s in zip(logits.float().split(counts), deltas.float().split(counts), rois, samples)]

@@ -55,6 +55,14 @@ def test_an_image_without_objects_is_a_sample_with_none(coco):
     assert sample.gt_instances.bboxes.shape == (0, 4) and sample.gt_instances.labels.shape == (0,)
 
 
+def test_an_image_of_crowds_alone_is_kept_as_mmdetection_does(coco):
+    def crowds(content):
+        for a in content['annotations']:
+            a['iscrowd'] = 1
+    rewrite(coco, crowds)
+    assert len(dataset(coco, filter_cfg=dict(filter_empty_gt=True))) == 4
+
+
 def test_filters_drop_empty_and_small_images_but_not_in_test_mode(coco):
     cfg = dict(filter_empty_gt=True, min_size=0)
     assert len(dataset(coco, filter_cfg=cfg)) == 4

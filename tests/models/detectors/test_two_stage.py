@@ -177,3 +177,12 @@ def test_a_wrong_key_is_named_with_its_way(keys: tuple[str, ...], change: dict, 
     with pytest.raises(ConfigError) as caught:
         MODELS.build(cfg)
     assert str(caught.value).startswith(said)
+
+
+def test_the_second_stage_predicts_in_the_callers_precision(model: TwoStageDetector, batch: Callable, sample: Callable, images: Callable):
+    seen = []
+    model.roi_head.bbox_head.register_forward_hook(lambda module, args, out: seen.append(out[0].dtype))
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        found = model(**batch(model, images(1), [sample([])], False), mode='predict')[0].pred_instances
+    assert seen == [torch.bfloat16]
+    assert found.bboxes.dtype == found.scores.dtype == torch.float32
