@@ -274,7 +274,7 @@ def download_dataset(args: argparse.Namespace) -> int:
 
 def make_dataset_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('folder', metavar='DIR', nargs='?', help='where (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
-    sub.add_argument('--num-train', type=int, default=600, metavar='N', help='training images (default: 600)')
+    sub.add_argument('--num-train', type=int, default=1000, metavar='N', help='training images (default: 1000)')
     sub.add_argument('--num-val', type=int, default=100, metavar='N', help='validation images (default: 100)')
     sub.add_argument('--size', type=int, default=128, metavar='PIXELS', help='side of the square images (default: 128)')
     sub.add_argument('--max-objects', type=int, default=7, metavar='N', help='at most so many objects an image (default: 7)')
@@ -294,7 +294,7 @@ def quickstart_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('--data-dir', metavar='DIR', help='of the drawn images (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
     sub.add_argument('--work-dir', metavar='DIR', default='work_dirs/quickstart', help='gets logs, checkpoints and pictures '
                                                                                        '(default: work_dirs/quickstart)')
-    sub.add_argument('--num-train', type=int, default=600, metavar='N', help='training images (default: 600)')
+    sub.add_argument('--num-train', type=int, default=1000, metavar='N', help='training images (default: 1000)')
     sub.add_argument('--num-val', type=int, default=100, metavar='N', help='validation images (default: 100)')
     sub.add_argument('--epochs', type=int, metavar='N', help="rounds over the training images (default: the recipe's)")
     sub.add_argument('--pictures', type=int, default=8, metavar='N', help='validation images to draw (default: 8)')

@@ -47,7 +47,7 @@ What to run next:{activation()}
 This data set is drawn; the number says that everything works, and nothing about photographs."""
 
 
-def quickstart(data_dir: str | os.PathLike | None = None, work_dir: str | os.PathLike = 'work_dirs/quickstart', num_train: int = 600,
+def quickstart(data_dir: str | os.PathLike | None = None, work_dir: str | os.PathLike = 'work_dirs/quickstart', num_train: int = 1000,
                num_val: int = 100, epochs: int | None = None, num_pictures: int = 8, seed: int = 0, fresh: bool = False,
                say: Callable[[str], None] = print) -> Outcome:
     """Make the data set of shapes, train a small detector on it, measure it, and draw what it finds beside what is there.

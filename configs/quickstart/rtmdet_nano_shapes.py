@@ -1,9 +1,11 @@
 """The quickstart: a quarter-width RTMDet (https://arxiv.org/abs/2212.07784) from scratch on the shapes that detkit draws.
 
-Two minutes on two CPU cores: ``make quickstart``, or
+Two and a half minutes on two CPU cores: ``make quickstart``, or
 
     python tools/make_dataset.py data/shapes
     python tools/train.py configs/quickstart/rtmdet_nano_shapes.py
+
+Expect 0.69 box AP (0.92 at IoU 0.5) on the validation images (seed 0). 2.18 M parameters, 0.14 G multiply-adds an image.
 """
 _base_ = ['../_base_/models/rtmdet_nano.py', '../_base_/datasets/shapes_detection.py', '../_base_/default_runtime.py']
 
@@ -19,11 +21,11 @@ train_pipeline = [
     dict(type='PackDetInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-max_epochs = 28
-base_lr = 0.003               # for 8 images a step
+max_epochs = 18
+base_lr = 0.006               # for 16 images a step
 amp = 'auto'                  # bfloat16 where the machine has it
 channels_last = 'auto'
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=7)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=6)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -33,5 +35,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
     dict(type='CosineAnnealingLR', eta_min=base_lr * 0.02, begin=max_epochs // 4, end=max_epochs,
          T_max=max_epochs - max_epochs // 4, by_epoch=True, convert_to_iter_based=True)]
-auto_scale_lr = dict(enable=False, base_batch_size=8)
+auto_scale_lr = dict(enable=False, base_batch_size=16)
 custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.004, gamma=100, update_buffers=True, priority=49)]

@@ -2,7 +2,8 @@
 
 It is for teaching and for smoke tests: it needs no download, a small detector learns it from scratch in minutes, and every annotation
 is exact. It is not a benchmark, and what works on it need not work on photographs. What it shares with real sets: several classes
-that colour does not tell apart, occlusion, a wide range of sizes down to a few pixels, cluttered ground, images of no object.
+that colour does not tell apart, occlusion, a range of sizes of which many are small by COCO's measure (below 32 pixels), cluttered
+ground, images of no object.
 """
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from detkit.opencv import cv2
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
 VERSION = 1                 # of what a seed means: raised when the pictures change
-SMALLEST, LARGEST = 0.08, 0.3   # radius, in units of the image's side
+SMALLEST, LARGEST = 0.1, 0.3   # radius, in units of the image's side
 LEAST_CONTRAST = 80         # of an object's mean colour against its ground, in one channel at least
 LEAST_VISIBLE = 0.5         # share of an object that stays visible under later ones
 EMPTY = 0.05                # share of images without objects
@@ -36,7 +37,7 @@ annotations/*.json are in COCO's format: boxes and polygons of the visible part 
 class Recipe:
     """What a generated set depends on, and nothing else."""
 
-    num_train: int = 600
+    num_train: int = 1000
     num_val: int = 100
     size: int = 128             # pixels, of square images
     max_objects: int = 7        # an image
@@ -44,7 +45,7 @@ class Recipe:
     version: int = VERSION
 
 
-def generate(out_dir: str | os.PathLike, num_train: int = 600, num_val: int = 100, size: int = 128, max_objects: int = 7,
+def generate(out_dir: str | os.PathLike, num_train: int = 1000, num_val: int = 100, size: int = 128, max_objects: int = 7,
              seed: int = 0, progress: bool = True) -> dict[str, Path]:
     """Write the set at ``out_dir``: ``images/*.jpg``, ``annotations/train.json``, ``annotations/val.json``.
 
@@ -158,7 +159,7 @@ def outline(rng: np.random.Generator, category: int, radius: float) -> np.ndarra
     kind = CLASSES[category]
     corners = {'circle': 36, 'square': 4, 'triangle': 3, 'star': 10}[kind]
     angles = np.arange(corners) * 2 * np.pi / corners
-    reach = np.where(np.arange(corners) % 2, rng.uniform(0.4, 0.5), 1.) if kind == 'star' else np.ones(corners)
+    reach = np.where(np.arange(corners) % 2, rng.uniform(0.35, 0.45), 1.) if kind == 'star' else np.ones(corners)
     unit = np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None]
     stretch, turn = rng.uniform(0.75, 1, 2), rng.uniform(0, 2 * np.pi)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

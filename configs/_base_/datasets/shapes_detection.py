@@ -1,6 +1,6 @@
 """Textured shapes that detkit draws itself (``tools/make_dataset.py``): for a first run and for tests, not a benchmark.
 
-600 training and 100 validation images of 128x128 pixels; four classes that colour does not tell apart.
+1000 training and 100 validation images of 128x128 pixels; four classes that colour does not tell apart.
 """
 dataset_type = 'CocoDataset'
 data_root = 'data/shapes/'
@@ -18,7 +18,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
 
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=16,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
@@ -27,7 +27,7 @@ train_dataloader = dict(
         type=dataset_type, data_root=data_root, ann_file='annotations/train.json', data_prefix=dict(img='images/'),
         metainfo=metainfo, pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=8,
+    batch_size=16,
     num_workers=1,
     persistent_workers=True,
     drop_last=False,
