@@ -5,8 +5,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from mmengine.optim import OptimWrapper
 from mmengine.optim import DefaultOptimWrapperConstructor as MMEngineConstructor
+from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm

@@ -245,8 +245,8 @@ def check_runs(mask: Any, size: tuple[int | None, int | None], where: str) -> No
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f'{where} has run lengths that cannot be read ({error}). Remove the annotation or write its mask anew.') from None
     if min(runs, default=0) < 0 or sum(runs) != height * width or (None not in size and (height, width) != size):
-        raise ValueError(f'{where} has run lengths for {sum(runs)} pixels and the size {mask["size"]}, in an image of {list(size)} (height, '
-                         f'width). Remove the annotation or write its mask anew.')
+        raise ValueError(f'{where} has run lengths for {sum(runs)} pixels and the size {mask["size"]}, in an image of {list(size)} '
+                         f'(height, width). Remove the annotation or write its mask anew.')
 
 
 def shape_area(shape: dict, size: tuple[int | None, int | None]) -> float:
