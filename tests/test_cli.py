@@ -113,6 +113,18 @@ def test_errors_of_workers_come_without_their_traceback() -> None:
     assert exit_status(ValueError('from nowhere')) is None
 
 
+@pytest.mark.parametrize('workers', [0, 1])
+def test_an_unreadable_image_is_one_line(tmp_path: Path, capsys: Any, workers: int) -> None:
+    from detkit.data.synthetic import generate
+    images = generate(tmp_path / 'data', 16, 4, progress=False)['images']
+    (images / 'train_00003.jpg').write_text('no picture')
+    assert main(['train', 'rtmdet_nano_shapes', '--work-dir', str(tmp_path / 'w'), '--cfg-options', f'data_root={tmp_path}/data/',
+                 'max_epochs=1', f'train_dataloader.num_workers={workers}', f'train_dataloader.persistent_workers={workers > 0}']) == 2
+    text = error_line(capsys)
+    assert text.startswith(f'detkit: error: {images}/train_00003.jpg: cannot read this image (not a picture') and "on_error='skip'" in text
+    assert not list((tmp_path / 'w').glob('*.pth'))
+
+
 def test_a_loss_that_is_nan_ends_with_status_1(recipe: Any, capsys: Any) -> None:
     assert main(['train', recipe(), '--cfg-options', 'train_dataloader.dataset.bad=(3,)', '--work-dir', 'w']) == 1
     assert 'loss_cls = nan' in error_line(capsys)

@@ -18,11 +18,12 @@ LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
 
 
 class UnreadableImage(ValueError):
-    """A picture that cannot be decoded; ``path`` is its file."""
+    """A picture that cannot be decoded; ``path`` is its file. With one argument, that is the whole message: so torch makes an error of
+    a data loader's worker anew."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f'{path}: cannot read this image ({reason}). Replace the file, take it out of the annotation file, or set '
-                         f"the dataset's on_error='skip' to train without it.")
+    def __init__(self, path: str, reason: str | None = None) -> None:
+        super().__init__(path if reason is None else f'{path}: cannot read this image ({reason}). Replace the file, take it out of the '
+                         f"annotation file, or set the dataset's on_error='skip' to train without it.")
         self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple:
