@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch.testing import assert_close
 
 from detkit.ops.dense import deform_conv, roi_align, sigmoid_focal_loss
@@ -32,6 +33,25 @@ def test_without_aligned_everything_lies_half_a_pixel_further():
     rois = torch.tensor([[0., 2., 1., 5., 4.]])
     difference = roi_align(ramp(), rois, 3, 1., aligned=False) - roi_align(ramp(), rois, 3, 1., aligned=True)
     assert_close(difference, torch.full_like(difference, 0.5))
+
+
+@pytest.mark.parametrize('threads', [1, 3, 8])
+def test_the_gradient_of_roi_align_is_torchvisions_with_any_number_of_threads(threads: int):
+    torch.manual_seed(0)
+    start = torch.rand(40, 2, generator=torch.Generator().manual_seed(1)) * 40
+    rois = torch.cat([torch.arange(40)[:, None] % 2, start, start + 5 + torch.rand(40, 2) * 30], 1)
+    ours, theirs = (torch.randn(2, 5, 20, 24, generator=torch.Generator().manual_seed(2)).requires_grad_() for _ in range(2))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        pooled, expected = roi_align(ours, rois, (3, 4), .5), torchvision.ops.roi_align(theirs, rois, (3, 4), .5, -1, True)
+        assert torch.equal(pooled, expected)
+        weights = torch.randn_like(expected)
+        (pooled * weights).sum().backward()
+        (expected * weights).sum().backward()
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(ours.grad, theirs.grad) and ours.grad.abs().sum() > 0
 
 
 def test_no_rois_give_no_features_but_a_graph():
