@@ -19,7 +19,7 @@ from models import NUM_CLASSES, RECIPES, pair
 from torch import nn
 
 from detkit.engine.amp import use_channels_last
-from detkit.registry import OPTIM_WRAPPERS
+from detkit.engine.optim import DefaultOptimWrapperConstructor
 from detkit.structures import DetDataSample
 
 SGD = dict(lr=1e-6, momentum=0.9, weight_decay=1e-4)   # the rate keeps untrained weights where they are; its value costs no time
@@ -40,15 +40,15 @@ def draw(batch: int, size: tuple[int, int], objects: int, seed: int = 0) -> tupl
     return images, boxes, labels
 
 
-def detkit_step(model: nn.Module, data: tuple, bf16: bool) -> Callable[[], object]:
+def detkit_step(model: nn.Module, data: tuple, bf16: bool, channels_last: bool) -> Callable[[], object]:
     """What the training loop calls for a batch."""
     images, boxes, labels = data
     height, width = images[0].shape[1:]
-    if bf16:
+    if channels_last:
         use_channels_last(model)
-    wrapper = OPTIM_WRAPPERS.build(dict(
+    wrapper = DefaultOptimWrapperConstructor(dict(
         type='AmpOptimWrapper' if bf16 else 'OptimWrapper', **(dict(dtype='bfloat16') if bf16 else {}),
-        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **SGD)))
+        optimizer=dict(type='SGD', **SGD)))(model)
 
     def step() -> object:
         samples = []
@@ -61,10 +61,10 @@ def detkit_step(model: nn.Module, data: tuple, bf16: bool) -> Callable[[], objec
     return step
 
 
-def torchvision_step(model: nn.Module, data: tuple, bf16: bool, device: str) -> Callable[[], object]:
+def torchvision_step(model: nn.Module, data: tuple, bf16: bool, channels_last: bool, device: str) -> Callable[[], object]:
     images, boxes, labels = data
     first = 0 if type(model).__name__ == 'RetinaNet' else 1      # Faster R-CNN's label 0 is background
-    if bf16:
+    if channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **SGD)
 
@@ -99,10 +99,10 @@ def main() -> None:
     print(headline(args.threads, args.device))
     for name in args.models:
         steps = {}
-        for suffix, bf16 in (('fp32', False), ('bf16 + channels_last', True)):
+        for suffix, *options in (('fp32', False, False), ('fp32 + channels_last', False, True), ('bf16 + channels_last', True, True)):
             ours, theirs = (model.train().to(args.device) for model in pair(name, size))
-            steps[f'torchvision {suffix}'] = torchvision_step(theirs, data, bf16, args.device)
-            steps[f'detkit {suffix}'] = detkit_step(ours, data, bf16)
+            steps[f'torchvision {suffix}'] = torchvision_step(theirs, data, *options, args.device)
+            steps[f'detkit {suffix}'] = detkit_step(ours, data, *options)
         wait = torch.cuda.synchronize if args.device.startswith('cuda') else lambda: None
         times = interleaved(steps, args.repeats, args.warmup, wait)
         print(f'\n{name}-r50-fpn, {args.batch} images of {args.size[0]}x{args.size[1]}, {args.repeats} rounds')
