@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parser(argv).parse_args(argv)
-        return COMMANDS[args.command].run(args) or 0
+        status = COMMANDS[args.command].run(args) or 0
+        leave_process_group()
+        return status
     except KeyboardInterrupt:
         print('\ndetkit: stopped.', file=sys.stderr)
         return 130
@@ -47,6 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = 'error: ' if status < 128 else ''       # stopped by a signal is no error
         print(f'detkit: {kind}{message(error)}', file=sys.stderr)
         return status
+
+
+def leave_process_group() -> None:
+    """Of a run of several processes: its threads abort the interpreter (status -6, now and then) when it ends with the group open."""
+    distributed = sys.modules.get('torch.distributed')
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def run_tool(command: str) -> None:
