@@ -35,10 +35,21 @@ class Compose:
         asked = [t.max_cached_images for t in self.transforms if hasattr(t, 'max_cached_images')]
         self.keep = max(asked, default=DECODED_KEPT)
         self.decoded: OrderedDict[int, dict] = OrderedDict()
+        self.stored: Callable[[int], dict | None] | None = None      # index -> its sample after ``fixed`` steps, from a cache on disk
 
     def __call__(self, results: dict, key: Sequence[int] = (0, 0, 0)) -> dict | None:
         """``key``: seed, epoch and index of the sample."""
         return self.run(results, 0, len(self.transforms), tuple(key))
+
+    def sample(self, index: int, key: Sequence[int]) -> dict | None:
+        """Sample ``index`` run through all transforms."""
+        found = self.stored(index) if self.stored else None
+        results = self.prepared(self.load(index)) if found is None else found
+        return self.run(results, self.fixed, len(self.transforms), tuple(key))
+
+    def prepared(self, results: dict) -> dict | None:
+        """``results`` after the transforms before the first random one."""
+        return self.run(results, 0, self.fixed, ())
 
     def run(self, results: dict | None, start: int, stop: int, key: tuple[int, ...]) -> dict | None:
         for position in range(start, stop):
@@ -62,7 +73,10 @@ class Compose:
 
     def prefix(self, index: int) -> dict | None:
         """A copy of sample ``index`` after the transforms before the first random one."""
-        found = self.decoded.pop(index, None) or self.run(self.load(index), 0, self.fixed, ())
+        found = self.stored(index) if self.stored else None
+        if found is not None:
+            return found
+        found = self.decoded.pop(index, None) or self.prepared(self.load(index))
         self.decoded[index] = found                # the newest stands last
         if len(self.decoded) > self.keep:
             self.decoded.popitem(last=False)

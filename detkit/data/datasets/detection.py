@@ -13,6 +13,8 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from detkit.data.cache.samples import CacheSettings
+from detkit.data.cache.use import use_cache
 from detkit.data.compose import Compose
 from detkit.data.known import KNOWN
 from detkit.data.transforms.loading import UnreadableImage, check_local
@@ -36,6 +38,8 @@ class DetDataset(BaseDataset):
         return_classes: each sample carries the class names as ``text``.
         on_error: an image that cannot be read: ``fail`` names it; ``skip`` takes another one in its place and warns once a file. In
             ``test_mode`` it always fails: a metric over other images would be another metric.
+        cache: ``dict(type='lmdb', ...)`` keeps every sample on disk as it is before its first random transform, and changes nothing else;
+            see detkit.data.cache.samples.CacheSettings.
         seed: of all random numbers; the training engine sets it.
 
     Raises:
@@ -48,12 +52,13 @@ class DetDataset(BaseDataset):
                  filter_cfg: dict | None = None, indices: int | Sequence[int] | None = None, serialize_data: bool = True,
                  pipeline: Sequence[dict | Callable] = (), test_mode: bool = False, lazy_init: bool = False,
                  max_refetch: int = 1000, backend_args: dict | None = None, return_classes: bool = False,
-                 seg_map_suffix: str = '.png', on_error: str = 'fail', seed: int = 0) -> None:
+                 seg_map_suffix: str = '.png', on_error: str = 'fail', cache: dict | None = None, seed: int = 0) -> None:
         check_local(backend_args)
         if on_error not in ON_ERROR:
             raise ConfigError(f"on_error='{on_error}' is unknown. Known: {', '.join(ON_ERROR)}.")
         self.return_classes, self.seg_map_suffix, self.on_error, self.seed = return_classes, seg_map_suffix, on_error, seed
         self.unreadable: set[str] = set()
+        self.cache_settings = CacheSettings.from_config(cache) if cache else None
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()   # persistent workers see it change
         check_metainfo(metainfo)
         super().__init__(ann_file=ann_file, metainfo=metainfo, data_root=find_root(data_root, ann_file), data_prefix=dict(data_prefix),
@@ -63,6 +68,12 @@ class DetDataset(BaseDataset):
         self.pipeline = Compose(pipeline, self.get_data_info, self.__len__)
         if not lazy_init:
             self.full_init()
+
+    def full_init(self) -> None:
+        if not self._fully_initialized:
+            super().full_init()
+            if self.cache_settings:
+                use_cache(self, self.cache_settings)
 
     @property
     def epoch(self) -> int:
@@ -95,7 +106,7 @@ class DetDataset(BaseDataset):
     def sample(self, index: int, key: tuple[int, ...]) -> dict | None:
         """Image ``index`` run through the pipeline; None where a transform gives None, or the image is to be skipped."""
         try:
-            return self.pipeline(self.get_data_info(index), key)
+            return self.pipeline.sample(index, key)
         except UnreadableImage as error:
             if self.on_error == 'fail' or self.test_mode:
                 raise
@@ -109,6 +120,7 @@ class DetDataset(BaseDataset):
         """For ``get_subset``; the copy's epoch is seen by its workers too (mmengine's default ``memo`` is one dict for all calls)."""
         other = super()._copy_without_annotation({} if memo is None else memo)
         other._epoch.share_memory_()
+        other.pipeline.stored = None             # the indices of a subset are others
         return other
 
     def prepare_data(self, idx: int) -> dict | None:

@@ -37,14 +37,14 @@ def check_local(backend_args: dict | None) -> None:
         raise ConfigError(f"backend_args backend='{backend}' is not offered; images are read from local files. Set backend_args=None.")
 
 
-def read_image(path: str, color_type: str = 'color') -> np.ndarray:
-    """Decode a file: uint8 (H, W, 3) BGR for ``color``, turned upright by its EXIF orientation.
+def read_image(path: str, color_type: str = 'color', data: np.ndarray | None = None) -> np.ndarray:
+    """Decode a file: uint8 (H, W, 3) BGR for ``color``, turned upright by its EXIF orientation. ``data``: its bytes, where they are known.
 
     Raises:
         UnreadableImage: missing, empty or broken file.
     """
     try:
-        data = np.fromfile(path, np.uint8)
+        data = np.fromfile(path, np.uint8) if data is None else data
     except OSError as error:
         raise UnreadableImage(path, error.strerror or str(error)) from None
     except ValueError as error:      # a path with a zero byte
@@ -80,7 +80,7 @@ class LoadImageFromFile(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         try:
-            image = read_image(results['img_path'], self.color_type)
+            image = read_image(results['img_path'], self.color_type, results.pop('encoded', None))
         except UnreadableImage:
             if self.ignore_empty:
                 return None

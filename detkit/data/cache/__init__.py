@@ -1,0 +1,1 @@
+"""Samples kept on disk up to the first random step of their pipeline."""

@@ -1,0 +1,92 @@
+"""Filling a cache: in several processes, with progress, to be broken off and taken up at any moment."""
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
+
+from detkit.data.cache.samples import BATCH, SampleCache, size_text
+
+MAKER: list[SampleCache] = []     # in a worker process: the cache whose records it makes
+
+
+def fill(cache: SampleCache, workers: int | None = None, say: Callable[[str], None] = print, progress: bool = True) -> int:
+    """Make every record that is missing or out of date; how many were made.
+
+    Records are written in transactions of BATCH, by this process alone. Whatever stops it, the next call makes the rest. Several such
+    builds at once are safe: they begin at different places, and each looks again before it makes a batch.
+
+    Raises:
+        CacheError: no room, or the place cannot be written to. UnreadableImage and whatever else a transform raises.
+    """
+    todo = cache.missing()
+    if not todo:
+        return 0
+    expected = cache.check_room(todo)
+    workers = min(workers if workers is not None else os.cpu_count() or 1, len(todo))
+    say(f'cache: making {len(todo)} of {len(cache.keys)} samples ({cache.settings.store}, about {size_text(expected)}) at {cache.store.folder}')
+    cache.store.write([])
+    cache.label()
+    shift = len(todo) * (os.getpid() % 16) // 16
+    batches = still_missing(cache, chunks(todo[shift:] + todo[:shift], BATCH))
+    from tqdm import tqdm
+    with tqdm(total=len(todo), desc='cache', unit='image', disable=not progress) as bar:
+        made = 0
+        for pairs in records_of(cache, batches, workers):
+            cache.store.write(pairs)
+            made += len(pairs)
+            bar.update(len(pairs))
+        bar.update(len(todo) - made)            # another process made those
+    cache.store.close()           # opened again for reading, by whoever reads
+    return made
+
+
+def chunks(values: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(values), size):
+        yield values[start:start + size]
+
+
+def still_missing(cache: SampleCache, batches: Iterator[list[int]]) -> Iterator[list[int]]:
+    """Each batch without the samples that another process has made in the meantime."""
+    for batch in batches:
+        held = cache.store.held([cache.key(i) for i in batch])
+        batch = [i for i, there in zip(batch, held) if not there or cache.stale(i)]
+        if batch:
+            yield batch
+
+
+def records_of(cache: SampleCache, batches: Iterator[list[int]], workers: int) -> Iterator[list[tuple[bytes, bytes]]]:
+    """The records of each batch; at most two batches a worker are under way at once."""
+    if workers <= 1:
+        for batch in batches:
+            yield [(cache.key(i), cache.record(i)) for i in batch]
+        return
+    cache.store.close()                         # an open environment must not be forked
+    context = multiprocessing.get_context('fork' if hasattr(os, 'fork') else 'spawn')
+    with ProcessPoolExecutor(workers, context, begin, (cache,)) as pool:
+        running: set[Future] = {pool.submit(make, batch) for batch in islice(batches, 2 * workers)}
+        try:
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+                running |= {pool.submit(make, batch) for batch in islice(batches, len(done))}
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def begin(cache: SampleCache) -> None:
+    """In a new worker: Ctrl-C is the main process's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from detkit.opencv import cv2
+    cv2.setNumThreads(0)
+    MAKER[:] = [cache]
+
+
+def make(batch: list[int]) -> list[tuple[bytes, bytes]]:
+    cache, = MAKER
+    return [(cache.key(i), cache.record(i)) for i in batch]

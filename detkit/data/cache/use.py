@@ -1,0 +1,68 @@
+"""A cache put before the pipeline of a data set."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.logging import print_log
+
+from detkit.data.cache.build import fill
+from detkit.data.cache.samples import CacheSettings, SampleCache
+from detkit.data.cache.store import CacheError
+from detkit.registry import ConfigError
+
+
+def cache_of(dataset: Any, settings: CacheSettings) -> SampleCache:
+    """The cache of a data set whose annotations are read.
+
+    Raises:
+        ConfigError: its pipeline has nothing before the first random transform.
+    """
+    pipeline = dataset.pipeline
+    if not pipeline.fixed:
+        raise ConfigError('cache: the first transform of the pipeline is random, there is nothing that could be kept. Remove the cache, or '
+                          'put the loading first.')
+    cache = SampleCache(settings, dataset.data_root, dataset.ann_file, dataset.get_data_info, pipeline.prepared,
+                        [repr(t) for t in pipeline.transforms[:pipeline.fixed]])
+    cache.load_keys(len(dataset))
+    return cache
+
+
+def use_cache(dataset: Any, settings: CacheSettings) -> None:
+    """Read the samples of ``dataset`` from its cache from now on; build what is missing, where the settings say so.
+
+    Raises:
+        CacheError: it cannot be used, and ``on_error`` is ``fail``.
+    """
+    def warn(error: Exception) -> None:
+        print_log(f'{error} Going on without the cache (on_error=uncached).', 'current', logging.WARNING)
+    try:
+        cache = cache_of(dataset, settings)
+        if settings.build == 'auto':
+            fill(cache, settings.workers, lambda line: print_log(line, 'current'))
+        else:
+            cache.store.environment()
+    except CacheError as error:
+        if settings.on_error == 'fail':
+            raise
+        warn(error)
+        return
+    dataset.pipeline.stored = cache.read if settings.on_error == 'fail' else tolerant(cache.read, warn)
+
+
+class tolerant:
+    """``read``, whose first failure is told and the last attempt."""
+
+    def __init__(self, read: Callable[[int], dict | None], warn: Callable[[Exception], None]) -> None:
+        self.read, self.warn, self.failed = read, warn, False
+
+    def __call__(self, index: int) -> dict | None:
+        if self.failed:
+            return None
+        try:
+            return self.read(index)
+        except CacheError as error:
+            self.failed = True
+            self.warn(error)
+            return None

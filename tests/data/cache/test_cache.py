@@ -1,0 +1,250 @@
+"""A data set behind a cache gives what it gives without one, and nothing stale."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from detkit.data.cache.build import fill
+from detkit.data.cache.samples import CacheSettings
+from detkit.data.cache.store import CacheError, Store
+from detkit.data.cache.use import cache_of
+from detkit.data.datasets.coco import CocoDataset
+from detkit.data.synthetic import generate
+from detkit.data.transforms.loading import UnreadableImage
+from detkit.registry import ConfigError, register_all_modules
+
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            dict(type='Resize', scale=(96, 80), keep_ratio=True), dict(type='CachedMosaic', img_scale=(96, 96), prob=0.5, max_cached_images=4),
+            dict(type='RandomFlip', prob=0.5), dict(type='YOLOXHSVRandomAug'), dict(type='PackDetInputs')]
+
+
+@pytest.fixture(autouse=True)
+def our_scope():
+    register_all_modules(init_default_scope=True)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return generate(tmp_path / 'shapes', 12, 2, size=64, progress=False)['root']
+
+
+def dataset(root: Path, cache: dict | None = None, pipeline: list[dict] = PIPELINE, **options: object) -> CocoDataset:
+    return CocoDataset(data_root=str(root), ann_file='annotations/train.json', data_prefix=dict(img='images/'), pipeline=pipeline,
+                       metainfo=dict(classes=('circle', 'square', 'triangle', 'star')),
+                       cache=None if cache is None else dict(dict(type='lmdb', workers=1), **cache), **options)
+
+
+def digest(sample: dict) -> str:
+    gt = sample['data_samples'].gt_instances
+    parts = [sample['inputs'].numpy().tobytes(), gt.bboxes.numpy().tobytes(), gt.labels.numpy().tobytes(), gt.masks.to_ndarray().tobytes(),
+             repr(sorted((k, v) for k, v in sample['data_samples'].metainfo.items())).encode()]
+    return hashlib.sha256(b''.join(parts)).hexdigest()
+
+
+def digests(data: CocoDataset) -> list[str]:
+    return [digest(data[i]) for i in range(len(data))]
+
+
+def folders(root: Path) -> list[Path]:
+    return sorted((root / '.detkit_cache').iterdir())
+
+
+@pytest.mark.parametrize('cache', [dict(), dict(store='encoded'), dict(fingerprint='bytes'), dict(workers=2), dict(build='never')])
+def test_samples_are_those_without_a_cache(root: Path, cache: dict):
+    expected = digests(dataset(root))
+    if cache == dict(build='never'):
+        dataset(root, {})
+    first, again = dataset(root, cache), dataset(root, cache)
+    assert digests(first) == digests(again) == expected
+    assert again.pipeline.stored(3) is not None
+
+
+@pytest.mark.parametrize('context', ['fork', 'spawn'])
+def test_workers_read_it(root: Path, context: str):
+    data = dataset(root, {})
+    expected = digests(data)                  # the main process has it open when the workers begin
+    loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=context)
+    assert [digest(sample) for sample in loader] == expected
+
+
+def test_later_reads_do_not_touch_the_images(root: Path, monkeypatch: pytest.MonkeyPatch):
+    data = dataset(root, {})
+    monkeypatch.setattr(cv2, 'imdecode', lambda *a: pytest.fail('an image was decoded'))
+    assert len(digests(data)) == 12
+
+
+def test_a_changed_image_is_read_anew_and_then_kept(root: Path):
+    data, path = dataset(root, {}), root / 'images/train_00003.jpg'
+    before = digests(data)
+    cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    os.utime(path, ns=(1, 10**18))
+    expected = digests(dataset(root))
+    assert digests(data) == expected != before             # the open cache notices, too
+    assert fill(cache_of(data, data.cache_settings), 1, say=str, progress=False) == 1
+    assert digests(dataset(root, dict(build='never'))) == expected
+
+
+def test_changed_bytes_of_the_same_size_and_time_are_noticed_by_their_digest(root: Path):
+    path = root / 'images/train_00003.jpg'
+    dataset(root, dict(fingerprint='bytes', store='encoded'))
+    content, found = path.read_bytes(), path.stat()
+    path.write_bytes(content[:-40] + bytes(38) + content[-2:])
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    again = dataset(root, dict(fingerprint='bytes', store='encoded'))
+    assert digests(again) == digests(dataset(root))
+
+
+def test_a_changed_annotation_finds_no_old_record(root: Path):
+    dataset(root, {})
+    file = root / 'annotations/train.json'
+    content = json.loads(file.read_text())
+    content['annotations'][0]['bbox'][2] -= 1
+    file.write_text(json.dumps(content))
+    data = dataset(root, {})
+    assert digests(data) == digests(dataset(root))
+    assert len(folders(root)) == 1 and Store(folders(root)[0]).entries() == 13
+
+
+def test_another_resize_is_another_generation(root: Path):
+    dataset(root, {})
+    other = [dict(step, scale=(48, 40)) if step['type'] == 'Resize' else step for step in PIPELINE]
+    data = dataset(root, {}, other)
+    assert digests(data) == digests(dataset(root, None, other))
+    assert len(folders(root)) == 2
+    assert cache_of(data, data.cache_settings).generations() == [f for f in folders(root) if f != cache_of(data, data.cache_settings).store.folder]
+
+
+def test_subsets_are_right(root: Path):
+    whole, data = dataset(root), dataset(root, {})
+    assert digests(data.get_subset([5, 2])) == digests(whole.get_subset([5, 2]))
+    assert digests(dataset(root, {}, indices=[5, 2])) == digests(dataset(root, indices=[5, 2]))
+
+
+@pytest.mark.parametrize('damage', ['cut', 'foreign', 'empty'])
+@pytest.mark.parametrize('on_error', ['fail', 'uncached'])
+def test_a_damaged_file_is_named_or_left_aside(root: Path, damage: str, on_error: str, caplog: pytest.LogCaptureFixture):
+    dataset(root, {})
+    file = folders(root)[0] / 'data.mdb'
+    content = file.read_bytes()
+    file.write_bytes(dict(cut=content[:len(content) // 2], foreign=b'a picture, or what not' * 1000, empty=b'xx')[damage])
+    if on_error == 'uncached':
+        assert digests(dataset(root, dict(on_error='uncached'))) == digests(dataset(root))
+        return
+    with pytest.raises(CacheError, match=r'data.mdb (is cut short|cannot be opened as a cache).* build it anew'):
+        dataset(root, {})
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: namedtuple('Usage', 'free')(10**6))
+    with pytest.raises(CacheError, match="a cache of 12 samples takes .* and 1 MB are free. Choose another place"):
+        dataset(root, {})
+    assert folders(root) == []
+    assert len(digests(dataset(root, dict(on_error='uncached')))) == 12
+
+
+def test_an_unreadable_image_is_named(root: Path):
+    (root / 'images/train_00007.jpg').write_text('no picture')
+    for workers in (1, 2):
+        with pytest.raises(UnreadableImage, match='train_00007.jpg: cannot read this image'):
+            dataset(root, dict(workers=workers))
+
+
+@pytest.mark.parametrize(('cache', 'words'), [
+    (dict(stor='decoded'), "cache has no 'stor'. Did you mean 'store'"), (dict(type='ram'), "cache type='ram' is unknown. Known: lmdb"),
+    (dict(store='jpeg'), 'Known: decoded, encoded'), (dict(fingerprint='name'), 'Known: stat, bytes')])
+def test_wrong_settings_are_named(root: Path, cache: dict, words: str):
+    with pytest.raises(ConfigError, match=words):
+        dataset(root, cache)
+
+
+def test_nothing_before_the_first_random_step_is_a_mistake(root: Path):
+    with pytest.raises(ConfigError, match='the first transform of the pipeline is random'):
+        dataset(root, {}, [dict(type='RandomFlip', prob=0.5)])
+
+
+def test_what_a_transform_leaves_that_cannot_be_kept_is_named(root: Path):
+    class Strange:
+        random = False
+
+        def __call__(self, results: dict) -> dict:
+            return dict(results, odd=np.random.default_rng(0))
+    with pytest.raises(CacheError, match="'odd' holds a Generator, which a cache cannot keep"):
+        dataset(root, {}, [*PIPELINE[:2], Strange(), *PIPELINE[2:]])
+
+
+BUILD = '''
+import sys
+from detkit.data.cache import build, samples
+from detkit.registry import DATASETS, register_all_modules
+register_all_modules(True)
+build.BATCH = 4
+steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='RandomFlip', prob=.5)]
+data = DATASETS.build(dict(type='CocoDataset', data_root=sys.argv[1], ann_file='annotations/train.json', data_prefix=dict(img='images/'),
+                           metainfo=dict(classes=('circle', 'square', 'triangle', 'star')), pipeline=steps))
+from detkit.data.cache.use import cache_of
+cache = cache_of(data, samples.CacheSettings(workers=1))
+record, delay = cache.record, float(sys.argv[2])
+import time
+cache.record = lambda i: (time.sleep(delay), record(i))[1]
+print('ready', flush=True)
+print('made', build.fill(cache, 1, say=lambda line: None, progress=False), flush=True)
+'''
+
+
+def build(root: Path, delay: float) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, '-c', BUILD, str(root), str(delay)], stdout=subprocess.PIPE, text=True,
+                            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(Path(__file__).resolve().parents[3])})
+
+
+def test_a_killed_build_leaves_whole_records_and_the_next_goes_on(tmp_path: Path):
+    root = generate(tmp_path / 'shapes', 40, 1, size=64, progress=False)['root']
+    process = build(root, 0.05)
+    assert process.stdout.readline() == 'ready\n'
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list((root / '.detkit_cache').glob('*/data.mdb')):
+        time.sleep(0.02)
+    time.sleep(1.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    folder, = (root / '.detkit_cache').iterdir()
+    there = Store(folder).entries()
+    assert 0 < there < 40 and there % 4 == 0 and Store(folder).damaged() == []
+    out, _ = build(root, 0).communicate(timeout=120)
+    assert out == f'ready\nmade {40 - there}\n'
+    assert Store(folder).entries() == 40 and Store(folder).damaged() == []
+
+
+def test_two_builds_at_once_share_the_work(tmp_path: Path):
+    root = generate(tmp_path / 'shapes', 40, 1, size=64, progress=False)['root']
+    pair = [build(root, 0.05) for _ in range(2)]
+    outs = [process.communicate(timeout=120)[0] for process in pair]
+    assert all(process.returncode == 0 for process in pair)
+    assert 40 <= sum(int(out.split()[-1]) for out in outs) <= 80
+    folder, = (root / '.detkit_cache').iterdir()
+    assert Store(folder).entries() == 40 and Store(folder).damaged() == []
+
+
+def test_damaged_records_are_found_and_can_be_removed(root: Path):
+    data = dataset(root, {})
+    cache = cache_of(data, CacheSettings())
+    store = Store(cache.store.folder)
+    with store.begin() as transaction:
+        record = bytearray(transaction.get(cache.key(4)))
+    record[-1] ^= 255
+    store.write([(cache.key(4), bytes(record))])
+    assert store.damaged() == [cache.key(4)]
+    store.remove(store.damaged())
+    assert cache.missing() == [4]
