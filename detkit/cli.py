@@ -298,6 +298,31 @@ def make_dataset(args: argparse.Namespace) -> int:
     return 0
 
 
+def cache_dataset_arguments(sub: argparse.ArgumentParser) -> None:
+    add_config(sub)
+    sub.add_argument('--split', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val'], help='whose (default: train val)')
+    sub.add_argument('--store', choices=['decoded', 'encoded'], help='arrays as they are before the first random transform, or the '
+                                                                     "image files' bytes (default: the config's, else decoded)")
+    sub.add_argument('--dir', metavar='DIR', help="where (default: the config's, else .detkit_cache in the data root)")
+    sub.add_argument('--workers', type=int, metavar='N', help='processes (default: one a core)')
+    sub.add_argument('--verify', action='store_true', help='read every record; make damaged ones anew')
+    sub.add_argument('--clean', action='store_true', help='remove what other settings left in the same place')
+    sub.add_argument('--advise', action='store_true', help='build nothing; time files, encoded and decoded cache on this machine')
+    add_options(sub)
+
+
+def cache_dataset(args: argparse.Namespace) -> int:
+    from detkit.config import load_config
+    cfg = load_config(args.config, args.cfg_options)
+    from detkit.engine.caching import advise, cache_datasets
+    if args.advise:
+        advise(cfg, args.split[0])
+        return 0
+    settings = {k: v for k, v in dict(store=args.store, dir=args.dir, workers=args.workers).items() if v is not None}
+    cache_datasets(cfg, args.split, settings, args.verify, args.clean)
+    return 0
+
+
 # -------------------------------------------------------------------------------------------------------- quickstart
 def quickstart_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('--data-dir', metavar='DIR', help='of the drawn images (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
@@ -342,6 +367,11 @@ COMMANDS: dict[str, Command] = {
     'make-dataset': Command('Draw the data set of textured shapes that the quickstart trains on.', make_dataset_arguments,
                             make_dataset, '''
         detkit make-dataset data/shapes'''),
+    'cache-dataset': Command('Keep samples on disk up to the first random transform, so that training need not decode them again.',
+                             cache_dataset_arguments, cache_dataset, '''
+        detkit cache-dataset rtmdet_nano_bccd
+        detkit cache-dataset rtmdet_nano_bccd --advise
+        detkit train rtmdet_nano_bccd --cfg-options "train_dataloader.dataset.cache=dict(type=lmdb)"'''),
     'collect-env': Command('Print what a bug report should say of this machine and its packages.', collect_env_arguments,
                            collect_env),
 }

@@ -27,7 +27,8 @@ def fill(cache: SampleCache, workers: int | None = None, say: Callable[[str], No
         return 0
     expected = cache.check_room(todo)
     workers = min(workers if workers is not None else os.cpu_count() or 1, len(todo))
-    say(f'cache: making {len(todo)} of {len(cache.keys)} samples ({cache.settings.store}, about {size_text(expected)}) at {cache.store.folder}')
+    say(f'cache: making {len(todo)} of {len(cache.keys)} samples ({cache.settings.store}, about {size_text(expected)}) '
+        f'at {cache.store.folder}')
     cache.store.write([])
     cache.label()
     shift = len(todo) * (os.getpid() % 16) // 16

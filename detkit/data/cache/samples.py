@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -66,17 +65,18 @@ class SampleCache:
     file was like is in the record and looked at on every read.
 
     Args:
-        settings: of the config. root: the data root. name: of the annotation file, for people who look into the folder.
+        settings: of the config. root: the data root. ann_file: of the annotations.
         info: index -> the entry that the pipeline begins with. make: such an entry -> the sample before the first random transform.
         steps: the settings of the transforms up to there.
     """
 
-    def __init__(self, settings: CacheSettings, root: str, name: str, info: Callable[[int], dict], make: Callable[[dict], dict | None],
+    def __init__(self, settings: CacheSettings, root: str, ann_file: str, info: Callable[[int], dict], make: Callable[[dict], dict | None],
                  steps: list[str]) -> None:
         self.settings, self.root, self.info, self.make, self.steps = settings, root, info, make, steps
         self.place = Path(settings.dir) if settings.dir else Path(root or '.') / '.detkit_cache'
-        mark = hashlib.sha256(repr((FORMAT, settings.store, steps if settings.store == 'decoded' else '')).encode()).hexdigest()[:10]
-        self.store = Store(self.place / f'{Path(name).stem or "images"}-{settings.store}-{mark}')
+        self.source = os.path.abspath(ann_file) if settings.dir else os.path.relpath(ann_file, root or '.')   # the root may move
+        mark = hashlib.sha256(repr((FORMAT, self.source, settings.store, steps if settings.store == 'decoded' else '')).encode())
+        self.store = Store(self.place / f'{Path(ann_file).stem or "images"}-{settings.store}-{mark.hexdigest()[:10]}')
         self.keys = np.zeros((0, 16), np.uint8)
         self.changed: set[int] = set()       # images whose file is no longer what the record was made from
 
@@ -139,7 +139,8 @@ class SampleCache:
 
     def label(self) -> None:
         """Write down what this generation is, for those who look for old ones."""
-        write_json(self.store.folder / LABEL, dict(format=FORMAT, store=self.settings.store, steps=self.steps), indent=1)
+        write_json(self.store.folder / LABEL, dict(format=FORMAT, source=self.source, store=self.settings.store, steps=self.steps),
+                   indent=1)
 
     def check_room(self, missing: list[int]) -> int:
         """The bytes that a build is expected to write.
@@ -152,13 +153,14 @@ class SampleCache:
         self.place.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.place).free
         if expected + SPARE > free:
-            raise CacheError(f'{self.place}: a cache of {len(missing)} samples takes {size_text(expected)}, and {size_text(free)} are free. '
-                             f"Choose another place (cache=dict(dir='...')) or store='encoded'.")
+            raise CacheError(f'{self.place}: a cache of {len(missing)} samples takes {size_text(expected)}, and {size_text(free)} are '
+                             f"free. Choose another place (cache=dict(dir='...')) or store='encoded'.")
         return expected
 
     def generations(self) -> list[Path]:
-        """The folders beside this generation that other settings made."""
-        return sorted(p.parent for p in self.place.glob(f'*/{LABEL}') if p.parent != self.store.folder)
+        """The folders beside this generation that other settings made of the same annotations."""
+        return sorted(p.parent for p in self.place.resolve().glob(f'*/{LABEL}')
+                      if p.parent != self.store.folder and json.loads(p.read_text()).get('source') == self.source)
 
 
 def stat_of(path: str) -> list[int]:
@@ -167,8 +169,7 @@ def stat_of(path: str) -> list[int]:
 
 
 def digest_of(path: str) -> str:
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(file.read()).hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def size_text(count: float) -> str:
@@ -177,7 +178,3 @@ def size_text(count: float) -> str:
             return f'{count:.0f} {unit}'
         count /= 1000
     return f'{count:.1f} TB'
-
-
-def read_label(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / LABEL).read_text())

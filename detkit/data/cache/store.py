@@ -16,7 +16,7 @@ class CacheError(ValueError):
     """A cache that cannot be read or written; the message says where and what to do."""
 
 
-OPEN: dict[Path, tuple[int, bool, Any]] = {}     # LMDB lets a process open a file once: folder -> process, for writing, environment
+OPEN: dict[Path, tuple[int, bool, Any, int]] = {}    # LMDB lets a process open a file once: folder -> process, for writing, it, bytes
 
 
 class Store:
@@ -34,13 +34,14 @@ class Store:
 
     def environment(self, write: bool = False) -> Any:
         """The open LMDB environment of this process."""
-        process, writes, environment = OPEN.get(self.folder, (0, False, None))
+        process, writes, environment, length = OPEN.get(self.folder, (0, False, None, 0))
         if process == os.getpid() and writes >= write:
+            self.check_length(length)
             return environment
         del environment                # a forked process must let the inherited one go before it opens its own
         self.close()
         opened = self.open(write)
-        OPEN[self.folder] = os.getpid(), write, opened
+        OPEN[self.folder] = os.getpid(), write, opened, os.path.getsize(self.folder / 'data.mdb')
         return opened
 
     def open(self, write: bool) -> Any:
@@ -57,15 +58,23 @@ class Store:
                                     meminit=False)
         except (lmdb.Error, OSError) as error:
             raise CacheError(f'{data} cannot be opened as a cache ({error}). Remove {self.folder} and build it anew.') from error
-        promised = (environment.info()['last_pgno'] + 1) * environment.stat()['psize']
-        if data.stat().st_size < promised:             # reading beyond the end of a mapped file would kill the process
+        try:
+            self.check_length((environment.info()['last_pgno'] + 1) * environment.stat()['psize'])
+        except CacheError:
             environment.close()
-            raise CacheError(f'{data} is cut short: {data.stat().st_size} of {promised} bytes. Remove {self.folder} and build it anew.')
+            raise
         return environment
+
+    def check_length(self, expected: int) -> None:
+        """Raise CacheError for a file of fewer bytes: reading beyond the end of a mapped file kills the process."""
+        data = self.folder / 'data.mdb'
+        there = data.stat().st_size if data.exists() else 0
+        if there < expected:
+            raise CacheError(f'{data} is cut short: {there} of {expected} bytes. Remove {self.folder} and build it anew.')
 
     def close(self) -> None:
         """Let the file go; whoever reads next opens it again."""
-        process, _, environment = OPEN.pop(self.folder, (0, False, None))
+        process, _, environment, _ = OPEN.pop(self.folder, (0, False, None, 0))
         if process == os.getpid():
             environment.close()
 
@@ -81,6 +90,8 @@ class Store:
 
     def read(self, key: bytes) -> dict[str, Any] | None:
         """The record of ``key``, its arrays copied out of the map; None where there is none."""
+        if self.folder not in OPEN and not (self.folder / 'data.mdb').is_file():
+            return None
         with self.begin() as transaction:
             found = transaction.get(key)
             try:

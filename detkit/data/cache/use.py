@@ -41,8 +41,7 @@ def use_cache(dataset: Any, settings: CacheSettings) -> None:
         cache = cache_of(dataset, settings)
         if settings.build == 'auto':
             fill(cache, settings.workers, lambda line: print_log(line, 'current'))
-        else:
-            cache.store.environment()
+        cache.store.held([])                # a file that cannot be read is told now
     except CacheError as error:
         if settings.on_error == 'fail':
             raise

@@ -27,7 +27,8 @@ from detkit.data.transforms.loading import UnreadableImage
 from detkit.registry import ConfigError, register_all_modules
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-            dict(type='Resize', scale=(96, 80), keep_ratio=True), dict(type='CachedMosaic', img_scale=(96, 96), prob=0.5, max_cached_images=4),
+            dict(type='Resize', scale=(96, 80), keep_ratio=True),
+            dict(type='CachedMosaic', img_scale=(96, 96), prob=0.5, max_cached_images=4),
             dict(type='RandomFlip', prob=0.5), dict(type='YOLOXHSVRandomAug'), dict(type='PackDetInputs')]
 
 
@@ -124,7 +125,8 @@ def test_another_resize_is_another_generation(root: Path):
     data = dataset(root, {}, other)
     assert digests(data) == digests(dataset(root, None, other))
     assert len(folders(root)) == 2
-    assert cache_of(data, data.cache_settings).generations() == [f for f in folders(root) if f != cache_of(data, data.cache_settings).store.folder]
+    cache = cache_of(data, data.cache_settings)
+    assert cache.generations() == [folder for folder in folders(root) if folder != cache.store.folder]
 
 
 def test_subsets_are_right(root: Path):
@@ -137,6 +139,7 @@ def test_subsets_are_right(root: Path):
 @pytest.mark.parametrize('on_error', ['fail', 'uncached'])
 def test_a_damaged_file_is_named_or_left_aside(root: Path, damage: str, on_error: str, caplog: pytest.LogCaptureFixture):
     dataset(root, {})
+    Store(folders(root)[0]).close()
     file = folders(root)[0] / 'data.mdb'
     content = file.read_bytes()
     file.write_bytes(dict(cut=content[:len(content) // 2], foreign=b'a picture, or what not' * 1000, empty=b'xx')[damage])
@@ -147,9 +150,17 @@ def test_a_damaged_file_is_named_or_left_aside(root: Path, damage: str, on_error
         dataset(root, {})
 
 
+def test_a_file_that_is_cut_while_it_is_read_does_not_kill_the_process(root: Path):
+    data = dataset(root, {})
+    file = folders(root)[0] / 'data.mdb'
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(CacheError, match='data.mdb is cut short'):
+        data[0]
+
+
 def test_a_disk_without_room_is_told_before_anything_is_written(root: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: namedtuple('Usage', 'free')(10**6))
-    with pytest.raises(CacheError, match="a cache of 12 samples takes .* and 1 MB are free. Choose another place"):
+    with pytest.raises(CacheError, match='a cache of 12 samples takes .* and 1 MB are free. Choose another place'):
         dataset(root, {})
     assert folders(root) == []
     assert len(digests(dataset(root, dict(on_error='uncached')))) == 12

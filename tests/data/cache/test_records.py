@@ -11,7 +11,8 @@ from detkit.structures import BitmapMasks, PolygonMasks
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-2**60, 2**60) | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner)
+    | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3),
     max_leaves=8)
 
 
@@ -22,7 +23,8 @@ def test_plain_values_keep_their_types(values: dict):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(['uint8', 'float32', 'int64', 'bool', '>i2']), st.lists(st.integers(0, 4), min_size=1, max_size=3)), max_size=4))
+@given(st.lists(st.tuples(st.sampled_from(['uint8', 'float32', 'int64', 'bool', '>i2']),
+                          st.lists(st.integers(0, 4), min_size=1, max_size=3)), max_size=4))
 def test_arrays_keep_type_shape_and_values(kinds: list):
     arrays = [np.asarray(np.random.default_rng(i).random(shape) * 3).astype(dtype) for i, (dtype, shape) in enumerate(kinds)]
     for ours, theirs in zip(decode(encode(dict(a=arrays, again=tuple(arrays))))['a'], arrays, strict=True):
