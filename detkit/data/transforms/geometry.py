@@ -152,8 +152,8 @@ class RandomFlip(BaseTransform):
 def flipped(results: dict[str, Any], direction: str) -> dict[str, Any]:
     """Flip image, boxes and masks; x becomes width - x, y height - y."""
     across, down = direction in ('horizontal', 'diagonal'), direction in ('vertical', 'diagonal')
-    view = (slice(None, None, -1 if down else 1), slice(None, None, -1 if across else 1))
-    results['img'] = np.ascontiguousarray(results['img'][view])
+    code = -1 if across and down else int(across)                      # OpenCV's; several times as fast as a copy of numpy's view
+    results['img'] = cv2.flip(results['img'], code)
     height, width = results['img'].shape[:2]
     if 'gt_bboxes' in results:
         x1, y1, x2, y2 = results['gt_bboxes'].T
@@ -165,7 +165,7 @@ def flipped(results: dict[str, Any], direction: str) -> dict[str, Any]:
     if 'gt_masks' in results:
         results['gt_masks'] = results['gt_masks'].flip(direction)
     if 'gt_seg_map' in results:
-        results['gt_seg_map'] = np.ascontiguousarray(results['gt_seg_map'][view])
+        results['gt_seg_map'] = cv2.flip(results['gt_seg_map'], code)
     return results
 
 
