@@ -6,12 +6,14 @@ each other: a line in COMMANDS, a function that adds its arguments, and a functi
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import dedent
+from typing import NoReturn
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 BLAMELESS = (ValueError, OSError, ImportError)   # what detkit raises for a user's mistake; from elsewhere they are bugs
@@ -33,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parser(argv).parse_args(argv)
-        status = COMMANDS[args.command].run(args) or 0
-        leave_process_group()
-        return status
+        return COMMANDS[args.command].run(args) or 0
     except KeyboardInterrupt:
         print('\ndetkit: stopped.', file=sys.stderr)
         return 130
@@ -51,16 +51,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
 
 
-def leave_process_group() -> None:
-    """Of a run of several processes: its threads abort the interpreter (status -6, now and then) when it ends with the group open."""
+def leave(status: int) -> NoReturn:
+    """End the process with ``status``.
+
+    One of several that train together ends without Python's own clearing up, in which a thread of torch's process group now and then
+    aborts it (gloo, torch 2.11 to 2.15), and torchrun then calls a finished run a failure.
+    """
     distributed = sys.modules.get('torch.distributed')
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+        if status == 0:
+            distributed.destroy_process_group()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def run_tool(command: str) -> None:
     """The whole of ``tools/X.py``."""
-    sys.exit(main([command, *sys.argv[1:]]))
+    leave(main([command, *sys.argv[1:]]))
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -377,4 +387,4 @@ COMMANDS: dict[str, Command] = {
 }
 
 if __name__ == '__main__':
-    sys.exit(main())
+    leave(main())

@@ -7,13 +7,17 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.dataset import worker_init_fn as default_worker_init_fn
 from mmengine.dist import get_rank, get_world_size
 from torch.utils.data import DataLoader, Subset
 
 from detkit.engine.hooks.replay import parts
 from detkit.engine.interrupt import ignore_interrupts
+from detkit.engine.ring import RingLoader, make_buffers
 from detkit.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, ConfigError
+
+PREFETCH = 2       # batches a worker makes ahead; torch's default
 
 
 def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
@@ -21,6 +25,8 @@ def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = Fals
 
     mmengine's own copies the dict with the data set in it, and says nothing about arguments that nobody takes. Workers are deaf
     to Ctrl-C, which a terminal sends to them too: the iteration that is finished before a run stops needs their batches.
+
+    ``shared_batches=False`` in ``cfg`` gives torch's plain DataLoader; see detkit.engine.ring for what the other one does.
 
     Raises:
         ConfigError: a part that is missing or cannot be built, or a loader without a batch.
@@ -49,13 +55,24 @@ def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = Fals
         args.pop('pin_memory', None)                            # nothing to pin it for; torch would warn
     args.pop('disable_subprocess_warning', None)
     try:
-        loader = DataLoader(dataset, **args)
+        loader = loader_of(dataset, args, args.pop('shared_batches', True))
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error), cfg) from error
     if not len(loader):
         raise ConfigError(f"yields no batch: {len(dataset)} images, batch_size={cfg.get('batch_size')}, drop_last="
                           f"{cfg.get('drop_last', False)}. Look at ann_file, metainfo.classes and filter_cfg of its data set.", cfg)
     return loader
+
+
+def loader_of(dataset: Any, args: dict, shared_batches: bool) -> DataLoader:
+    """One whose workers hand images over in shared buffers, where it has workers, collates as MMDetection and the images allow it."""
+    workers, batch_size = args.get('num_workers') or 0, args.get('batch_size') or getattr(args.get('batch_sampler'), 'batch_size', None)
+    if shared_batches and workers and batch_size and getattr(args['collate_fn'], 'func', args['collate_fn']) is pseudo_collate \
+            and len(dataset):
+        buffers = make_buffers(dataset, batch_size, workers, args.get('prefetch_factor') or PREFETCH)
+        if buffers:
+            return RingLoader(dataset, buffers, **{k: v for k, v in args.items() if k != 'pin_memory'})   # the buffers are not pinned
+    return DataLoader(dataset, **args)
 
 
 def build_dataset(cfg: Any, seed: int | None) -> Any:

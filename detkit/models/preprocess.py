@@ -79,7 +79,8 @@ class DetDataPreprocessor(BaseDataPreprocessor):
             images = images.flip(-3)
         if not self.normalise:
             return images.to(torch.float32, memory_format=torch.contiguous_format)
-        return images.to(torch.float32, copy=True, memory_format=torch.contiguous_format).sub_(self.mean).div_(self.std)     # a copy: the caller's may be float32
+        images = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)    # a copy: the caller's may be float32
+        return images.sub_(self.mean).div_(self.std)
 
 
 def pad_masks(samples: list[DetDataSample], size: tuple[int, int], value: int) -> None:
