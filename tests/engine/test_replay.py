@@ -1,0 +1,67 @@
+"""Batches follow from seed and epoch: not from workers, cache or buffers, nor from where a run was broken off."""
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from detkit.config import load_config
+from detkit.data.synthetic import generate
+from detkit.engine.hooks.replay import set_epoch
+from detkit.engine.loaders import build_loader
+from detkit.engine.ring import RingLoader
+from detkit.registry import register_all_modules
+
+MIX = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True), dict(type='Resize', scale=(64, 64)),
+       dict(type='CachedMosaic', img_scale=(64, 64), max_cached_images=4),
+       dict(type='RandomResize', scale=(96, 96), ratio_range=(0.6, 1.4)), dict(type='RandomCrop', crop_size=(64, 64)),
+       dict(type='YOLOXHSVRandomAug'), dict(type='RandomFlip', prob=0.5),
+       dict(type='CachedMixUp', img_scale=(64, 64), max_cached_images=4), dict(type='PackDetInputs')]
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(tmp_path_factory.mktemp('replay') / 'shapes', 10, 1, size=64, progress=False)['root']
+
+
+def hashes(root: Path, epochs: tuple[int, ...] = (0, 1), seed: int = 5, **options: object) -> list[str]:
+    """One of every batch's tensors, in the order in which they come."""
+    register_all_modules(init_default_scope=True)
+    cfg = load_config('rtmdet_nano_shapes', {'data_root': f'{root}/'}).train_dataloader.to_dict()
+    cache = options.pop('cache', None)
+    cfg.update(dict(batch_size=3, drop_last=False, num_workers=0, persistent_workers=False), **options)
+    cfg['dataset'].update(pipeline=MIX, cache=cache)
+    loader = build_loader(cfg, seed)
+    assert isinstance(loader, RingLoader) == bool(options.get('num_workers') and options.get('shared_batches', True))
+    found = []
+    for epoch in epochs:
+        set_epoch(loader.dataset, epoch)
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            total = hashlib.sha256()
+            for image, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
+                gt = sample.gt_instances
+                for part in (image.numpy(), gt.bboxes.numpy(), gt.labels.numpy(), gt.masks.to_ndarray()):
+                    total.update(repr(part.shape).encode() + part.tobytes())
+                total.update(repr((sample.img_id, sample.seed)).encode())
+            found.append(total.hexdigest())
+    return found
+
+
+@pytest.mark.parametrize('options', [
+    dict(num_workers=1), dict(num_workers=2), dict(num_workers=2, persistent_workers=True), dict(num_workers=2, shared_batches=False),
+    dict(cache=dict(type='lmdb', workers=1)), dict(num_workers=2, cache=dict(type='lmdb', workers=1)),
+    dict(num_workers=1, cache=dict(type='lmdb', workers=1, store='encoded'))], ids=str)
+def test_batches_do_not_depend_on_how_they_are_made(root: Path, options: dict):
+    assert hashes(root, **options) == hashes(root)
+
+
+def test_a_later_epoch_needs_no_earlier_one(root: Path):
+    both = hashes(root)
+    assert hashes(root, (1,), num_workers=2) == both[len(both) // 2:]
+    assert len(set(both)) == len(both) == 8
+
+
+def test_another_seed_gives_other_batches(root: Path):
+    assert not set(hashes(root, seed=6)) & set(hashes(root))
