@@ -1,6 +1,7 @@
 """What all detection data sets share: seeds, classes, and what happens to an image that cannot be read."""
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections import Counter
@@ -71,7 +72,13 @@ class DetDataset(BaseDataset):
 
     def full_init(self) -> None:
         if not self._fully_initialized:
-            super().full_init()
+            collects = gc.isenabled()
+            gc.disable()                 # it would look through millions of new objects again and again, a third of the time
+            try:
+                super().full_init()
+            finally:
+                if collects:
+                    gc.enable()
             if self.cache_settings:
                 use_cache(self, self.cache_settings)
 
