@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from functools import partial
 from typing import Any
 
@@ -68,7 +68,7 @@ def loader_of(dataset: Any, args: dict, shared_batches: bool) -> DataLoader:
     """One whose workers hand images over in shared buffers, where it has workers, collates as MMDetection and the images allow it."""
     workers, batch_size = args.get('num_workers') or 0, args.get('batch_size') or getattr(args.get('batch_sampler'), 'batch_size', None)
     if shared_batches and workers and batch_size and getattr(args['collate_fn'], 'func', args['collate_fn']) is pseudo_collate \
-            and len(dataset):
+            and isinstance(dataset, Sized) and len(dataset):
         buffers = make_buffers(dataset, batch_size, workers, args.get('prefetch_factor') or PREFETCH)
         if buffers:
             return RingLoader(dataset, buffers, **{k: v for k, v in args.items() if k != 'pin_memory'})   # the buffers are not pinned

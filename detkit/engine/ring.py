@@ -73,22 +73,19 @@ class RingLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:
         previous: list[weakref.ref] = []
         current: list[weakref.ref] = []
-        batches = super().__iter__()
-        while True:
-            keep(previous)
-            previous = current
-            try:
-                batch = next(batches)
-            except StopIteration:
-                keep(previous)
-                return
-            if isinstance(batch, Packed):
-                batch = self.unpacked(batch)
-                current = [weakref.ref(image) for image in batch['inputs']]
-            else:
+        try:
+            for batch in super().__iter__():
                 current = []
-            yield batch
-            del batch
+                if isinstance(batch, Packed):
+                    batch = self.unpacked(batch)
+                    current = [weakref.ref(image) for image in batch['inputs']]
+                yield batch
+                del batch
+                keep(previous)
+                previous = current
+        finally:                      # the next pass may begin with the first buffers again
+            keep(previous)
+            keep(current)
 
     def unpacked(self, batch: Packed) -> Any:
         buffer = self.buffers[batch.worker][batch.slot]

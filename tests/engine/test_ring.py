@@ -69,19 +69,26 @@ def test_kept_batches_stay_what_they_were():
 
 def test_persistent_workers_and_a_pass_that_is_broken_off():
     data = Images(count=40)
-    source = loader(data, persistent_workers=True)
-    for i, _ in enumerate(source):
-        if i == 3:
-            break
-    check(list(source), data)
-    check(list(source), data)
+    for persistent in (True, False):
+        source, held = loader(data, persistent_workers=persistent), []
+        for batch in source:
+            held.append(batch)
+            if len(held) == 4:
+                break
+        check(list(source), data)
+        check(held, Images(count=12))
+        check(list(source), data)
 
 
 def test_images_travel_in_the_buffers():
     source = loader(Images())
-    first = next(iter(source))['inputs'][0]
+    batches = iter(source)
+    first = next(batches)['inputs'][0]
     starts = {b.untyped_storage().data_ptr() for buffers in source.buffers for b in buffers}
     assert first.untyped_storage().data_ptr() in starts
+    batches.close()                                                     # whoever gives up the pass keeps the image
+    assert first.untyped_storage().data_ptr() not in starts
+    assert torch.equal(first, Images()[0]['inputs'])
 
 
 def test_a_batch_that_does_not_fit_comes_in_the_plain_way(monkeypatch: pytest.MonkeyPatch):
