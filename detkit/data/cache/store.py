@@ -16,14 +16,24 @@ class CacheError(ValueError):
     """A cache that cannot be read or written; the message says where and what to do."""
 
 
-OPEN: dict[Path, tuple[int, bool, Any, int]] = {}    # LMDB lets a process open a file once: folder -> process, for writing, it, bytes
+OPEN: dict[Path, tuple[bool, Any, int]] = {}    # LMDB lets a process open a file once: folder -> for writing, the environment, bytes
+
+
+def let_go() -> None:
+    """Close every file, before this process forks: a child must not have its parent's open, and not every LMDB notices."""
+    while OPEN:
+        OPEN.popitem()[1][1].close()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(before=let_go)
 
 
 class Store:
     """Records by key, in ``folder/data.mdb``.
 
-    A process opens the file when it first needs it, and again after a fork; stores of one folder share it. Where the folder cannot be
-    written to, it is read without a lock file.
+    A process opens the file when it needs it; stores of one folder share it. Where the folder cannot be written to, it is read without a
+    lock file.
 
     Raises:
         CacheError: no LMDB file is there, it is another kind of file, or shorter than it says.
@@ -34,14 +44,13 @@ class Store:
 
     def environment(self, write: bool = False) -> Any:
         """The open LMDB environment of this process."""
-        process, writes, environment, length = OPEN.get(self.folder, (0, False, None, 0))
-        if process == os.getpid() and writes >= write:
+        writes, environment, length = OPEN.get(self.folder, (False, None, 0))
+        if environment is not None and writes >= write:
             self.check_length(length)
             return environment
-        del environment                # a forked process must let the inherited one go before it opens its own
         self.close()
         opened = self.open(write)
-        OPEN[self.folder] = os.getpid(), write, opened, os.path.getsize(self.folder / 'data.mdb')
+        OPEN[self.folder] = write, opened, os.path.getsize(self.folder / 'data.mdb')
         return opened
 
     def open(self, write: bool) -> Any:
@@ -74,9 +83,8 @@ class Store:
 
     def close(self) -> None:
         """Let the file go; whoever reads next opens it again."""
-        process, _, environment, _ = OPEN.pop(self.folder, (0, False, None, 0))
-        if process == os.getpid():
-            environment.close()
+        if self.folder in OPEN:
+            OPEN.pop(self.folder)[1].close()
 
     def begin(self, write: bool = False) -> Any:
         """A transaction; another process may have let the map grow since the last."""
