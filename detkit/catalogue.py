@@ -35,18 +35,27 @@ CATALOGUE: dict[str, dict[str, str]] = {
     },
     'dataset': {
         'detkit.data.datasets.coco': 'CocoDataset',
-        'detkit.data.datasets.wrappers': 'ConcatDataset RepeatDataset ClassBalancedDataset',
+        'detkit.data.datasets.wrappers': 'ConcatDataset RepeatDataset ClassBalancedDataset MultiImageMixDataset',
     },
     'data sampler': {
-        'detkit.data.samplers': 'AspectRatioBatchSampler InfiniteSampler',
+        'detkit.data.samplers': 'AspectRatioBatchSampler InfiniteSampler ClassAwareSampler MultiSourceSampler GroupMultiSourceSampler',
     },
     'transform': {
-        'detkit.data.transforms.loading': 'LoadImageFromFile LoadImageFromNDArray LoadAnnotations',
-        'detkit.data.transforms.geometry': 'Resize FixScaleResize RandomResize RandomChoiceResize RandomFlip Pad',
-        'detkit.data.transforms.crop': 'RandomCrop FilterAnnotations',
+        'detkit.data.transforms.loading': 'LoadImageFromFile LoadImageFromNDArray LoadAnnotations LoadEmptyAnnotations',
+        'detkit.data.transforms.geometry': 'Resize FixScaleResize ResizeShortestEdge RandomResize RandomChoiceResize RandomFlip Pad',
+        'detkit.data.transforms.crop': 'RandomCrop MinIoURandomCrop FilterAnnotations',
+        'detkit.data.transforms.zoom': 'Expand RandomCenterCropPad',
+        'detkit.data.transforms.affine': 'RandomAffine RandomShift ShearX ShearY Rotate TranslateX TranslateY',
         'detkit.data.transforms.colour': 'YOLOXHSVRandomAug PhotoMetricDistortion',
+        'detkit.data.transforms.colour_ops': ('ColorTransform Color Brightness Contrast Sharpness Solarize SolarizeAdd Posterize Equalize '
+                                              'AutoContrast Invert'),
+        'detkit.data.transforms.auto_augment': 'AutoAugment RandAugment',
+        'detkit.data.transforms.erase': 'CutOut RandomErasing',
+        'detkit.data.transforms.albu': 'Albu',
+        'detkit.data.transforms.corrupt': 'Corrupt',
         'detkit.data.transforms.mix': 'Mosaic CachedMosaic MixUp CachedMixUp',
-        'detkit.data.transforms.choose': 'RandomChoice RandomApply TestTimeAug',
+        'detkit.data.transforms.paste': 'CopyPaste',
+        'detkit.data.transforms.choose': 'RandomChoice RandomApply RandomOrder MultiBranch TestTimeAug',
         'detkit.data.transforms.formatting': 'PackDetInputs',
     },
     'metric': {

@@ -1,14 +1,18 @@
 """Which samples come when, and which of them share a batch."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import BatchSampler, Sampler
 
-from detkit.registry import DATA_SAMPLERS
+from detkit.registry import DATA_SAMPLERS, ConfigError
+
+PASSES = 1 << 32       # added to an epoch: the next time that an image comes in it, which is another sample
 
 
 @DATA_SAMPLERS.register_module()
@@ -74,3 +78,114 @@ class InfiniteSampler(Sampler):
 
     def set_epoch(self, epoch: int) -> None:
         """A loop that counts epochs may call this; passes are counted here."""
+
+
+@DATA_SAMPLERS.register_module()
+class ClassAwareSampler(Sampler):
+    """Classes take turns, each giving ``num_sample_class`` of its images (https://arxiv.org/abs/1512.05830, Sec. 3.3).
+
+    An epoch has as many samples as the data set. Gives pairs (epoch, index), as images of rare classes come several times.
+    """
+
+    def __init__(self, dataset: Any, seed: int | None = None, num_sample_class: int = 1) -> None:
+        if num_sample_class < 1:
+            raise ConfigError(f'ClassAwareSampler num_sample_class={num_sample_class} must be at least 1.')
+        self.dataset, self.num_sample_class, self.epoch = dataset, num_sample_class, 0
+        self.rank, self.world_size = get_dist_info()
+        self.seed = sync_random_seed() if seed is None else seed
+        by_class: dict[int, list[int]] = {}
+        for index in range(len(dataset)):
+            for label in sorted(set(dataset.get_cat_ids(index))):
+                by_class.setdefault(label, []).append(index)
+        self.images = [by_class[label] for label in sorted(by_class)]
+        if not self.images:
+            raise ConfigError('ClassAwareSampler: no image of the data set has an object.')
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        classes, images = endless(rng, range(len(self.images))), [endless(rng, found) for found in self.images]
+        order = (next(images[c])[1] for _, c in classes for _ in range(self.num_sample_class))
+        seen: dict[int, int] = {}
+        for position, index in enumerate(itertools.islice(order, len(self) * self.world_size)):
+            seen[index] = seen.get(index, -1) + 1
+            if position % self.world_size == self.rank:
+                yield self.epoch + PASSES * seen[index], index
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.dataset) / self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+def endless(rng: np.random.Generator, values: Sequence[int], shuffle: bool = True) -> Iterator[tuple[int, int]]:
+    """(pass, value) for one pass over ``values`` after the other, each in an order of its own."""
+    for turn in itertools.count():
+        order = rng.permutation(len(values)) if shuffle else range(len(values))
+        yield from ((turn, values[int(i)]) for i in order)
+
+
+@DATA_SAMPLERS.register_module()
+class MultiSourceSampler(Sampler):
+    """Batches with fixed shares of the parts of a ConcatDataset, without end; for loops that count iterations.
+
+    Gives pairs (epoch, index), an epoch being a pass over a part. ``source_ratio``: shares of the parts in a batch of ``batch_size``,
+    in the order of the parts; what rounding leaves goes to the first.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int, source_ratio: Sequence[float], shuffle: bool = True, seed: int | None = None) -> None:
+        parts = getattr(dataset, 'datasets', None)
+        if parts is None or len(parts) != len(source_ratio):
+            raise ConfigError(f'{type(self).__name__} source_ratio={list(source_ratio)} needs a ConcatDataset of as many parts, given '
+                              f'{type(dataset).__name__}{f" of {len(parts)}" if parts is not None else ""}.')
+        self.counts = [int(batch_size * share / sum(source_ratio)) for share in source_ratio]
+        self.counts[0] = batch_size - sum(self.counts[1:])
+        self.dataset, self.shuffle = dataset, shuffle
+        self.rank, self.world_size = get_dist_info()
+        self.seed = sync_random_seed() if seed is None else seed
+        starts = [0, *itertools.accumulate(map(len, parts))]
+        self.parts = [range(a, b) for a, b in zip(starts, starts[1:])]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        sources = [self.stream(part, n) for n, part in enumerate(self.parts)]
+        while True:
+            for source, count in zip(sources, self.counts):
+                yield from itertools.islice(source, count)
+
+    def stream(self, values: Sequence[int], *key: int) -> Iterator[tuple[int, int]]:
+        """This process's share of endless passes over ``values``."""
+        rng = np.random.default_rng([self.seed, *key])
+        return itertools.islice(endless(rng, values, self.shuffle), self.rank, None, self.world_size)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        """A loop that counts epochs may call this; passes are counted here."""
+
+
+@DATA_SAMPLERS.register_module()
+class GroupMultiSourceSampler(MultiSourceSampler):
+    """As MultiSourceSampler, each batch of images that are all wider than high, or all not, as often as they stand in the data.
+
+    Raises:
+        ConfigError: a part has no image of a kind that another part has: no batch of that kind could be made.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int, source_ratio: Sequence[float], shuffle: bool = True, seed: int | None = None) -> None:
+        super().__init__(dataset, batch_size, source_ratio, shuffle, seed)
+        upright = np.array([info['width'] < info['height'] for info in map(dataset.get_data_info, range(len(dataset)))])
+        kinds = [kind for kind in (True, False) if (upright == kind).any()]
+        self.groups = [[[i for i in part if upright[i] == kind] for part in self.parts] for kind in kinds]
+        empty = [n for n, count in enumerate(self.counts) if count and not all(group[n] for group in self.groups)]
+        if empty:
+            raise ConfigError(f'GroupMultiSourceSampler: part {empty[0]} of the ConcatDataset has only upright or only wide images, and '
+                              f'others have both. Use MultiSourceSampler.')
+        self.shares = [sum(map(len, group)) / len(dataset) for group in self.groups]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        sources = [[self.stream(part, g, n) for n, part in enumerate(group)] for g, group in enumerate(self.groups)]
+        draws = np.random.default_rng([self.seed, len(self.groups)])     # the same in all processes: their batches have one shape
+        while True:
+            for source, count in zip(sources[int(draws.choice(len(sources), p=self.shares))], self.counts):
+                yield from itertools.islice(source, count)

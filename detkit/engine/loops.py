@@ -12,7 +12,7 @@ from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
 from torch.utils.data import DataLoader
 
-from detkit.data.samplers import InfiniteSampler
+from detkit.data.samplers import InfiniteSampler, MultiSourceSampler
 from detkit.engine.hooks.replay import set_epoch
 from detkit.registry import LOOPS, ConfigError
 
@@ -42,7 +42,7 @@ def without_first(loader: DataLoader, skip: int) -> DataLoader:
 def endless(loader: DataLoader, start: int) -> Iterator[Any]:
     """Batches of ``loader`` for ever, from iteration ``start`` on: of an infinite sampler, or of one epoch after the other."""
     sampler = loader.batch_sampler.sampler if hasattr(loader.batch_sampler, 'sampler') else loader.sampler
-    if isinstance(sampler, (InfiniteSampler, MMInfiniteSampler)):
+    if isinstance(sampler, (InfiniteSampler, MultiSourceSampler, MMInfiniteSampler)):
         yield from without_first(loader, start) if start else loader
         return
     for epoch in itertools.count(start // len(loader)):

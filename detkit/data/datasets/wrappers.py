@@ -6,11 +6,16 @@ that ``InfiniteSampler`` gives.
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine import dataset as mmdataset
 
-from detkit.registry import DATASETS, ConfigError
+from detkit.registry import DATASETS, TRANSFORMS, ConfigError
+
+ANOTHER = 1 << 32       # in a key: beside the draws of the inner data set, whose positions are smaller
 
 
 def epoch_and_index(index: int | tuple[int, int], dataset: Any) -> tuple[int, int]:
@@ -88,3 +93,82 @@ class ClassBalancedDataset(mmdataset.ClassBalancedDataset):
         epoch, index = epoch_and_index(index, self)
         inner = self._get_ori_dataset_idx(int(index))
         return sample(self.dataset, epoch * self.most + self.turns[index], inner)
+
+
+@DATASETS.register_module()
+class MultiImageMixDataset:
+    """A pipeline whose transforms mix samples (Mosaic, MixUp, CopyPaste) after the pipeline of another data set.
+
+    What is mixed in comes from ``dataset`` as it gives it, each time with random numbers of its own, and not through the transforms of
+    ``pipeline``: a MixUp after a Mosaic adds a plain image.
+
+    Args:
+        dataset: gives dicts of results: its pipeline loads, and does not pack.
+        pipeline: configs of transforms. skip_type_keys: names of those to leave out; see ``update_skip_type_keys``.
+        max_refetch: samples drawn anew at most when the pipeline gives None.
+    """
+
+    def __init__(self, dataset: Any, pipeline: Sequence[dict], skip_type_keys: Sequence[str] | None = None, max_refetch: int = 15,
+                 lazy_init: bool = False) -> None:
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.names = [str(t['type']).rpartition('.')[2] for t in pipeline]
+        self.transforms = [TRANSFORMS.build(t) for t in pipeline]
+        self.max_refetch, self.seed = max_refetch, 0
+        self._skipped = torch.zeros(len(pipeline), dtype=torch.uint8).share_memory_()     # persistent workers see it change
+        self.update_skip_type_keys(skip_type_keys)
+        if not lazy_init:
+            self.full_init()
+
+    def full_init(self) -> None:
+        self.dataset.full_init()
+
+    def update_skip_type_keys(self, skip_type_keys: Sequence[str] | None) -> None:
+        """Leave out the transforms of these names from now on.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        unknown = [k for k in skip_type_keys or () if k not in self.names]
+        if unknown:
+            raise ConfigError(f"skip_type_keys names '{unknown[0]}', which is not in the pipeline: {', '.join(self.names)}.")
+        self._skipped.copy_(torch.tensor([n in (skip_type_keys or ()) for n in self.names]))
+
+    @property
+    def metainfo(self) -> dict:
+        return self.dataset.metainfo
+
+    @property
+    def epoch(self) -> int:
+        return getattr(self.dataset, 'epoch', 0)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def get_data_info(self, idx: int) -> dict:
+        return self.dataset.get_data_info(idx)
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        return self.dataset.get_cat_ids(idx)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Any:
+        epoch, index = epoch_and_index(index, self)
+        index = int(index) % len(self)
+        for attempt in range(self.max_refetch + 1):
+            data = self.mixed(epoch, index, attempt)
+            if data is not None:
+                return data
+            index = int(np.random.default_rng([self.seed, epoch, index, attempt, ANOTHER]).integers(len(self)))
+        raise ValueError(f'MultiImageMixDataset: its pipeline ({", ".join(self.names)}) gave None for {self.max_refetch + 1} samples.')
+
+    def mixed(self, epoch: int, index: int, attempt: int) -> Any:
+        results = sample(self.dataset, epoch, index)
+        for position, transform in enumerate(self.transforms):
+            if results is None or self._skipped[position]:
+                continue
+            rng = np.random.default_rng([self.seed, epoch, index, attempt, ANOTHER + position])
+            results = transform({**results, 'rng': rng, 'num_samples': len(self), 'partner': self.partner(rng)})
+        return results
+
+    def partner(self, rng: np.random.Generator) -> Callable[[int], Any]:
+        """Sample ``i`` of the inner data set, in a pass that nobody else asks for, so that its augmentation is another each time."""
+        return lambda i: sample(self.dataset, int(rng.integers(1 << 32, 1 << 62)), int(i))

@@ -49,6 +49,50 @@ class RandomApply(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class RandomOrder(BaseTransform):
+    """Several transforms or pipelines, all of them, in an order that is drawn."""
+
+    random = True
+
+    def __init__(self, transforms: Sequence[Sequence[dict] | dict]) -> None:
+        self.pipelines = [[TRANSFORMS.build(t) for t in ([p] if isinstance(p, dict) else p)] for p in transforms]
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        return run_all([t for i in results['rng'].permutation(len(self.pipelines)) for t in self.pipelines[i]], results)
+
+
+@TRANSFORMS.register_module()
+class MultiBranch(BaseTransform):
+    """Several packed views of one image, one a branch (semi-supervised training).
+
+    Args:
+        branch_field: names of all branches, also of those that other data sets fill.
+        **branches: name -> the pipeline of that branch, up to its PackDetInputs.
+
+    Returns ``inputs`` and ``data_samples`` as dicts by branch, None for those that are not filled here; None when a pipeline gives None.
+
+    Raises:
+        ConfigError: a branch is not in ``branch_field``.
+    """
+
+    random = True
+
+    def __init__(self, branch_field: Sequence[str], **branches: Sequence[dict] | dict) -> None:
+        unknown = [b for b in branches if b not in branch_field]
+        if unknown:
+            raise ConfigError(f"MultiBranch has a pipeline for '{unknown[0]}', which is not in branch_field={list(branch_field)}.")
+        self.branch_field = list(branch_field)
+        self.pipelines = {name: [TRANSFORMS.build(t) for t in ([p] if isinstance(p, dict) else p)] for name, p in branches.items()}
+
+    def transform(self, results: dict[str, Any]) -> dict[str, dict] | None:
+        views = {name: run_all(p, {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in results.items()})
+                 for name, p in self.pipelines.items()}
+        if any(view is None for view in views.values()):
+            return None
+        return {key: {name: views.get(name, {}).get(key) for name in self.branch_field} for key in ('inputs', 'data_samples')}
+
+
+@TRANSFORMS.register_module()
 class TestTimeAug(BaseTransform):
     """One packed sample for every combination of one alternative from each list: ``[[resize_a, resize_b], [flip, no_flip], [pack]]``.
 

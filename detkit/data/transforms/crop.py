@@ -1,15 +1,17 @@
 """Crops, and the removal of objects that are too small."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from detkit.data.transforms.base import BaseTransform
-from detkit.data.transforms.geometry import clip_boxes_
+from detkit.data.transforms.geometry import clip_boxes_, record_
 from detkit.registry import TRANSFORMS, ConfigError
 
 PER_OBJECT = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
+TRIES = 50          # windows that MinIoURandomCrop tries for one least IoU
 CROP_TYPES = ('absolute', 'absolute_range', 'relative', 'relative_range')
 
 
@@ -68,6 +70,7 @@ def cropped(results: dict[str, Any], window: tuple[int, int, int, int], allow_ne
     x1, y1, x2, y2 = window
     results['img'] = np.ascontiguousarray(results['img'][y1:y2, x1:x2])
     results['img_shape'] = size = results['img'].shape[:2]
+    record_(results, [[1, 0, -x1], [0, 1, -y1], [0, 0, 1]])
     if 'gt_seg_map' in results:
         results['gt_seg_map'] = np.ascontiguousarray(results['gt_seg_map'][y1:y2, x1:x2])
     if 'gt_bboxes' not in results:
@@ -85,6 +88,54 @@ def cropped(results: dict[str, Any], window: tuple[int, int, int, int], allow_ne
         if recompute_bbox:
             results['gt_bboxes'] = results['gt_masks'].get_bboxes()
     return results
+
+
+@TRANSFORMS.register_module()
+class MinIoURandomCrop(BaseTransform):
+    """A window that overlaps all objects enough, drawn until one is found (SSD, https://arxiv.org/abs/1512.02325, Sec. 2.2).
+
+    Each time, a least IoU of window and box is drawn from ``min_ious``, none, or 1: the image stays whole. The window's sides are at
+    least ``min_crop_size`` of the image's, one at most twice the other. Objects are kept whose centre lies in it; there must be one.
+    """
+
+    random = True
+
+    def __init__(self, min_ious: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size: float = 0.3,
+                 bbox_clip_border: bool = True) -> None:
+        if not 0 < min_crop_size <= 1:
+            raise ConfigError(f'MinIoURandomCrop min_crop_size={min_crop_size} is a share of the image, in (0, 1].')
+        self.min_ious, self.min_crop_size, self.bbox_clip_border = tuple(min_ious), min_crop_size, bbox_clip_border
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        rng, boxes = results['rng'], results['gt_bboxes']
+        while True:
+            least = rng.choice((1, *self.min_ious, 0))
+            if least == 1:
+                return results
+            for _ in range(TRIES):
+                window = self.window(rng, *results['img'].shape[:2])
+                if window is None or len(boxes) and window_ious(window, boxes).min() < least:
+                    continue
+                centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+                inside = ((centers > window[:2]) & (centers < window[2:])).all(1)
+                if inside.any() or not len(boxes):
+                    return cropped(keep_objects(results, inside), tuple(window), clip=self.bbox_clip_border)
+
+    def window(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray | None:
+        """(4,) int64 xyxy; None for one that is too narrow."""
+        w, h = rng.uniform(self.min_crop_size * width, width), rng.uniform(self.min_crop_size * height, height)
+        if not 0.5 <= h / w <= 2:
+            return None
+        x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
+        window = np.array([x, y, x + w, y + h]).astype(np.int64)
+        return window if (window[2:] > window[:2]).all() else None
+
+
+def window_ious(window: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(n,) IoU of ``window`` (4,) with each of ``boxes`` (n, 4)."""
+    overlap = (np.minimum(boxes[:, 2:], window[2:]) - np.maximum(boxes[:, :2], window[:2])).clip(0).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (window[2:] - window[:2]).prod() - overlap
+    return overlap / np.maximum(areas, 1e-6)
 
 
 @TRANSFORMS.register_module()

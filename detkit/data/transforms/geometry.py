@@ -34,6 +34,11 @@ def clip_boxes_(boxes: np.ndarray, size: tuple[int, int]) -> None:
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, size[0])
 
 
+def record_(results: dict[str, Any], matrix: Sequence[Sequence[float]]) -> None:
+    """Write down in ``homography_matrix`` (3, 3) float32 where pixels have gone since the file was read: ``matrix`` comes last."""
+    results['homography_matrix'] = (np.asarray(matrix) @ results.get('homography_matrix', np.eye(3))).astype(np.float32)
+
+
 @TRANSFORMS.register_module(name=['Resize', 'FixScaleResize'])   # MMDetection's fix of an old rounding rule; ours rounds so already
 class Resize(BaseTransform):
     """To ``scale`` (width, height), or by ``scale_factor`` (a number or (w, h)). Writes ``scale``, ``scale_factor`` (w, h), ``keep_ratio``.
@@ -69,6 +74,7 @@ class Resize(BaseTransform):
         was = results.get('scale_factor', (1., 1.))
         results.update(img_shape=after, scale=tuple(scale), keep_ratio=self.keep_ratio,
                        scale_factor=(was[0] * factor[0], was[1] * factor[1]))
+        record_(results, np.diag([*factor, 1]))
         if 'gt_bboxes' in results:
             results['gt_bboxes'] = results['gt_bboxes'] * np.array([*factor, *factor], np.float32)
             if self.clip_object_border:
@@ -78,6 +84,22 @@ class Resize(BaseTransform):
         if 'gt_seg_map' in results:
             results['gt_seg_map'] = cv2.resize(results['gt_seg_map'], size, interpolation=cv2.INTER_NEAREST)
         return results
+
+
+@TRANSFORMS.register_module()
+class ResizeShortestEdge(BaseTransform):
+    """Keeping the shape, to a short side of ``scale`` pixels (of a pair, its smaller), the long one at most ``max_size``."""
+
+    def __init__(self, scale: int | Scale, max_size: int | None = None, resize_type: str = 'Resize', **options: Any) -> None:
+        self.scale, self.max_size = scale if isinstance(scale, int) else min(scale), max_size
+        self.resize = TRANSFORMS.build(dict(type=resize_type, scale=(1, 1), **{**options, 'keep_ratio': False}))
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        height, width = results['img'].shape[:2]
+        factor = self.scale / min(height, width)
+        if self.max_size:
+            factor = min(factor, self.max_size / max(height, width))
+        return self.resize.resized(results, (rounded(width * factor), rounded(height * factor)))
 
 
 @TRANSFORMS.register_module()
@@ -155,6 +177,7 @@ def flipped(results: dict[str, Any], direction: str) -> dict[str, Any]:
     code = -1 if across and down else int(across)                      # OpenCV's; several times as fast as a copy of numpy's view
     results['img'] = cv2.flip(results['img'], code)
     height, width = results['img'].shape[:2]
+    record_(results, [[-1 if across else 1, 0, width * across], [0, -1 if down else 1, height * down], [0, 0, 1]])
     if 'gt_bboxes' in results:
         x1, y1, x2, y2 = results['gt_bboxes'].T
         if across:

@@ -145,6 +145,31 @@ class LoadAnnotations(BaseTransform):
         return results
 
 
+@TRANSFORMS.register_module()
+class LoadEmptyAnnotations(BaseTransform):
+    """No objects, whatever the file says: for images without labels. Writes what LoadAnnotations writes, empty.
+
+    ``seg_ignore_label`` fills ``gt_seg_map`` (``with_seg``), so that no pixel counts.
+    """
+
+    def __init__(self, with_bbox: bool = True, with_label: bool = True, with_mask: bool = False, with_seg: bool = False,
+                 seg_ignore_label: int = 255) -> None:
+        self.with_bbox, self.with_label, self.with_mask = with_bbox, with_label, with_mask
+        self.with_seg, self.seg_ignore_label = with_seg, seg_ignore_label
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        size = results['img'].shape[:2]
+        if self.with_bbox:
+            results.update(gt_bboxes=np.zeros((0, 4), np.float32), gt_ignore_flags=np.zeros(0, bool))
+        if self.with_label:
+            results['gt_bboxes_labels'] = np.zeros(0, np.int64)
+        if self.with_mask:
+            results['gt_masks'] = BitmapMasks([], *size)
+        if self.with_seg:
+            results['gt_seg_map'] = np.full(size, self.seg_ignore_label, np.uint8)
+        return results
+
+
 def load_masks(instances: list[dict], size: tuple[int, int], as_bitmap: bool) -> tuple[BitmapMasks | PolygonMasks, np.ndarray]:
     """The masks, and (n,) bool: False where an object has none that can be used."""
     height, width = size

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from detkit.data.transforms.affine import warp_masks
 from detkit.data.transforms.base import BaseTransform
 from detkit.data.transforms.crop import PER_OBJECT, keep_objects
 from detkit.data.transforms.geometry import clip_boxes_, flipped, padded
@@ -50,8 +51,7 @@ def moved(part: dict[str, Any], size: tuple[int, int], dx: int, dy: int, scale: 
     if 'gt_bboxes' in out:
         out['gt_bboxes'] = out['gt_bboxes'] * np.array([sx, sy, sx, sy], np.float32) + np.array([dx, dy, dx, dy], np.float32)
     if 'gt_masks' in out:
-        matrix = np.array([[sx, 0, dx], [0, sy, dy]], np.float64)
-        out['gt_masks'] = out['gt_masks'].warp(matrix, size)
+        out['gt_masks'] = warp_masks(out['gt_masks'], np.array([[sx, 0, dx], [0, sy, dy], [0, 0, 1]], np.float64), size)
     return out
 
 

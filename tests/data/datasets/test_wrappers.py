@@ -69,3 +69,47 @@ def test_pairs_reach_the_data_sets_that_are_joined(coco):
 def test_data_sets_of_other_classes_cannot_be_joined_silently(coco):
     with pytest.raises(ConfigError, match=r'ConcatDataset datasets: .*meta information of the 2-th dataset.*ignore_keys'):
         DATASETS.build(dict(type='ConcatDataset', datasets=[inner(coco), inner(coco, ('dog', 'cat'))]))
+
+
+LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_mask=True), dict(type='RandomFlip', prob=0.5)]
+
+
+def mixed(coco, pipeline, **options):
+    return DATASETS.build(dict(type='MultiImageMixDataset', dataset={**inner(coco), 'pipeline': LOAD}, pipeline=pipeline, **options))
+
+
+def test_samples_are_mixed_after_the_inner_pipeline(coco):
+    data = mixed(coco, [dict(type='Mosaic', img_scale=(64, 48)), dict(type='MixUp', img_scale=(64, 48)), dict(type='PackDetInputs')])
+    assert len(data) == 5 and data.metainfo['classes'] == ('cat', 'dog') and data.get_cat_ids(0)
+    first = data[0]
+    assert first['inputs'].shape == (3, 96, 128) and len(first['data_samples'].gt_instances)
+    assert same(first, data[0]) and not same(first, data[1, 0])
+
+
+def test_the_partner_is_a_plain_sample_in_a_pass_of_its_own(coco):
+    data, seen = mixed(coco, [dict(type='MixUp', img_scale=(64, 48), ratio_range=(1, 1)), dict(type='PackDetInputs')]), []
+    inside = type(data.dataset).__getitem__
+    type(data.dataset).__getitem__ = lambda self, index: seen.append(index) or inside(self, index)
+    try:
+        assert data[0]['inputs'].shape == (3, 48, 64)
+    finally:
+        type(data.dataset).__getitem__ = inside
+    assert seen[0] == (0, 0) and len(seen) >= 2 and all(epoch >= 1 << 32 for epoch, _ in seen[1:])
+
+
+def test_transforms_are_left_out_by_name_also_by_workers_that_run_already(coco):
+    data = mixed(coco, [dict(type='Mosaic', img_scale=(64, 48)), dict(type='PackDetInputs')])
+    loader = DataLoader(data, 1, num_workers=1, persistent_workers=True, collate_fn=pseudo_collate, sampler=[0])
+    assert next(iter(loader))['inputs'][0].shape == (3, 96, 128)
+    data.update_skip_type_keys(['Mosaic'])
+    assert next(iter(loader))['inputs'][0].shape == (3, 48, 64)
+    with pytest.raises(ConfigError, match="'Mosiac'.*Mosaic"):
+        data.update_skip_type_keys(['Mosiac'])
+
+
+def test_a_pipeline_that_drops_every_sample_says_so(coco):
+    data, tried = mixed(coco, [dict(type='PackDetInputs')], max_refetch=2), []
+    data.transforms = [tried.append]
+    with pytest.raises(ValueError, match='gave None for 3 samples'):
+        data[0]
+    assert len(tried) == 3

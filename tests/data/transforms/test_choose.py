@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detkit.data.transforms.choose import RandomApply, RandomChoice, TestTimeAug
+from detkit.data.transforms.choose import MultiBranch, RandomApply, RandomChoice, RandomOrder, TestTimeAug
 from detkit.registry import ConfigError
 
 FLIP = dict(type='RandomFlip', prob=1.0)
@@ -36,3 +36,22 @@ def test_every_combination_of_alternatives_is_packed():
     assert [tuple(x.shape) for x in out['inputs']] == [(3, 2, 4), (3, 2, 4), (3, 4, 8), (3, 4, 8)]
     assert [s.flip for s in out['data_samples']] == [True, False, True, False]
     assert [s.scale_factor for s in out['data_samples']] == [(1, 1)] * 2 + [(2, 2)] * 2
+
+
+def test_an_order_is_drawn_and_all_are_run():
+    order = RandomOrder([dict(type='Resize', scale=(8, 4)), [dict(type='Pad', size=(6, 6)), FLIP]])
+    sizes = {order(results(s))['img'].shape[:2] for s in range(30)}
+    assert sizes == {(6, 8), (4, 8)}                       # resized, then padded to 6 rows; or padded, then resized
+
+
+def test_branches_are_views_of_one_image():
+    pack = dict(type='PackDetInputs', meta_keys=('img_shape',))
+    branch = MultiBranch(['sup', 'weak', 'strong'], weak=pack, strong=[dict(type='Resize', scale=(8, 4)), pack])
+    out = branch(results())
+    assert list(out) == ['inputs', 'data_samples'] and out['inputs']['sup'] is None is out['data_samples']['sup']
+    assert out['inputs']['weak'].shape == (3, 2, 4) and out['inputs']['strong'].shape == (3, 4, 8)
+    assert out['data_samples']['strong'].img_shape == (4, 8)
+    drop = MultiBranch(['weak'], weak=[dict(type='RandomCrop', crop_size=(1, 1))])
+    assert drop({**results(), 'gt_bboxes': np.zeros((0, 4), np.float32)}) is None
+    with pytest.raises(ConfigError, match="'strong'.*branch_field"):
+        MultiBranch(['weak'], strong=pack)
