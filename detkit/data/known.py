@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from detkit.data.convert import voc_to_coco
+from detkit.data.formats.voc import FLAGS, voc_to_coco
 from detkit.data.synthetic import whole_folder
 from detkit.download import download
 from detkit.registry import did_you_mean
@@ -135,7 +135,13 @@ def unpack_bccd(unpacked: Path, folder: Path) -> None:
     stems = sorted(p.stem for p in (folder / 'images').iterdir())
     image_ids = {stem: i + 1 for i, stem in enumerate(stems)}
     try:
-        whole = voc_to_coco([source / 'Annotations' / f'{stem}.xml' for stem in stems], ('RBC', 'WBC', 'Platelets'), image_ids)
+        for stem in stems:
+            (source / 'Annotations' / f'{stem}.xml').stat()
+        whole = voc_to_coco([source / 'Annotations' / f'{stem}.xml' for stem in stems], ('RBC', 'WBC', 'Platelets'), image_ids, offset=0,
+                             truncate=True, drop_copies=True)
+        for annotation in whole['annotations']:
+            for flag in FLAGS:
+                annotation.pop(flag, None)
         for split in ('train', 'val', 'test'):
             chosen = {image_ids[name] for name in (source / 'ImageSets' / 'Main' / f'{split}.txt').read_text().split()}
             (folder / 'annotations' / f'{split}.json').write_text(json.dumps(part_of(whole, chosen)))

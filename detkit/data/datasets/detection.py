@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from detkit.data.cache.samples import CacheSettings
 from detkit.data.cache.use import use_cache
 from detkit.data.compose import Compose
+from detkit.data.datasets.entries import entries_of, label_of_category
 from detkit.data.known import KNOWN
 from detkit.data.transforms.loading import UnreadableImage, check_local
 from detkit.files import find_data
@@ -33,8 +34,8 @@ class DetDataset(BaseDataset):
         ann_file, data_root, data_prefix: where the annotations and images are; a relative ``data_root`` that does not exist is
             looked up below ``$DETKIT_DATA_ROOT``.
         metainfo: ``dict(classes=(...))`` picks and orders classes by name.
-        filter_cfg: ``filter_empty_gt`` drops images without objects, ``min_size`` those with a side below so many pixels; not in
-            ``test_mode``.
+        filter_cfg: ``filter_empty_gt`` drops images without objects, ``min_size`` those with a side below so many pixels;
+            ``bbox_min_size`` marks objects with a shorter side as ignored. None of it in ``test_mode``.
         pipeline: configs of transforms. max_refetch: samples drawn anew at most when a pipeline gives None.
         return_classes: each sample carries the class names as ``text``.
         on_error: an image that cannot be read: ``fail`` names it; ``skip`` takes another one in its place and warns once a file. In
@@ -48,6 +49,7 @@ class DetDataset(BaseDataset):
     """
 
     METAINFO: dict[str, Any] = {}
+    complete = True      # the annotation file lists all classes, also those without an object
 
     def __init__(self, ann_file: str = '', metainfo: dict | None = None, data_root: str = '', data_prefix: dict = dict(img=''),
                  filter_cfg: dict | None = None, indices: int | Sequence[int] | None = None, serialize_data: bool = True,
@@ -81,6 +83,29 @@ class DetDataset(BaseDataset):
                     gc.enable()
             if self.cache_settings:
                 use_cache(self, self.cache_settings)
+
+    def read(self) -> dict:
+        """The annotations as a COCO dict, checked."""
+        raise NotImplementedError(f'{type(self).__name__} defines no read().')
+
+    def load_data_list(self) -> list[dict]:
+        content = self.read()
+        known, named = [c['name'] for c in by_id(content['categories'])], self._metainfo.get('classes')
+        if named is None:
+            self._metainfo['classes'] = tuple(known)
+            check_classes(self._metainfo)
+        given = 'metainfo.classes' if named != self.METAINFO.get('classes') else \
+            f'the {len(named or ())} classes of {type(self).__name__} (no metainfo is given)'
+        self.cat2label = label_of_category(content, self._metainfo['classes'], self.ann_file, self.complete, given)
+        self.cat_ids = sorted(self.cat2label, key=self.cat2label.get)
+        data = entries_of(content, self.cat2label, self.data_prefix, self.ann_file, self.seg_map_suffix)
+        least = (self.filter_cfg or {}).get('bbox_min_size')
+        for entry in data if least and not self.test_mode else ():
+            for i in entry['instances']:
+                i['ignore_flag'] |= int(min(i['bbox'][2] - i['bbox'][0], i['bbox'][3] - i['bbox'][1]) < least)
+        for entry in data if self.return_classes else ():
+            entry.update(text=self._metainfo['classes'], custom_entities=True)
+        return data
 
     @property
     def epoch(self) -> int:
@@ -137,8 +162,9 @@ class DetDataset(BaseDataset):
         """Without the images that ``filter_cfg`` drops."""
         cfg = dict(self.filter_cfg or {})
         drop_empty, min_size = cfg.pop('filter_empty_gt', False), cfg.pop('min_size', 0)
+        cfg.pop('bbox_min_size', None)
         if cfg:
-            raise ConfigError(f"filter_cfg has no '{next(iter(cfg))}'. It has: filter_empty_gt, min_size.", self.filter_cfg)
+            raise ConfigError(f"filter_cfg has no '{next(iter(cfg))}'. It has: filter_empty_gt, min_size, bbox_min_size.", self.filter_cfg)
         if self.test_mode:
             return self.data_list
         kept = [d for d in self.data_list if min(d['width'], d['height']) >= min_size
@@ -153,6 +179,11 @@ class DetDataset(BaseDataset):
     def get_cat_ids(self, idx: int) -> list[int]:
         """The labels in an image (ClassBalancedDataset asks for them)."""
         return [i['bbox_label'] for i in self.get_data_info(idx)['instances']]
+
+
+def by_id(categories: list[dict]) -> list[dict]:
+    """In the order of their ids, where these are numbers."""
+    return sorted(categories, key=lambda c: c['id']) if all(isinstance(c['id'], (int, float)) for c in categories) else categories
 
 
 def check_metainfo(metainfo: Any) -> None:

@@ -10,7 +10,8 @@ import pytest
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
-from detkit.data.datasets.coco import BrokenAnnotations, CocoDataset
+from detkit.data.datasets.coco import CocoDataset
+from detkit.data.formats.faults import BrokenAnnotations
 from detkit.data.transforms.loading import UnreadableImage
 from detkit.registry import ConfigError
 
@@ -77,7 +78,7 @@ def test_classes_that_the_file_does_not_have_are_an_error_with_the_nearest(coco)
     said = r"1 of 2 classes of metainfo.classes are not in this file: cats. Did you mean 'cat'\? It has: dog, cat"
     with pytest.raises(ConfigError, match=said):
         dataset(coco, metainfo=dict(classes=('cats', 'dog')))
-    with pytest.raises(ConfigError, match='the 80 COCO classes'):
+    with pytest.raises(ConfigError, match='the 80 classes of CocoDataset'):
         dataset(coco, metainfo=None)
 
 
@@ -145,7 +146,7 @@ def test_an_unreadable_image_can_be_skipped_and_another_takes_its_place(coco):
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     lines = []
-    monkeypatch.setattr('detkit.data.datasets.coco.print_log', lambda text, *_: lines.append(text))
+    monkeypatch.setattr('detkit.data.datasets.entries.print_log', lambda text, *_: lines.append(text))
     return lines
 
 

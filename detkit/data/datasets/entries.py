@@ -1,0 +1,115 @@
+"""From COCO's dict to the list of samples that a pipeline begins with; the same for every annotation format."""
+from __future__ import annotations
+
+import logging
+import os.path as osp
+from collections import Counter
+from typing import Any
+
+from mmengine.logging import print_log
+
+from detkit.registry import ConfigError, did_you_mean
+from detkit.structures.masks import run_lengths
+
+MAX_NAMED = 10      # classes that a message lists
+
+
+def label_of_category(content: dict, classes: tuple[str, ...], source: str, complete: bool, given: str) -> dict[Any, int]:
+    """Category id -> label, by name. ``complete``: the categories of this format say what can occur, so each class must be among them.
+
+    Raises:
+        ConfigError: a wanted class is not in the file: it could never be learnt, nor found. Of formats that list no classes, only when
+            none of them occurs.
+    """
+    names = {c['id']: c['name'] for c in content['categories']}
+    in_file = list(names.values())
+    missing = [c for c in classes if c not in in_file]
+    if missing and (complete or len(missing) == len(classes) and in_file):
+        hint = did_you_mean(missing[0], in_file)
+        raise ConfigError(f'{source}: {len(missing)} of {len(classes)} classes of {given} are not in this file: {listed(missing)}.{hint} '
+                          f'It has: {listed(in_file)}. Set metainfo=dict(classes=(...)) of the dataset.')
+    if not complete:
+        warn_left_out(content, {i: n for i, n in names.items() if n not in classes}, source)
+    return {i: classes.index(n) for i, n in names.items() if n in classes}
+
+
+def warn_left_out(content: dict, others: dict[Any, str], source: str) -> None:
+    counts = Counter(others[a['category_id']] for a in content['annotations'] if a['category_id'] in others)
+    if counts:
+        said = listed([f"'{name}' ({n})" for name, n in counts.most_common()])
+        print_log(f'{source}: {counts.total()} objects of other classes are left out: {said}.', 'current', logging.WARNING)
+
+
+def entries_of(content: dict, cat2label: dict[Any, int], prefix: dict[str, str], source: str, seg_map_suffix: str = '.png') -> list[dict]:
+    """The data list: one dict an image, with ``instances``; boxes become xyxy. What is left out is counted in warnings."""
+    by_image: dict[Any, list[dict]] = {image['id']: [] for image in content['images']}
+    for annotation in content['annotations']:
+        by_image[annotation['image_id']].append(annotation)
+    faults: dict[str, list] = {}
+    data = [entry_of(image, by_image[image['id']], cat2label, prefix, seg_map_suffix, faults) for image in content['images']]
+    for fault, ids in faults.items():
+        print_log(f'{source}: {len(ids)} {fault} (first: annotation {ids[0]}).', 'current', logging.WARNING)
+    return data
+
+
+def entry_of(image: dict, annotations: list[dict], cat2label: dict[Any, int], prefix: dict[str, str], seg_map_suffix: str,
+             faults: dict[str, list]) -> dict:
+    """One image's entry; ``faults``: what was left out -> ids of the annotations; added to."""
+    width, height = int(image['width']), int(image['height'])
+    instances = []
+    for a in annotations:
+        if a['category_id'] not in cat2label or a.get('ignore', False):
+            continue
+        x, y, w, h = a['bbox']
+        fault = box_fault(a, width, height)
+        if fault:
+            faults.setdefault(f'boxes are left out: {fault}', []).append(a.get('id'))
+            continue
+        ignored = int(bool(a.get('iscrowd', 0) or a.get('difficult', 0)))
+        instance = dict(bbox=[x, y, x + w, y + h], bbox_label=cat2label[a['category_id']], ignore_flag=ignored)
+        mask = a.get('segmentation')
+        fault = mask_fault(mask, width, height) if mask else ''
+        if fault:
+            faults.setdefault(f'masks cannot be drawn (training of masks ignores the objects): {fault}', []).append(a.get('id'))
+        elif mask:
+            instance['mask'] = mask
+        instances.append(instance)
+    entry = dict(img_id=image['id'], img_path=osp.join(prefix.get('img', ''), image['file_name']), height=height, width=width,
+                 instances=instances)
+    if prefix.get('seg'):
+        entry['seg_map_path'] = osp.join(prefix['seg'], osp.splitext(image['file_name'])[0] + seg_map_suffix)
+    return entry
+
+
+def box_fault(annotation: dict, width: int, height: int) -> str:
+    """Why MMDetection would leave this object out, or ''."""
+    x, y, w, h = annotation['bbox']
+    if w < 1 or h < 1 or annotation.get('area', 1) <= 0:
+        return 'a side is shorter than a pixel, or the area is 0'
+    if min(x + w, width) - max(x, 0) <= 0 or min(y + h, height) - max(y, 0) <= 0:
+        return 'they lie outside their image'
+    return ''
+
+
+def mask_fault(mask: Any, width: int, height: int) -> str:
+    """Why ``segmentation`` cannot be drawn, or ''. An object keeps those of its polygons that can."""
+    if isinstance(mask, list):
+        if not all(isinstance(p, list) and set(map(type, p)) <= {int, float} for p in mask):
+            return 'a polygon is not a list of numbers x1, y1, x2, y2, ...'
+        return '' if any(len(p) >= 6 and len(p) % 2 == 0 for p in mask) else 'a polygon needs three points, an x and a y each'
+    if not isinstance(mask, dict) or not isinstance(mask.get('counts'), (list, str)):
+        return 'neither polygons nor run lengths'
+    if mask.get('size') != [height, width]:
+        return "the size of the run lengths is not the image's (height, width)"
+    try:
+        runs = run_lengths(mask['counts'])
+    except ValueError:
+        return 'the run lengths cannot be read'
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        return 'the run lengths do not add up to the image'
+    return ''
+
+
+def listed(names: list[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ', '.join(map(str, names[:MAX_NAMED])) + (f' and {more} more' if more > 0 else '')

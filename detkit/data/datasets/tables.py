@@ -1,0 +1,110 @@
+"""Data sets of other annotation formats: YOLO's text files, tables, CrowdHuman."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from detkit.data.datasets.detection import DetDataset
+from detkit.data.formats.crowd_human import BOXES, odgt_to_coco
+from detkit.data.formats.faults import BrokenAnnotations
+from detkit.data.formats.table import csv_to_coco, open_images_to_coco
+from detkit.data.formats.yolo import SPLITS, yolo_to_coco
+from detkit.registry import DATASETS, ConfigError
+
+
+@DATASETS.register_module()
+class YOLODataset(DetDataset):
+    """One ``split`` (train, val, test) of the set that ``ann_file``, a data.yaml, describes; boxes, or polygons with their boxes.
+
+    Classes are the file's, in its order, unless ``metainfo`` names some.
+
+    Raises:
+        BrokenAnnotations: naming file and line.
+    """
+
+    def __init__(self, split: str = 'train', **options: Any) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"YOLODataset split='{split}' is unknown. Known: {', '.join(SPLITS)}.")
+        self.split = split
+        super().__init__(**options)
+
+    def read(self) -> dict:
+        content = yolo_to_coco(Path(self.ann_file), self.split)
+        for image in content['images']:
+            image['file_name'] = str(Path(self.ann_file).parent.absolute() / image['file_name'])
+        return content
+
+
+@DATASETS.register_module()
+class CSVDataset(DetDataset):
+    """A table with a line an object: ``file,x1,y1,x2,y2,class`` in pixels; see detkit.data.formats.table.
+
+    Classes are those that occur, by name, unless ``metainfo`` names some.
+
+    Raises:
+        BrokenAnnotations: naming file and line. ConfigError: none of the classes occurs.
+    """
+
+    complete = False
+
+    def read(self) -> dict:
+        return csv_to_coco(Path(self.ann_file), Path(self.data_prefix.get('img', '')))
+
+
+@DATASETS.register_module()
+class OpenImagesDataset(DetDataset):
+    """Open Images (https://storage.googleapis.com/openimages/web/index.html); classes are those of ``label_file``.
+
+    Args:
+        label_file: the code of each class, and its name. meta_file: a CSV ``ImageID,Width,Height``; without it the headers of the
+            pictures are read. hierarchy_file, image_level_ann_file: kept in the metainfo for evaluators.
+
+    Raises:
+        ConfigError: ``meta_file`` is a pickle, which could run code. BrokenAnnotations: naming file and line.
+    """
+
+    def __init__(self, label_file: str, meta_file: str | None = None, hierarchy_file: str | None = None,
+                 image_level_ann_file: str | None = None, **options: Any) -> None:
+        if str(meta_file or '').endswith(('.pkl', '.pickle')):
+            raise ConfigError(f"OpenImagesDataset meta_file='{meta_file}' is a pickle, which is not read: it could run code. Leave it out, "
+                              f'and sizes are read from the pictures, or give a CSV with ImageID,Width,Height.')
+        self.label_file, self.meta_file = label_file, meta_file
+        self.kept = dict(hierarchy_file=hierarchy_file, image_level_ann_file=image_level_ann_file)
+        super().__init__(**options)
+
+    def read(self) -> dict:
+        root = Path(self.data_root or '.')
+        self._metainfo.update({k: str(root / v) for k, v in self.kept.items() if v})
+        return open_images_to_coco(Path(self.ann_file), root / self.label_file, Path(self.data_prefix.get('img', '')),
+                                   root / self.meta_file if self.meta_file else None)
+
+
+@DATASETS.register_module()
+class CrowdHumanDataset(DetDataset):
+    """CrowdHuman (https://www.crowdhuman.org): the boxes of whole bodies; what the set marks to be ignored is ignored.
+
+    Args:
+        extra_ann_file: JSON of (height, width) by ID; without it the pictures' headers are read. box: fbox, vbox or hbox.
+
+    Raises:
+        BrokenAnnotations: naming file and line.
+    """
+
+    METAINFO = dict(classes=('person',), palette=[(220, 20, 60)])
+
+    def __init__(self, extra_ann_file: str | None = None, box: str = 'fbox', **options: Any) -> None:
+        if box not in BOXES:
+            raise ConfigError(f"CrowdHumanDataset box='{box}' is unknown. Known: {', '.join(BOXES)}.")
+        self.extra_ann_file, self.box = extra_ann_file, box
+        super().__init__(**options)
+
+    def read(self) -> dict:
+        sizes = None
+        if self.extra_ann_file:
+            path = Path(self.data_root or '.') / self.extra_ann_file
+            try:
+                sizes = json.loads(path.read_text(encoding='utf-8'))
+            except (OSError, ValueError) as error:
+                raise BrokenAnnotations(f'{path}: cannot be read as JSON ({error}). Without extra_ann_file the pictures are read.') from None
+        return odgt_to_coco(Path(self.ann_file), Path(self.data_prefix.get('img', '')), sizes, self.box)

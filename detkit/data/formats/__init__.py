@@ -1,0 +1,1 @@
+"""Annotation files of other formats, read into COCO's dict and written from it."""

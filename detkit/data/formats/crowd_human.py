@@ -1,0 +1,50 @@
+"""CrowdHuman's odgt files: a JSON object a line (https://arxiv.org/abs/1805.00123, https://www.crowdhuman.org/download.html)."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from detkit.data.formats.coco import coco_dict
+from detkit.data.formats.faults import LARGEST, BrokenAnnotations
+from detkit.data.formats.pictures import size_of
+from detkit.data.formats.table import check_name
+
+BOXES = ('fbox', 'vbox', 'hbox')      # full body, visible part, head
+
+
+def odgt_to_coco(path: Path, images: Path, sizes: dict[str, list[int]] | None = None, box: str = 'fbox') -> dict:
+    """An odgt file -> a COCO dict; the visible and head boxes stay with their person. Whatever is to be ignored becomes a crowd.
+
+    ``sizes``: (height, width) by ID, as MMDetection's id_hw files; else the pictures' headers are read. ``box``: which of BOXES counts.
+
+    Raises:
+        BrokenAnnotations: naming file and line.
+    """
+    found, annotations = [], []
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BrokenAnnotations(f'{path}: cannot be read as text ({error}).') from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            key, people = row['ID'], [person(p, box) for p in row.get('gtboxes', [])]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BrokenAnnotations(f'{path}: line {number} is no entry of CrowdHuman ({type(error).__name__}: {error}). An entry has an '
+                                    f'ID and gtboxes with tag and {box}.') from None
+        check_name(str(key), path, number)
+        height, width = sizes[key] if sizes and key in sizes else size_of(images / f'{key}.jpg', path)[::-1]
+        found.append(dict(id=key, file_name=f'{key}.jpg', width=width, height=height))
+        annotations += [dict(image_id=key, **p) for p in people]
+    return coco_dict(found, annotations, ['person'])
+
+
+def person(entry: dict[str, Any], box: str) -> dict[str, Any]:
+    values = {k: entry[k] for k in BOXES if k in entry}
+    if len(values[box]) != 4 or not all(type(v) in (int, float) and abs(v) < LARGEST for v in values[box]) or min(values[box][2:]) < 0:
+        raise ValueError(f'{box}={values[box]}')
+    ignored = entry['tag'] != 'person' or bool(entry.get('extra', {}).get('ignore', 0))
+    return dict(category='person', bbox=list(values[box]), iscrowd=int(ignored), **{k: v for k, v in values.items() if k != box})

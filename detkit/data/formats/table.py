@@ -1,0 +1,151 @@
+"""Tables: a plain CSV with a line an object, and those of Open Images."""
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from detkit.data.formats.coco import coco_dict, whole
+from detkit.data.formats.faults import LARGEST, BrokenAnnotations
+from detkit.data.formats.pictures import size_of
+
+NAMES = {'file': ('file', 'file_name', 'filename', 'image', 'image_path', 'img', 'path', 'image_id'),
+         'class': ('class', 'label', 'name', 'category', 'class_name'), 'width': ('width', 'image_width', 'img_width'),
+         'height': ('height', 'image_height', 'img_height'),
+         'x1': ('x1', 'xmin', 'x_min', 'left'), 'y1': ('y1', 'ymin', 'y_min', 'top'),
+         'x2': ('x2', 'xmax', 'x_max', 'right'), 'y2': ('y2', 'ymax', 'y_max', 'bottom')}
+PLAIN = ('file', 'x1', 'y1', 'x2', 'y2', 'class')        # the order where no header names the columns
+CORNERS = ('x1', 'y1', 'x2', 'y2')
+
+
+def csv_to_coco(path: Path, images: Path, classes: Sequence[str] | None = None) -> dict:
+    """A CSV -> a COCO dict: ``file,x1,y1,x2,y2,class`` in pixels, in any order and by other usual names if a header names the columns.
+
+    A line with a file alone is an image without objects. Sizes come from columns ``width``, ``height``, else from the pictures in
+    ``images``. Comma, semicolon and tab are known by the first line. ``classes``: their order; None: those that occur, by name.
+
+    Raises:
+        BrokenAnnotations: naming file and line.
+    """
+    found: dict[str, dict] = {}
+    annotations = []
+    for line, row in rows_of(path):
+        name = row['file']
+        check_name(name, path, line)
+        if name not in found:
+            width, height = stated_size(row, path, line) or size_of(images / name, path)
+            found[name] = dict(id=1 + len(found), file_name=name, width=width, height=height)
+        if not any(row.get(k) for k in (*CORNERS, 'class')):
+            continue
+        x1, y1, x2, y2 = (number(row, k, path, line) for k in CORNERS)
+        if x2 < x1 or y2 < y1:
+            raise BrokenAnnotations(f'{path}: line {line} has the box ({x1}, {y1}, {x2}, {y2}); a minimum is above its maximum. Write '
+                                    f'x1, y1, x2, y2 in pixels.')
+        if not row.get('class'):
+            raise BrokenAnnotations(f'{path}: line {line} has a box and no class. Add it, or remove the line.')
+        annotations.append(dict(image_id=found[name]['id'], category=row['class'], bbox=[x1, y1, whole(x2 - x1), whole(y2 - y1)]))
+    occurring = sorted({a['category'] for a in annotations})
+    return coco_dict(list(found.values()), annotations, occurring if classes is None else [*classes, *(c for c in occurring
+                                                                                                       if c not in classes)])
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, values by our names of the columns)."""
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        raise BrokenAnnotations(f'{path}: cannot be read as text ({error}). Give a CSV file in UTF-8.') from None
+    lines = text.splitlines()
+    if not lines:
+        raise BrokenAnnotations(f'{path}: the file is empty. Give a line an object: {",".join(PLAIN)}.')
+    mark = max(',;\t', key=lines[0].count)
+    rows = list(csv.reader(lines, delimiter=mark))
+    columns, first = columns_of(rows[0])
+    if not {'file', *CORNERS, 'class'} <= set(columns):
+        lacking = next(k for k in PLAIN if k not in columns)
+        raise BrokenAnnotations(f"{path}: line 1 names no column '{lacking}'. The columns are {', '.join(PLAIN)}; width and height may be "
+                                f'added.')
+    for line, row in enumerate(rows[first:], 1 + first):
+        if not any(v.strip() for v in row):
+            continue
+        if len(row) > len(columns):
+            raise BrokenAnnotations(f'{path}: line {line} has {len(row)} values for {len(columns)} columns. Is a name with {mark!r} in it '
+                                    f'not quoted?')
+        yield line, {k: v.strip() for k, v in zip(columns, row)}
+
+
+def columns_of(row: Sequence[str]) -> tuple[list[str], int]:
+    """Our names of the columns, and the number of the first row with an object."""
+    names = {other: ours for ours, others in NAMES.items() for other in others}
+    given = [v.strip().lower() for v in row]
+    if sum(v in names for v in given) >= 2:
+        return [names.get(v, v) for v in given], 1
+    return list(PLAIN[:max(len(row), len(PLAIN))]), 0
+
+
+def stated_size(row: dict[str, str], path: Path, line: int) -> tuple[int, int] | None:
+    if not row.get('width') or not row.get('height'):
+        return None
+    width, height = (int(number(row, k, path, line)) for k in ('width', 'height'))
+    if min(width, height) < 1:
+        raise BrokenAnnotations(f'{path}: line {line} has an image of {width}x{height} pixels. Write its size, or leave it out.')
+    return width, height
+
+
+def number(row: dict[str, str], key: str, path: Path, line: int) -> float:
+    try:
+        value = float(row.get(key) or '')
+    except ValueError:
+        value = math.nan
+    if not abs(value) < LARGEST:
+        raise BrokenAnnotations(f'{path}: line {line} has {key}={row.get(key)!r}. It is a number of pixels.')
+    return whole(value)
+
+
+def check_name(name: str, path: Path, line: int) -> None:
+    parts = name.replace('\\', '/').split('/')
+    if not name or '\0' in name or '..' in parts or parts[0] == '' or ':' in parts[0]:
+        raise BrokenAnnotations(f'{path}: line {line} has the file {name!r}, which is no path below the image folder. Use a relative path.')
+
+
+def open_images_to_coco(boxes: Path, labels: Path, images: Path, sizes: Path | None = None) -> dict:
+    """Open Images (https://storage.googleapis.com/openimages/web/download_v7.html) -> a COCO dict; image ids are its own.
+
+    Args:
+        boxes: ``...-annotations-bbox.csv``; shares of the image. Groups (``IsGroupOf``) become crowds.
+        labels: ``class-descriptions-boxable.csv``: the code of each class, and its name, in the order of the classes.
+        images: folder of ``ID.jpg``. sizes: a CSV ``ImageID,Width,Height``; without it the pictures' headers are read.
+
+    Raises:
+        BrokenAnnotations: naming file and line.
+    """
+    with open_csv(labels) as file:
+        names = {row[0]: row[1] for row in csv.reader(file) if len(row) >= 2 and row[0] != 'LabelName'}
+    known = {}
+    if sizes:
+        with open_csv(sizes) as file:
+            known = {row['ImageID']: (int(row['Width']), int(row['Height'])) for row in csv.DictReader(file)}
+    found: dict[str, dict] = {}
+    annotations = []
+    with open_csv(boxes) as file:
+        for line, row in enumerate(csv.DictReader(file), 2):
+            key = row.get('ImageID') or ''
+            check_name(key, boxes, line)
+            if row.get('LabelName') not in names:
+                raise BrokenAnnotations(f"{boxes}: line {line} has the class {row.get('LabelName')!r}, which {labels} does not name.")
+            if key not in found:
+                width, height = known.get(key) or size_of(images / f'{key}.jpg', boxes)
+                found[key] = dict(id=key, file_name=f'{key}.jpg', width=width, height=height)
+            image = found[key]
+            x1, x2, y1, y2 = (number(row, k, boxes, line) for k in ('XMin', 'XMax', 'YMin', 'YMax'))
+            box = [x1 * image['width'], y1 * image['height'], (x2 - x1) * image['width'], (y2 - y1) * image['height']]
+            annotations.append(dict(image_id=key, category=names[row['LabelName']], bbox=box, iscrowd=int(row.get('IsGroupOf') == '1')))
+    return coco_dict(list(found.values()), annotations, list(dict.fromkeys(names.values())))
+
+
+def open_csv(path: Path):  # noqa: ANN201 - a text file, by the csv module's rules
+    try:
+        return open(path, newline='', encoding='utf-8-sig')
+    except OSError as error:
+        raise BrokenAnnotations(f'{path}: cannot be read ({error.strerror}).') from None
