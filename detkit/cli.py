@@ -2,6 +2,7 @@
 
 Arguments are parsed before anything heavy is imported, so that ``--help`` answers at once. A command is three things beside
 each other: a line in COMMANDS, a function that adds its arguments, and a function that runs it and returns the exit status.
+Those of data sets stand in detkit.cli_data.
 """
 from __future__ import annotations
 
@@ -10,21 +11,14 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from textwrap import dedent
 from typing import NoReturn
 
+from detkit.cli_data import DATA_COMMANDS, Command, add_config, add_options
+
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 BLAMELESS = (ValueError, OSError, ImportError)   # what detkit raises for a user's mistake; from elsewhere they are bugs
-
-
-@dataclass(frozen=True)
-class Command:
-    help: str                                          # one line
-    arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int | None]    # exit status; None is 0
-    example: str = ''
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,16 +122,6 @@ def message(error: BaseException) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- shared arguments
-def add_config(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument('config', metavar='CONFIG', help='config file, or the name of a shipped one (rtmdet_tiny_8xb32-300e_coco)')
-
-
-def add_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
-                     help='override settings of the config: optim_wrapper.optimizer.lr=0.01 data_root=/data/coco/ '
-                          '"custom_hooks=[dict(type=EMAHook)]". Values are literals; words without quotes are strings.')
-
-
 def add_launcher(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                      help="how several processes are started; 'pytorch' is torchrun (default: none)")
@@ -266,73 +250,6 @@ def collect_env(args: argparse.Namespace) -> int:
     return 0
 
 
-# ----------------------------------------------------------------------------------------------------------- data sets
-def download_dataset_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument('name', metavar='NAME', help='data set; --list names them')
-    sub.add_argument('--data-root', metavar='DIR', help='folder of data sets (default: $DETKIT_DATA_ROOT, or data)')
-    sub.add_argument('--url', default='', help='fetch the archive from here instead')
-    sub.add_argument('--keep-archive', action='store_true', help='keep the downloaded archive')
-    sub.add_argument('--list', action=ListDatasets, nargs=0, help='name the known data sets and exit')
-
-
-class ListDatasets(argparse.Action):
-
-    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
-        from detkit.data.known import KNOWN
-        for name, source in KNOWN.items():
-            print(f'{name:12} {source.size_mb} MB, {source.licence}, {source.homepage}')
-        parser.exit()
-
-
-def download_dataset(args: argparse.Namespace) -> int:
-    from detkit.data.known import download_dataset as run
-    folder = run(args.name, args.data_root, args.url, args.keep_archive)
-    print(f'{args.name} is at {folder}')
-    return 0
-
-
-def make_dataset_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument('folder', metavar='DIR', nargs='?', help='where (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
-    sub.add_argument('--num-train', type=int, default=1000, metavar='N', help='training images (default: 1000)')
-    sub.add_argument('--num-val', type=int, default=100, metavar='N', help='validation images (default: 100)')
-    sub.add_argument('--size', type=int, default=128, metavar='PIXELS', help='side of the square images (default: 128)')
-    sub.add_argument('--max-objects', type=int, default=7, metavar='N', help='at most so many objects an image (default: 7)')
-    sub.add_argument('--seed', type=int, default=0, help='the same seed gives the same bytes (default: 0)')
-
-
-def make_dataset(args: argparse.Namespace) -> int:
-    from detkit.data.known import default_root
-    from detkit.data.synthetic import generate
-    paths = generate(args.folder or default_root() / 'shapes', args.num_train, args.num_val, args.size, args.max_objects, args.seed)
-    print(f"shapes are at {paths['root']}")
-    return 0
-
-
-def cache_dataset_arguments(sub: argparse.ArgumentParser) -> None:
-    add_config(sub)
-    sub.add_argument('--split', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val'], help='whose (default: train val)')
-    sub.add_argument('--store', choices=['decoded', 'encoded'], help='arrays as they are before the first random transform, or the '
-                                                                     "image files' bytes (default: the config's, else decoded)")
-    sub.add_argument('--dir', metavar='DIR', help="where (default: the config's, else .detkit_cache in the data root)")
-    sub.add_argument('--workers', type=int, metavar='N', help='processes (default: one a core)')
-    sub.add_argument('--verify', action='store_true', help='read every record; make damaged ones anew')
-    sub.add_argument('--clean', action='store_true', help='remove what other settings left in the same place')
-    sub.add_argument('--advise', action='store_true', help='build nothing; time files, encoded and decoded cache on this machine')
-    add_options(sub)
-
-
-def cache_dataset(args: argparse.Namespace) -> int:
-    from detkit.config import load_config
-    cfg = load_config(args.config, args.cfg_options)
-    from detkit.engine.caching import advise, cache_datasets
-    if args.advise:
-        advise(cfg, args.split[0])
-        return 0
-    settings = {k: v for k, v in dict(store=args.store, dir=args.dir, workers=args.workers).items() if v is not None}
-    cache_datasets(cfg, args.split, settings, args.verify, args.clean)
-    return 0
-
-
 # -------------------------------------------------------------------------------------------------------- quickstart
 def quickstart_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('--data-dir', metavar='DIR', help='of the drawn images (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
@@ -370,18 +287,7 @@ COMMANDS: dict[str, Command] = {
         detkit infer photo.jpg rtmdet_nano_bccd work_dirs/rtmdet_nano_bccd/epoch_100.pth
         detkit infer 'day*/*.jpg' my_config.py best.pth --out-dir found --score-thr 0.5 --batch-size 8
         detkit infer clip.mp4 my_config.py best.pth --precision bf16'''),
-    'download-dataset': Command('Fetch a public data set, check it and bring it into COCO format.', download_dataset_arguments,
-                                download_dataset, '''
-        detkit download-dataset bccd
-        detkit download-dataset bccd --data-root /data'''),
-    'make-dataset': Command('Draw the data set of textured shapes that the quickstart trains on.', make_dataset_arguments,
-                            make_dataset, '''
-        detkit make-dataset data/shapes'''),
-    'cache-dataset': Command('Keep samples on disk up to the first random transform, so that training need not decode them again.',
-                             cache_dataset_arguments, cache_dataset, '''
-        detkit cache-dataset rtmdet_nano_bccd
-        detkit cache-dataset rtmdet_nano_bccd --advise
-        detkit train rtmdet_nano_bccd --cfg-options "train_dataloader.dataset.cache=dict(type=lmdb)"'''),
+    **DATA_COMMANDS,
     'collect-env': Command('Print what a bug report should say of this machine and its packages.', collect_env_arguments,
                            collect_env),
 }

@@ -106,5 +106,5 @@ class CrowdHumanDataset(DetDataset):
             try:
                 sizes = json.loads(path.read_text(encoding='utf-8'))
             except (OSError, ValueError) as error:
-                raise BrokenAnnotations(f'{path}: cannot be read as JSON ({error}). Without extra_ann_file the pictures are read.') from None
+                raise BrokenAnnotations(f'{path}: cannot be read as JSON ({error}). Without it the pictures are read.') from None
         return odgt_to_coco(Path(self.ann_file), Path(self.data_prefix.get('img', '')), sizes, self.box)

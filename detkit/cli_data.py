@@ -1,0 +1,218 @@
+"""The commands for data sets; see detkit.cli, which adds the others."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    help: str                                          # one line
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int | None]    # exit status; None is 0
+    example: str = ''
+
+
+def add_config(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('config', metavar='CONFIG', help='config file, or the name of a shipped one (rtmdet_tiny_8xb32-300e_coco)')
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
+                     help='override settings of the config: optim_wrapper.optimizer.lr=0.01 data_root=/data/coco/ '
+                          '"custom_hooks=[dict(type=EMAHook)]". Values are literals; words without quotes are strings.')
+
+
+def download_dataset_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('name', metavar='NAME', help='data set; --list names them')
+    sub.add_argument('--data-root', metavar='DIR', help='folder of data sets (default: $DETKIT_DATA_ROOT, or data)')
+    sub.add_argument('--url', default='', help='fetch the archive from here instead')
+    sub.add_argument('--keep-archive', action='store_true', help='keep the downloaded archive')
+    sub.add_argument('--list', action=ListDatasets, nargs=0, help='name the known data sets and exit')
+
+
+class ListDatasets(argparse.Action):
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        from detkit.data.known import KNOWN
+        for name, source in KNOWN.items():
+            print(f'{name:12} {source.size_mb} MB, {source.licence}, {source.homepage}')
+        parser.exit()
+
+
+def download_dataset(args: argparse.Namespace) -> int:
+    from detkit.data.known import download_dataset as run
+    folder = run(args.name, args.data_root, args.url, args.keep_archive)
+    print(f'{args.name} is at {folder}')
+    return 0
+
+
+def make_dataset_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('folder', metavar='DIR', nargs='?', help='where (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
+    sub.add_argument('--num-train', type=int, default=1000, metavar='N', help='training images (default: 1000)')
+    sub.add_argument('--num-val', type=int, default=100, metavar='N', help='validation images (default: 100)')
+    sub.add_argument('--size', type=int, default=128, metavar='PIXELS', help='side of the square images (default: 128)')
+    sub.add_argument('--max-objects', type=int, default=7, metavar='N', help='at most so many objects an image (default: 7)')
+    sub.add_argument('--seed', type=int, default=0, help='the same seed gives the same bytes (default: 0)')
+
+
+def make_dataset(args: argparse.Namespace) -> int:
+    from detkit.data.known import default_root
+    from detkit.data.synthetic import generate
+    paths = generate(args.folder or default_root() / 'shapes', args.num_train, args.num_val, args.size, args.max_objects, args.seed)
+    print(f"shapes are at {paths['root']}")
+    return 0
+
+
+def cache_dataset_arguments(sub: argparse.ArgumentParser) -> None:
+    add_config(sub)
+    sub.add_argument('--split', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val'], help='whose (default: train val)')
+    sub.add_argument('--store', choices=['decoded', 'encoded'], help='arrays as they are before the first random transform, or the '
+                                                                     "image files' bytes (default: the config's, else decoded)")
+    sub.add_argument('--dir', metavar='DIR', help="where (default: the config's, else .detkit_cache in the data root)")
+    sub.add_argument('--workers', type=int, metavar='N', help='processes (default: one a core)')
+    sub.add_argument('--verify', action='store_true', help='read every record; make damaged ones anew')
+    sub.add_argument('--clean', action='store_true', help='remove what other settings left in the same place')
+    sub.add_argument('--advise', action='store_true', help='build nothing; time files, encoded and decoded cache on this machine')
+    add_options(sub)
+
+
+def cache_dataset(args: argparse.Namespace) -> int:
+    from detkit.config import load_config
+    cfg = load_config(args.config, args.cfg_options)
+    from detkit.engine.caching import advise, cache_datasets
+    if args.advise:
+        advise(cfg, args.split[0])
+        return 0
+    settings = {k: v for k, v in dict(store=args.store, dir=args.dir, workers=args.workers).items() if v is not None}
+    cache_datasets(cfg, args.split, settings, args.verify, args.clean)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------- dataset ...
+def dataset_arguments(sub: argparse.ArgumentParser) -> None:
+    actions = sub.add_subparsers(dest='action', metavar='ACTION', required=True)
+    convert = actions.add_parser('convert', help='from COCO, VOC, YOLO, CSV or odgt to COCO, VOC or YOLO',
+                                 description='Several splits are given as train=PATH val=PATH; of YOLO, --split names them.')
+    add_sources(convert, '+')
+    convert.add_argument('out', metavar='OUT', help='a new folder, or for COCO a .json')
+    convert.add_argument('--to', choices=['coco', 'voc', 'yolo'], required=True, help='the new format')
+    convert.add_argument('--place', choices=['none', 'copy', 'link'], default='none',
+                         help='copy the pictures of --images into the set, link to them, or leave them (default: none)')
+    convert.add_argument('--lossy', action='store_true', help='drop what the new format has no place for; otherwise that is refused')
+    stats = actions.add_parser('stats', help='count images, objects, sizes and classes')
+    add_sources(stats, 1)
+    stats.add_argument('--json', metavar='FILE', help='write the numbers there as well')
+    parts = actions.add_parser('split', help='into parts with the same share of each class')
+    add_sources(parts, 1)
+    parts.add_argument('out', metavar='DIR', help='gets NAME.json for each part')
+    parts.add_argument('--shares', nargs='+', default=['train=0.8', 'val=0.1', 'test=0.1'], metavar='NAME=SHARE',
+                       help='adding up to 1 (default: train=0.8 val=0.1 test=0.1)')
+    merge = actions.add_parser('merge', help='several files to one; classes are matched by name')
+    add_sources(merge, '+')
+    merge.add_argument('out', metavar='OUT.json')
+    merge.add_argument('--prefixes', nargs='+', metavar='DIR', help='folder put before the file names of each')
+    sample = actions.add_parser('sample', help='some of the images, drawn')
+    add_sources(sample, 1)
+    sample.add_argument('out', metavar='OUT.json')
+    sample.add_argument('--count', type=int, metavar='N', help='how many images')
+    sample.add_argument('--share', type=float, metavar='SHARE', help='or which share of them')
+    subset = actions.add_parser('subset', help='some of the classes')
+    add_sources(subset, 1)
+    subset.add_argument('out', metavar='OUT.json')
+    subset.add_argument('--classes', nargs='+', metavar='NAME', help='in this order (default: all)')
+    subset.add_argument('--drop-empty', action='store_true', help='leave out images without an object of them')
+    for action in (parts, sample):
+        action.add_argument('--seed', type=int, default=0, help='of the draw (default: 0)')
+
+
+def add_sources(sub: argparse.ArgumentParser, count: int | str) -> None:
+    sub.add_argument('sources', nargs=count, metavar='SOURCE', help='COCO .json, folder of VOC XML, data.yaml, .csv or .odgt')
+    sub.add_argument('--from', dest='kind', choices=['coco', 'voc', 'yolo', 'csv', 'odgt'], help='its format (default: told by its name)')
+    sub.add_argument('--images', metavar='DIR', help='folder of the pictures; needed where their sizes are not written')
+    sub.add_argument('--split', nargs='+', default=['train'], metavar='SPLIT', help='which of a data.yaml (default: train)')
+    sub.add_argument('--voc-offset', type=int, choices=[0, 1], default=1,
+                     help='what the boxes of VOC files count from (default: 1, as MMDetection reads them; many tools write 0)')
+
+
+def dataset(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from detkit.data import edit
+    from detkit.data.exchange import write_annotations
+    from detkit.files import write_json
+    contents = read_sources(args)
+    first = next(iter(contents.values()))
+    if args.action == 'stats':
+        found = edit.statistics(first)
+        print(edit.statistics_text(found))
+        if args.json:
+            write_json(args.json, found, indent=1)
+        return 0
+    if args.action == 'convert':
+        print(f'written: {write_annotations(contents, args.out, args.to, args.images, args.place, args.voc_offset, args.lossy)}')
+        return 0
+    if args.action == 'split':
+        made = {Path(args.out) / f'{name}.json': part for name, part in edit.split(first, shares_of(args.shares), args.seed).items()}
+    elif args.action == 'merge':
+        if args.prefixes and len(args.prefixes) != len(contents):
+            raise ValueError(f'--prefixes names {len(args.prefixes)} folders for {len(contents)} sources. Give one each.')
+        made = {Path(args.out): edit.merge(list(contents.values()), args.prefixes)}
+    elif args.action == 'sample':
+        if (args.count is None) == (args.share is None):
+            raise ValueError('sample needs one of --count and --share.')
+        count = args.count if args.count is not None else round(args.share * len(first['images']))
+        made = {Path(args.out): edit.sample(first, count, args.seed)}
+    else:
+        made = {Path(args.out): edit.subset(first, args.classes, args.drop_empty)}
+    for path, content in made.items():
+        write_json(path, content)
+        print(f"{path}: {len(content['images'])} images, {len(content['annotations'])} objects")
+    return 0
+
+
+def read_sources(args: argparse.Namespace) -> dict[str, dict]:
+    """COCO dicts by split, or by the source's number where splits do not matter."""
+    from pathlib import Path
+
+    from detkit.data.exchange import guess_format, read_annotations
+    found = {}
+    for n, given in enumerate(args.sources):
+        name, equals, path = given.partition('=')
+        name, path = (name, path) if equals and args.action == 'convert' else (f'part{n}' if len(args.sources) > 1 else 'train', given)
+        yolo = (args.kind or guess_format(Path(path))) == 'yolo'
+        for split in args.split if yolo else [name]:
+            found[split if yolo and len(args.sources) == 1 else name] = read_annotations(path, args.kind, args.images, split,
+                                                                                         args.voc_offset)
+    return found
+
+
+def shares_of(words: list[str]) -> dict[str, float]:
+    try:
+        return {name: float(share) for name, _, share in (w.partition('=') for w in words)}
+    except ValueError:
+        raise ValueError(f"--shares takes NAME=SHARE, as train=0.8 val=0.2, not {' '.join(words)}.") from None
+
+
+DATA_COMMANDS: dict[str, Command] = {
+    'download-dataset': Command('Fetch a public data set, check it and bring it into COCO format.', download_dataset_arguments,
+                                download_dataset, '''
+        detkit download-dataset bccd
+        detkit download-dataset bccd --data-root /data'''),
+    'make-dataset': Command('Draw the data set of textured shapes that the quickstart trains on.', make_dataset_arguments,
+                            make_dataset, '''
+        detkit make-dataset data/shapes'''),
+    'cache-dataset': Command('Keep samples on disk up to the first random transform, so that training need not decode them again.',
+                             cache_dataset_arguments, cache_dataset, '''
+        detkit cache-dataset rtmdet_nano_bccd
+        detkit cache-dataset rtmdet_nano_bccd --advise
+        detkit train rtmdet_nano_bccd --cfg-options "train_dataloader.dataset.cache=dict(type=lmdb)"'''),
+    'dataset': Command('Convert, count, split, merge, sample annotation files.', dataset_arguments, dataset, '''
+        detkit dataset stats data/bccd/annotations/train.json
+        detkit dataset convert train=data/bccd/annotations/train.json val=data/bccd/annotations/val.json data/bccd_yolo \\
+            --to yolo --images data/bccd/images --place copy
+        detkit dataset convert my_voc/Annotations all.json --to coco
+        detkit dataset split all.json data/mine --shares train=0.8 val=0.2
+        detkit dataset subset all.json cats.json --classes cat --drop-empty'''),
+}

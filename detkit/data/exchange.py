@@ -1,0 +1,203 @@
+"""Annotations from any format into any other."""
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from detkit.data.formats.coco import read_coco
+from detkit.data.formats.crowd_human import odgt_to_coco
+from detkit.data.formats.faults import BrokenAnnotations
+from detkit.data.formats.pictures import SUFFIXES
+from detkit.data.formats.table import csv_to_coco
+from detkit.data.formats.voc import voc_to_coco, voc_xml
+from detkit.data.formats.yolo import label_file, yolo_lines, yolo_to_coco
+from detkit.data.synthetic import whole_folder
+from detkit.files import write_json
+
+READ = ('coco', 'voc', 'yolo', 'csv', 'odgt')
+WRITE = ('coco', 'voc', 'yolo')
+PLACE = ('none', 'copy', 'link')
+
+
+def guess_format(path: Path) -> str:
+    """By the name of a file, or by what lies in a folder.
+
+    Raises:
+        ValueError: neither tells.
+    """
+    by_suffix = {'.json': 'coco', '.yaml': 'yolo', '.yml': 'yolo', '.csv': 'csv', '.tsv': 'csv', '.odgt': 'odgt'}
+    if path.suffix.lower() in by_suffix:
+        return by_suffix[path.suffix.lower()]
+    if path.is_dir() and any((path / name).is_file() for name in ('data.yaml', 'dataset.yaml')):
+        return 'yolo'
+    if path.is_dir() and (any(path.glob('*.xml')) or (path / 'Annotations').is_dir()):
+        return 'voc'
+    raise ValueError(f'{path}: its format cannot be told. Name it: --from {", ".join(READ)}.' if path.exists() else
+                     f'{path}: there is no such file or folder.')
+
+
+def read_annotations(path: str | os.PathLike, kind: str | None = None, images: str | os.PathLike | None = None, split: str = 'train',
+                     offset: int = 1) -> dict:
+    """Annotations of any known format as a COCO dict.
+
+    Args:
+        path: a COCO JSON, a folder of VOC's XML files (or one with Annotations in it), a data.yaml, a CSV, an odgt.
+        kind: its format; None: told by ``path``. images: folder of the pictures, where their sizes must be read.
+        split: of YOLO. offset: what VOC's boxes count from.
+
+    Raises:
+        BrokenAnnotations: a file cannot be used. ValueError: the format cannot be told.
+    """
+    path = Path(path)
+    kind = kind or guess_format(path)
+    if kind == 'coco':
+        return read_coco(str(path))
+    if kind == 'yolo':
+        return yolo_to_coco(next(path / n for n in ('data.yaml', 'dataset.yaml') if (path / n).is_file()) if path.is_dir() else path, split)
+    if kind == 'voc':
+        return read_voc_folder(path, offset, images)
+    return {'csv': csv_to_coco, 'odgt': odgt_to_coco}[kind](path, Path(images or path.parent))
+
+
+def read_voc_folder(path: Path, offset: int, images: str | os.PathLike | None) -> dict:
+    folder = path / 'Annotations' if (path / 'Annotations').is_dir() else path
+    files = sorted(folder.rglob('*.xml')) if folder.is_dir() else [folder]
+    if not files:
+        raise BrokenAnnotations(f'{folder}: there is no XML file in it. Give the folder Annotations of the set.')
+    names = folder.parent / 'labels.txt'                              # the order of the classes, where detkit wrote the set
+    classes = [n for n in names.read_text(encoding='utf-8').splitlines() if n] if names.is_file() else None
+    pictures = Path(images) if images else folder.parent / 'JPEGImages'
+    content = voc_to_coco(files, classes, {f.stem: n for n, f in enumerate(files, 1)}, offset)
+    for image in content['images']:
+        stem = Path(image['file_name']).stem
+        image['file_name'] = stem + next((s for s in SUFFIXES if (pictures / (stem + s)).is_file()), '.jpg')
+    return content
+
+
+def cannot_hold(content: dict, kind: str) -> list[str]:
+    """What of a COCO dict the format ``kind`` has no place for, in words; [] when nothing is lost."""
+    lost = []
+    masks = sum(bool(a.get('segmentation')) for a in content['annotations'])
+    crowds = sum(bool(a.get('iscrowd')) for a in content['annotations'])
+    if kind != 'coco' and crowds:
+        lost.append(f'{crowds} crowds would become ordinary objects')
+    if masks and (kind == 'voc' or kind == 'yolo' and not all_polygons(content)):
+        lost.append(f'{masks} masks' + ('' if kind == 'voc' else ' (YOLO holds them if every object has one polygon, as wide as its box)'))
+    stems = Counter(Path(i['file_name']).stem if kind == 'voc' else Path(i['file_name']).with_suffix('').as_posix()
+                    for i in content['images'])
+    twice = [stem for stem, n in stems.items() if n > 1]
+    if kind != 'coco' and twice:
+        lost.append(f"{len(twice)} images whose labels would have one name (first: '{twice[0]}')")
+    flags = sum(bool(a.get('difficult')) for a in content['annotations'])
+    if kind == 'yolo' and flags:
+        lost.append(f'{flags} flags "difficult"')
+    return lost
+
+
+def all_polygons(content: dict) -> bool:
+    """Whether every object is one polygon whose extent is its box, so that YOLO's outline says both."""
+    def fits(a: dict) -> bool:
+        mask = a.get('segmentation')
+        if not isinstance(mask, list) or len(mask) != 1 or len(mask[0]) < 6:
+            return False
+        x, y, w, h = a['bbox']
+        box = min(mask[0][0::2]), min(mask[0][1::2]), max(mask[0][0::2]), max(mask[0][1::2])
+        return max(abs(p - q) for p, q in zip(box, (x, y, x + w, y + h))) < 0.01
+    return bool(content['annotations']) and all(map(fits, content['annotations']))
+
+
+def write_annotations(contents: dict[str, dict], target: str | os.PathLike, kind: str, images: str | os.PathLike | None = None,
+                      place: str = 'none', offset: int = 1, lossy: bool = False) -> Path:
+    """Write COCO dicts by split, in the format ``kind``; all of it or nothing.
+
+    Args:
+        target: for ``coco`` a JSON file (one split) or a folder that gets ``annotations/SPLIT.json``; for the others a new folder.
+        images: where the pictures lie. place: ``copy`` them into the set, ``link`` to them, or ``none``.
+        lossy: write although the format has no place for some of it.
+
+    Raises:
+        ValueError: something would be lost, a picture is not there, or ``target`` is there already.
+    """
+    target = Path(target)
+    lost = [f'{split}: {what}' for split, content in contents.items() for what in cannot_hold(content, kind)]
+    if lost and not lossy:
+        raise ValueError(f'{target}: {kind} has no place for all of it: {"; ".join(lost)}. To write it all the same: --lossy.')
+    if place != 'none' and images is None:
+        raise ValueError(f'place={place} needs the folder of the pictures: --images.')
+    if kind == 'coco' and target.suffix == '.json':
+        if len(contents) > 1 or place != 'none':
+            raise ValueError(f'{target}: one JSON file holds one split and no pictures. Give a folder.')
+        write_json(target, next(iter(contents.values())))
+        return target
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f'{target} is there already. Remove it, or choose another folder.')
+    with whole_folder(target) as folder:
+        {'coco': write_coco, 'voc': write_voc, 'yolo': write_yolo}[kind](contents, folder, placer(images, place), offset)
+    return target
+
+
+def placer(images: str | os.PathLike | None, place: str) -> Callable[[str, Path], None]:
+    """What brings a picture to a place of the new set."""
+    def put(name: str, to: Path) -> None:
+        source = Path(images, name)
+        if not source.is_file():
+            raise ValueError(f'{source}: there is no such picture. Check --images, or take it out of the annotations.')
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if place == 'link':
+            to.symlink_to(source.absolute())
+        else:
+            shutil.copyfile(source, to)
+    return put if place != 'none' else lambda name, to: None
+
+
+def by_image(content: dict) -> dict:
+    found = defaultdict(list)
+    for a in content['annotations']:
+        found[a['image_id']].append(a)
+    return found
+
+
+def write_coco(contents: dict[str, dict], folder: Path, put: Callable[[str, Path], None], offset: int) -> None:
+    for split, content in contents.items():
+        write_json(folder / 'annotations' / f'{split}.json', content)
+        for image in content['images']:
+            put(image['file_name'], folder / 'images' / image['file_name'])
+
+
+def write_voc(contents: dict[str, dict], folder: Path, put: Callable[[str, Path], None], offset: int) -> None:
+    """Annotations, JPEGImages, ImageSets/Main/SPLIT.txt, and labels.txt with the order of the classes."""
+    (folder / 'Annotations').mkdir()
+    (folder / 'ImageSets' / 'Main').mkdir(parents=True)
+    for split, content in contents.items():
+        names, objects = {c['id']: c['name'] for c in content['categories']}, by_image(content)
+        (folder / 'labels.txt').write_text(''.join(f'{n}\n' for n in names.values()), encoding='utf-8')
+        for image in content['images']:
+            name = Path(image['file_name'])
+            xml = voc_xml(image, [(names[a['category_id']], a) for a in objects[image['id']]], offset)
+            (folder / 'Annotations' / f'{name.stem}.xml').write_text(xml, encoding='utf-8')
+            put(image['file_name'], folder / 'JPEGImages' / name.name)
+        stems = ''.join(f'{Path(i["file_name"]).stem}\n' for i in content['images'])
+        (folder / 'ImageSets' / 'Main' / f'{split}.txt').write_text(stems, encoding='utf-8')
+
+
+def write_yolo(contents: dict[str, dict], folder: Path, put: Callable[[str, Path], None], offset: int) -> None:
+    """images/SPLIT, labels/SPLIT and data.yaml; a label file for every image, empty where there is no object."""
+    import yaml
+    first = next(iter(contents.values()))
+    names = [c['name'] for c in first['categories']]
+    described = {'path': '.', 'names': dict(enumerate(names))}
+    for split, content in contents.items():
+        labels, objects = {c['id']: n for n, c in enumerate(content['categories'])}, by_image(content)
+        polygons = all_polygons(content)
+        for image in content['images']:
+            picture = folder / 'images' / split / image['file_name']
+            put(image['file_name'], picture)
+            text = label_file(picture)
+            text.parent.mkdir(parents=True, exist_ok=True)
+            text.write_text(yolo_lines(image, objects[image['id']], labels, polygons))
+        (folder / 'images' / split).mkdir(parents=True, exist_ok=True)
+        described[split] = f'images/{split}'
+    (folder / 'data.yaml').write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding='utf-8')
