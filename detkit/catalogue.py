@@ -45,6 +45,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
     },
     'transform': {
         'detkit.data.transforms.loading': 'LoadImageFromFile LoadImageFromNDArray LoadAnnotations LoadEmptyAnnotations',
+        'detkit.data.transforms.dicom': 'LoadDICOM',
         'detkit.data.transforms.geometry': 'Resize FixScaleResize ResizeShortestEdge RandomResize RandomChoiceResize RandomFlip Pad',
         'detkit.data.transforms.crop': 'RandomCrop MinIoURandomCrop FilterAnnotations',
         'detkit.data.transforms.zoom': 'Expand RandomCenterCropPad',

@@ -1,6 +1,7 @@
 """From a file to pixels, and from an annotation to arrays."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,11 @@ def check_local(backend_args: dict | None) -> None:
         raise ConfigError(f"backend_args backend='{backend}' is not offered; images are read from local files. Set backend_args=None.")
 
 
-def read_image(path: str, color_type: str = 'color', data: np.ndarray | None = None) -> np.ndarray:
+def read_image(path: str, color_type: str = 'color', data: np.ndarray | None = None, depth: str | tuple[float, float] = 'divide',
+               background: tuple | None = None) -> np.ndarray:
     """Decode a file: uint8 (H, W, 3) BGR for ``color``, turned upright by its EXIF orientation. ``data``: its bytes, where they are known.
+
+    ``depth``, ``background``: see LoadImageFromFile.
 
     Raises:
         UnreadableImage: missing, empty or broken file.
@@ -51,13 +55,32 @@ def read_image(path: str, color_type: str = 'color', data: np.ndarray | None = N
         raise UnreadableImage(repr(path), str(error)) from None
     if len(data) == 0:
         raise UnreadableImage(path, 'the file is empty')
+    flags = FLAGS[color_type] if depth == 'divide' else FLAGS[color_type] | cv2.IMREAD_ANYDEPTH
     try:
-        image = cv2.imdecode(data, FLAGS[color_type])
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if background is not None else flags)
+        if background is not None:
+            image = over_background(image, background) if has_alpha(image) else cv2.imdecode(data, flags)
     except cv2.error as error:
         raise UnreadableImage(path, str(error.err or error)) from None
     if image is None:
         raise UnreadableImage(path, 'not a picture that OpenCV can decode, or a damaged one')
-    return image
+    return image if image.dtype == np.uint8 or depth == 'divide' else as_bytes(image, depth)
+
+
+def has_alpha(image: np.ndarray | None) -> bool:
+    return image is not None and image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8
+
+
+def over_background(image: np.ndarray, background: Sequence[float]) -> np.ndarray:
+    """BGRA uint8 (H, W, 4) over a colour -> BGR uint8."""
+    share = image[..., 3:].astype(np.float32) / 255
+    return np.rint(image[..., :3] * share + np.asarray(background, np.float32) * (1 - share)).astype(np.uint8)
+
+
+def as_bytes(image: np.ndarray, depth: str | Sequence[float]) -> np.ndarray:
+    """Values of any range -> uint8: ``depth`` (low, high) becomes (0, 255), ``range`` takes the picture's own least and largest."""
+    low, high = (float(image.min()), float(image.max())) if depth == 'range' else depth
+    return np.rint((image.astype(np.float32) - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
 
 
 @TRANSFORMS.register_module()
@@ -66,21 +89,29 @@ class LoadImageFromFile(BaseTransform):
 
     ``color_type``: ``color``, ``grayscale``, ``unchanged``, or the first two with ``_ignore_orientation`` (EXIF is then not
     applied). ``to_float32``: float pixels, still 0 to 255. ``ignore_empty``: None in place of an error, so that another sample is drawn.
+
+    Greyscale becomes three equal channels; CMYK is converted as OpenCV does. ``depth``, for pictures of 16 bits: ``divide`` by 256, as
+    OpenCV and MMDetection do (a sensor of 12 bits then looks black); ``range``: each picture's least and largest value become 0 and 255;
+    ``(low, high)``: these do. ``background``: BGR colour under transparent pixels; without it, transparency is left aside.
     """
 
     def __init__(self, to_float32: bool = False, color_type: str = 'color', imdecode_backend: str = 'cv2',
-                 backend_args: dict | None = None, file_client_args: dict | None = None, ignore_empty: bool = False) -> None:
+                 backend_args: dict | None = None, file_client_args: dict | None = None, ignore_empty: bool = False,
+                 depth: str | tuple[float, float] = 'divide', background: tuple[float, float, float] | None = None) -> None:
         check_local(backend_args)
         check_local(file_client_args)
+        if isinstance(depth, str) and depth not in ('divide', 'range') or not isinstance(depth, str) and not depth[0] < depth[1]:
+            raise ConfigError(f'LoadImageFromFile depth={depth!r} is unknown. Known: divide, range, (low, high) with low below high.')
         if imdecode_backend != 'cv2':
             raise ConfigError(f"LoadImageFromFile imdecode_backend='{imdecode_backend}' is not offered. Known: cv2.")
         if color_type not in FLAGS:
             raise ConfigError(f"LoadImageFromFile color_type='{color_type}' is unknown. Known: {', '.join(FLAGS)}.")
         self.to_float32, self.color_type, self.ignore_empty = to_float32, color_type, ignore_empty
+        self.depth, self.background = depth if isinstance(depth, str) else tuple(depth), background and tuple(background)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         try:
-            image = read_image(results['img_path'], self.color_type, results.pop('encoded', None))
+            image = read_image(results['img_path'], self.color_type, results.pop('encoded', None), self.depth, self.background)
         except UnreadableImage:
             if self.ignore_empty:
                 return None

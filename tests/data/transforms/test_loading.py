@@ -26,6 +26,37 @@ def test_broken_pictures_are_named_and_odd_ones_read(shared):
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
 
 
+def test_cmyk_and_palettes_look_like_the_picture_they_were_made_from(shared):
+    folder = shared / 'data/bad/images'
+    upright = read_image(str(folder / 'exif_upright.jpg')).astype(int)
+    for name in ('cmyk.jpg', 'palette.png', 'rgba.png', 'exif_orientation3.jpg', 'exif_orientation5.jpg'):
+        assert np.abs(read_image(str(folder / name)) - upright).mean() < 6
+
+
+def test_sixteen_bits_are_divided_stretched_or_cut_to_a_range(shared):
+    path = str(shared / 'data/bad/images/grey16.png')
+    divided, stretched, cut = (LoadImageFromFile(depth=d)(dict(img_path=path))['img'] for d in ('divide', 'range', (0, 4095)))
+    assert divided.max() < 20                                           # 12 bits of 16: black
+    assert stretched.min() == 0 and stretched.max() == 255 and stretched.dtype == cut.dtype == np.uint8
+    assert np.abs(cut.astype(float) - divided.astype(float) * 16).mean() < 9 and cut.shape == (150, 226, 3)
+    upright = read_image(str(shared / 'data/bad/images/exif_upright.jpg'))
+    assert np.corrcoef(cut.mean(-1).ravel(), upright.mean(-1).ravel())[0, 1] > 0.95
+    plain = str(shared / 'data/bad/images/ok.jpg')
+    assert (LoadImageFromFile(depth='range')(dict(img_path=plain))['img'] == read_image(plain)).all()      # eight bits stay
+    for depth in ('half', (9, 3)):
+        with pytest.raises(ConfigError, match='depth='):
+            LoadImageFromFile(depth=depth)
+
+
+def test_transparent_pixels_show_the_background(shared):
+    path = str(shared / 'data/bad/images/rgba.png')
+    over = LoadImageFromFile(background=(0, 0, 255))(dict(img_path=path))['img'].astype(int)
+    plain = read_image(path).astype(int)
+    assert np.abs(over[:, 0] - (0, 0, 255)).max() <= 2 and np.abs(over[:, -1] - plain[:, -1]).max() <= 2
+    ok = str(shared / 'data/bad/images/exif_orientation6.jpg')
+    assert (LoadImageFromFile(background=(0, 0, 255))(dict(img_path=ok))['img'] == read_image(ok)).all()   # no alpha: EXIF still holds
+
+
 def test_exif_orientation_is_applied_unless_asked_not_to(shared):
     folder = shared / 'data/bad/images'
     assert read_image(str(folder / 'exif_orientation6.jpg')).shape == read_image(str(folder / 'exif_upright.jpg')).shape == (150, 226, 3)
