@@ -195,6 +195,28 @@ def shares_of(words: list[str]) -> dict[str, float]:
         raise ValueError(f"--shares takes NAME=SHARE, as train=0.8 val=0.2, not {' '.join(words)}.") from None
 
 
+# ------------------------------------------------------------------------------------------------------------- doctor
+def doctor_arguments(sub: argparse.ArgumentParser) -> None:
+    add_config(sub)
+    sub.add_argument('--split', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val', 'test'], help='(default: all)')
+    sub.add_argument('--out', metavar='DIR', default='work_dirs/doctor',
+                     help='gets report.html and report.json (default: work_dirs/doctor)')
+    sub.add_argument('--fix', metavar='DIR', help='gets SPLIT.json, repaired, and SPLIT_changes.json, what was changed')
+    sub.add_argument('--no-model', action='store_true', help='look at the data alone')
+    sub.add_argument('--no-probe', action='store_true', help='do not train for a few steps')
+    add_options(sub)
+
+
+def doctor(args: argparse.Namespace) -> int:
+    from detkit.config import load_config
+    cfg = load_config(args.config, args.cfg_options)
+    from detkit.doctor import doctor as run
+    report = run(cfg, None, args.split, args.out, args.fix, not args.no_model, not args.no_probe, progress=True, say=print)
+    print(report.text())
+    print(f'pictures and numbers: {args.out}/report.html, {args.out}/report.json')
+    return int(report.worst == 'fault')
+
+
 DATA_COMMANDS: dict[str, Command] = {
     'download-dataset': Command('Fetch a public data set, check it and bring it into COCO format.', download_dataset_arguments,
                                 download_dataset, '''
@@ -208,6 +230,10 @@ DATA_COMMANDS: dict[str, Command] = {
         detkit cache-dataset rtmdet_nano_bccd
         detkit cache-dataset rtmdet_nano_bccd --advise
         detkit train rtmdet_nano_bccd --cfg-options "train_dataloader.dataset.cache=dict(type=lmdb)"'''),
+    'doctor': Command('Look for faults of data and config before a run; status 1 when there is one that would spoil it.',
+                      doctor_arguments, doctor, '''
+        detkit doctor rtmdet_nano_bccd
+        detkit doctor my_config.py --no-model --fix data/mine_repaired'''),
     'dataset': Command('Convert, count, split, merge, sample annotation files.', dataset_arguments, dataset, '''
         detkit dataset stats data/bccd/annotations/train.json
         detkit dataset convert train=data/bccd/annotations/train.json val=data/bccd/annotations/val.json data/bccd_yolo \\

@@ -7,6 +7,19 @@ from detkit.data.formats.coco import read_coco
 from detkit.registry import DATASETS
 
 
+def lvis_names(image: dict) -> None:
+    """``coco_url`` ``http://host/val2017/1.jpg`` becomes ``val2017/1.jpg``; LVIS 0.5 writes ``COCO_val2014_000000000001.jpg``."""
+    if isinstance(image.get('coco_url'), str):
+        image['file_name'] = '/'.join(image['coco_url'].split('/')[-2:])
+    elif str(image.get('file_name', '')).startswith('COCO'):
+        image['file_name'] = image['file_name'][-16:]
+
+
+def patch_names(image: dict) -> None:
+    parts = str(image.get('file_name', '')).split('/')
+    image['file_name'] = '/'.join(parts[-2:] if parts[-2:-1] and parts[-2].startswith('patch') else parts)
+
+
 @DATASETS.register_module()
 class CocoDataset(DetDataset):
     """Boxes and masks from a COCO JSON file.
@@ -22,6 +35,8 @@ class CocoDataset(DetDataset):
 
     METAINFO = dict(classes=COCO_CLASSES, palette=COCO_PALETTE)
 
+    amend = None
+
     def read(self) -> dict:
         return read_coco(self.ann_file)
 
@@ -33,8 +48,10 @@ class LVISDataset(DetDataset):
     Classes are those of the file, in the order of their ids, unless ``metainfo`` names some.
     """
 
+    amend = staticmethod(lvis_names)
+
     def read(self) -> dict:
-        return read_coco(self.ann_file, lvis_names)
+        return read_coco(self.ann_file, self.amend)
 
 
 @DATASETS.register_module(name=['Objects365V1Dataset', 'Objects365V2Dataset'])
@@ -44,8 +61,10 @@ class Objects365V2Dataset(DetDataset):
     Classes are those of the file, in the order of their ids, unless ``metainfo`` names some.
     """
 
+    amend = staticmethod(patch_names)
+
     def read(self) -> dict:
-        return read_coco(self.ann_file, patch_names)
+        return read_coco(self.ann_file, self.amend)
 
 
 @DATASETS.register_module()
@@ -53,6 +72,8 @@ class CityscapesDataset(DetDataset):
     """The instances of Cityscapes (https://www.cityscapes-dataset.com) in COCO's format."""
 
     METAINFO = dict(classes=('person', 'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle'))
+
+    amend = None
 
     def read(self) -> dict:
         return read_coco(self.ann_file)
@@ -65,18 +86,7 @@ class DeepFashionDataset(DetDataset):
     METAINFO = dict(classes=('top', 'skirt', 'leggings', 'dress', 'outer', 'pants', 'bag', 'neckwear', 'headwear', 'eyeglass', 'belt',
                              'footwear', 'hair', 'skin', 'face'))
 
+    amend = None
+
     def read(self) -> dict:
         return read_coco(self.ann_file)
-
-
-def lvis_names(image: dict) -> None:
-    """``coco_url`` ``http://host/val2017/1.jpg`` becomes ``val2017/1.jpg``; LVIS 0.5 writes ``COCO_val2014_000000000001.jpg``."""
-    if isinstance(image.get('coco_url'), str):
-        image['file_name'] = '/'.join(image['coco_url'].split('/')[-2:])
-    elif str(image.get('file_name', '')).startswith('COCO'):
-        image['file_name'] = image['file_name'][-16:]
-
-
-def patch_names(image: dict) -> None:
-    parts = str(image.get('file_name', '')).split('/')
-    image['file_name'] = '/'.join(parts[-2:] if parts[-2:-1] and parts[-2].startswith('patch') else parts)

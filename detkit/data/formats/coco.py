@@ -90,6 +90,7 @@ def part(content: dict, key: str, sound: list, check: Check) -> Iterator[Fault]:
         elif counts.get(name, 0) > 1:
             if name not in told:
                 yield Fault('id not unique', '', f'the id {name} stands {counts[name]} times in {key}', 'Give each entry an id of its own.')
+            if name not in told or key == 'annotations':      # nothing points to an annotation: all of them can be used
                 sound.append(entry)
             told.add(name)
         else:

@@ -28,7 +28,8 @@ def picture_size(path: str | Path, upright: bool = True) -> tuple[int, int]:
     try:
         with Image.open(path) as picture:
             width, height = picture.size
-            turned = upright and picture.format in ('JPEG', 'TIFF', 'PNG', 'WEBP') and picture.getexif().get(ORIENTATION) in TURNED
+            says = picture.format in ('JPEG', 'TIFF', 'WEBP') or 'exif' in picture.info    # a PNG without it would be read to its end
+            turned = upright and says and picture.getexif().get(ORIENTATION) in TURNED
             return (height, width) if turned else (width, height)
     except FileNotFoundError:
         raise UnreadablePicture('no such file') from None

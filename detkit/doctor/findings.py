@@ -1,0 +1,73 @@
+"""What the doctor has to say, one entry a kind of finding."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+LEVELS = ('fault', 'warning', 'note')    # would break or falsify a run; is likely to; good to know
+MOST_PLACES = 200                        # kept of one finding; all are counted
+
+
+@dataclass
+class Finding:
+    level: str
+    kind: str                 # a few words
+    split: str                # train, val, test; '' for the config as a whole
+    remedy: str
+    count: int = 0
+    places: list[str] = field(default_factory=list)     # file, entry, line, and what is wrong there
+    pictures: list[dict[str, Any]] = field(default_factory=list)   # path, and boxes xyxy to draw, for the page
+
+    def line(self) -> str:
+        where = f'{self.split}: ' if self.split else ''
+        times = f' ({self.count})' if self.count > 1 else ''
+        return f'{self.level.upper():8}{where}{self.kind}{times}'
+
+
+@dataclass
+class Report:
+    """``findings``, worst first once ``sort`` is called; ``facts``: counts by split and what was measured."""
+
+    config: str = ''
+    findings: list[Finding] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)   # pictures with their boxes, to look at
+
+    def add(self, level: str, kind: str, split: str, place: str, remedy: str, picture: dict | None = None) -> None:
+        """Count one occurrence; those of one kind, split and remedy are one finding."""
+        found = next((f for f in self.findings if (f.level, f.kind, f.split, f.remedy) == (level, kind, split, remedy)), None)
+        if found is None:
+            found = Finding(level, kind, split, remedy)
+            self.findings.append(found)
+        found.count += 1
+        if place and len(found.places) < MOST_PLACES:
+            found.places.append(place)
+        if picture and len(found.pictures) < 6:
+            found.pictures.append(picture)
+
+    def kinds(self, *levels: str) -> set[str]:
+        """The kinds found, of these levels or of all."""
+        return {f.kind for f in self.findings if not levels or f.level in levels}
+
+    def sort(self) -> None:
+        self.findings.sort(key=lambda f: LEVELS.index(f.level))
+
+    @property
+    def worst(self) -> str | None:
+        return min((f.level for f in self.findings), key=LEVELS.index, default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(config=self.config, findings=[{k: v for k, v in asdict(f).items() if k != 'pictures'} for f in self.findings],
+                    facts=self.facts)
+
+    def text(self, places: int = 3) -> str:
+        """For a terminal."""
+        lines = []
+        for f in self.findings:
+            lines.append(f.line())
+            lines += [f'          {p[:300]}' for p in f.places[:places]]
+            if f.count > places and f.places:
+                lines.append(f'          and {f.count - min(places, len(f.places))} more')
+            lines.append(f'          -> {f.remedy}')
+        counts = ', '.join(f'{sum(f.level == level for f in self.findings)} {level}s' for level in LEVELS)
+        return '\n'.join([*lines, f'{counts}.' if self.findings else 'Nothing found.'])

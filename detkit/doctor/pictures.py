@@ -1,0 +1,135 @@
+"""Every picture of a data set opened once: is it there, whole, of the stated size, and like which others?"""
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detkit.data.formats.pictures import UnreadablePicture, picture_size
+from detkit.opencv import cv2
+
+MOST_PIXELS = 150_000_000      # of a picture that is decoded; larger ones are named
+EXTREME = 20                   # ratio of the sides
+THUMB = 32                     # side of the picture that is compared
+SUFFIX_OF = {'JPEG': ('.jpg', '.jpeg', '.jfif'), 'PNG': ('.png',), 'BMP': ('.bmp',), 'GIF': ('.gif',), 'WEBP': ('.webp',),
+             'TIFF': ('.tif', '.tiff')}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is known of a file. ``trouble``: (level, kind, what, remedy) each."""
+
+    path: str
+    width: int = 0
+    height: int = 0
+    turned: bool = False                                  # EXIF swaps width and height
+    digest: bytes = b''
+    thumb: np.ndarray | None = None                       # uint8 (THUMB, THUMB), grey
+    trouble: tuple[tuple[str, str, str, str], ...] = ()
+
+
+def look_at_all(paths: Iterable[str], workers: int | None = None) -> Iterator[Picture]:
+    """In the order of ``paths``; a few are opened at a time."""
+    paths, workers = list(paths), workers or min(os.cpu_count() or 1, 8)
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(paths), 64 * workers):       # a bound on what waits in memory, and Ctrl-C ends it soon
+            yield from pool.map(look_at, paths[start:start + 64 * workers])
+
+
+def look_at(path: str) -> Picture:
+    replace = 'Replace the file, or take the image out of the annotations (--fix does).'
+    try:
+        width, height = picture_size(path)
+        stored = picture_size(path, upright=False)
+    except UnreadablePicture as error:
+        missing = not Path(path).exists()
+        kind = 'picture missing' if missing else 'picture unreadable'
+        return Picture(path, trouble=(('fault', kind, str(error), 'Put the file there, correct data_prefix, or take the image out of the '
+                                       'annotations (--fix does).' if missing else replace),))
+    turned, trouble = stored != (width, height), []
+    if max(width, height) > EXTREME * min(width, height):
+        trouble.append(('warning', 'picture extremely long', f'{width}x{height} pixels', 'Cut it into tiles; resized as a whole, its '
+                                                                                        'objects vanish.'))
+    elif min(width, height) < 16:
+        trouble.append(('warning', 'picture tiny', f'{width}x{height} pixels', 'Take it out; filter_cfg=dict(min_size=32) does.'))
+    if width * height > MOST_PIXELS:
+        what = f'{width}x{height} pixels take {width * height * 3 / 1e9:.1f} GB in memory'
+        trouble.append(('fault', 'picture too large to decode', what, 'Cut it into tiles.'))
+        return Picture(path, width, height, turned, trouble=tuple(trouble))
+    if path.lower().endswith('.dcm'):
+        return Picture(path, width, height, turned, hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest(), None, tuple(trouble))
+    return decoded(path, width, height, turned, trouble, replace)
+
+
+def decoded(path: str, width: int, height: int, turned: bool, trouble: list, replace: str) -> Picture:
+    data = Path(path).read_bytes()
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    problem = damage(path, image)
+    if image is None or problem:
+        kind = 'picture cut short' if 'trunc' in problem.lower() else 'picture unreadable'
+        level, kind = ('warning', 'end marker missing') if image is not None and complete(image) and kind == 'picture cut short' \
+            else ('fault', kind)
+        trouble.append((level, kind, problem or 'OpenCV cannot decode it', replace))
+    if image is None:
+        return Picture(path, width, height, turned, trouble=tuple(trouble))
+    if not problem:
+        trouble += oddities(path)
+    thumb = cv2.resize(image, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
+    return Picture(path, width, height, turned, hashlib.blake2b(data, digest_size=16).digest(), thumb, tuple(trouble))
+
+
+def damage(path: str, image: np.ndarray | None) -> str:
+    """What a strict decoder says of the file, '' if nothing. OpenCV fills what is missing with grey and says nothing."""
+    from PIL import Image
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+        return ''
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        return str(error) or type(error).__name__
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def complete(image: np.ndarray) -> bool:
+    """Whether the last rows show something: a decoder fills what is missing with one value."""
+    rows = image[-max(len(image) // 20, 2):]
+    return bool(rows.max() > rows.min())
+
+
+def sees_through(path: str) -> bool:
+    """Whether a pixel is not opaque; an alpha channel that is 255 everywhere means nothing."""
+    from PIL import Image
+    with Image.open(path) as picture:
+        return picture.getchannel('A').getextrema()[0] < 255
+
+
+def oddities(path: str) -> list[tuple[str, str, str, str]]:
+    """What is legal and often not meant."""
+    from PIL import Image
+    found = []
+    with Image.open(path) as picture:
+        kind, mode, frames = picture.format, picture.mode, getattr(picture, 'n_frames', 1)
+        if mode.startswith(('I', 'F')):
+            low, high = picture.getextrema()
+            found.append(('warning', 'picture of 16 bits', f'its values run from {low} to {high}; divided by 256, as OpenCV does, they are '
+                          f'{int(low) // 256} to {int(high) // 256}', f"Set depth=({int(low)}, {int(high)}), or the sensor's range, of "
+                                                                      f'LoadImageFromFile.'))
+        if mode in ('RGBA', 'LA', 'PA') and sees_through(path):
+            found.append(('note', 'picture with transparency', f'mode {mode}', 'Transparency is left aside; background=(B, G, R) of '
+                                                                               'LoadImageFromFile shows a colour there.'))
+        if mode == 'CMYK':
+            found.append(('note', 'picture in CMYK', 'mode CMYK', 'It is converted without a colour profile; save it as RGB to be sure of '
+                                                                  'its colours.'))
+        if frames > 1 and kind != 'TIFF':
+            found.append(('note', 'picture with several frames', f'{frames} frames', 'Only the first is read.'))
+        if Path(path).suffix.lower() not in SUFFIX_OF.get(kind, (Path(path).suffix.lower(),)):
+            found.append(('note', 'name does not tell the format', f'it is a {kind}', 'detkit reads it by its content; other programs may '
+                                                                                     'not.'))
+    return found

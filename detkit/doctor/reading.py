@@ -1,0 +1,85 @@
+"""The data sets of a config, read so that one fault does not hide the others."""
+from __future__ import annotations
+
+import copy
+import os.path as osp
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmengine.config import Config
+
+from detkit.data.datasets.detection import DetDataset
+from detkit.data.formats.coco import load_coco, sift
+from detkit.data.formats.faults import BrokenAnnotations
+from detkit.doctor.findings import Report
+from detkit.registry import DATASETS, ConfigError
+
+SPLITS = ('train', 'val', 'test')
+
+
+@dataclass
+class Part:
+    """One annotation file of a split. ``content``: a COCO dict of its sound entries, None if it cannot be used."""
+
+    split: str
+    dataset: DetDataset
+    content: dict | None
+    whole: dict | None = None                  # with the entries at fault, where the format lets them be told apart
+    path_of: dict[Any, str] = field(default_factory=dict)      # image id -> file
+
+    @property
+    def source(self) -> str:
+        return self.dataset.ann_file
+
+
+def parts_of(cfg: Config, splits: tuple[str, ...], report: Report) -> Iterator[Part]:
+    """Each data set of each split, wrappers taken off; a file that two splits share is read once, for the first."""
+    seen = set()
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        for described in leaves(loader['dataset']) if loader else ():
+            args = {**described, 'lazy_init': True}
+            args.pop('cache', None)
+            try:
+                dataset = DATASETS.build(args)
+            except ConfigError as error:
+                report.add('fault', 'data set cannot be built', split, str(error), 'Correct the config.')
+                continue
+            if not isinstance(dataset, DetDataset):
+                report.add('note', 'data set not examined', split, f"type='{described.get('type')}'", 'The doctor knows data sets that '
+                                                                                                    'detkit brings.')
+                continue
+            key = (dataset.ann_file, str(dataset.data_prefix), getattr(dataset, 'split', ''))
+            if key not in seen:
+                seen.add(key)
+                yield read_part(split, dataset, report)
+
+
+def leaves(described: Any) -> Iterator[dict]:
+    """The configs of the innermost data sets."""
+    described = described.to_dict() if hasattr(described, 'to_dict') else copy.deepcopy(dict(described))
+    inner = described.get('datasets') or ([described['dataset']] if 'dataset' in described else None)
+    if inner is None:
+        yield described
+    for part in inner or ():
+        yield from leaves(part)
+
+
+def read_part(split: str, dataset: DetDataset, report: Report) -> Part:
+    try:
+        if not hasattr(dataset, 'amend'):
+            content, whole = dataset.read(), None
+        else:
+            whole = load_coco(dataset.ann_file)
+            for image in whole['images'] if dataset.amend else ():
+                dataset.amend(image)
+            content, faults = sift(whole)
+            for fault in faults:
+                where = f'{dataset.ann_file}: {fault.place} {fault.what}'.replace(':  ', ': ')
+                report.add('fault', fault.kind, split, where, fault.remedy)
+    except BrokenAnnotations as error:
+        report.add('fault', 'annotation file unusable', split, str(error), 'The message says what to do.')
+        return Part(split, dataset, None)
+    prefix = dataset.data_prefix.get('img', '')
+    return Part(split, dataset, content, whole, {i['id']: osp.join(prefix, i['file_name']) for i in content['images']})

@@ -1,0 +1,299 @@
+"""The config against its data: classes, the way of the ground truth through the evaluator, what learns from what, and whether it learns."""
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from detkit.doctor.findings import Report
+from detkit.engine.hooks.checks import class_counts
+from detkit.engine.loaders import build_dataset
+from detkit.evaluation.coco_metric import encode_masks
+from detkit.ops.boxes import clip_boxes, scale_boxes
+from detkit.registry import METRICS, MODELS, ConfigError
+from detkit.structures.masks import polygon_to_bitmap, rle_to_bitmap
+
+PERFECT = 0.9995            # AP that rounds to 1.000
+UNMATCHED = 0.05            # share of objects without a positive sample above which the finding is a warning
+BELOW_STRIDE = 0.2          # share of objects smaller than the finest stride, likewise
+MATCH_IMAGES, PROBE_IMAGES, PROBE_STEPS, PROBE_SECONDS = 24, 4, 40, 90.
+PROBE_RATE, MUST_FALL, LEAST_STEPS = 1e-3, 0.7, 6
+
+
+def examine_run(cfg: Config, splits: tuple[str, ...], report: Report, probe: bool = True, say: Callable[[str], None] = print) -> None:
+    """What can be known only with the data sets and the model built."""
+    datasets = {}
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader:
+            try:
+                datasets[split] = build_dataset(without_cache(loader['dataset']), seed=0)
+            except (ConfigError, ValueError) as error:
+                report.add('fault', 'data set cannot be used', split, str(error), 'The message says what to do.')
+    for split in ('val', 'test'):
+        evaluator = cfg.get(f'{split}_evaluator')
+        if split in datasets and evaluator:
+            say(f'{split}: ground truth through pipeline and evaluator')
+            round_trip(datasets[split], evaluator, split, report)
+    if cfg.get('model') is None:
+        return
+    try:
+        with quiet():
+            model = MODELS.build(untrained(cfg.model))
+            model.init_weights()
+    except ConfigError as error:
+        report.add('fault', 'model cannot be built', '', str(error), 'The message says what to do.')
+        return
+    for split, dataset in datasets.items():
+        check_class_counts(model, dataset, split, report)
+    if 'train' in datasets and not report.kinds('fault') & {'classes of head and data differ'}:
+        batch_of = batches(datasets['train'], model)
+        say('train: which objects get positive samples')
+        examine_matching(model, batch_of, report)
+        if probe:
+            say(f'train: do some steps on {PROBE_IMAGES} images bring the loss down?')
+            overfit(model, batch_of, report)
+
+
+def without_cache(described: Any) -> Any:
+    """A data set's config whose parts neither read nor build a cache."""
+    if isinstance(described, (list, tuple)):
+        return [without_cache(d) for d in described]
+    if not isinstance(described, dict):
+        return described
+    return {k: without_cache(v) if k in ('dataset', 'datasets') else v for k, v in described.items() if k != 'cache'}
+
+
+def untrained(described: Any) -> Any:
+    """A model's config without weights to be fetched."""
+    if isinstance(described, (list, tuple)):
+        return [untrained(d) for d in described]
+    if not isinstance(described, dict):
+        return described
+    loads = isinstance(described.get('init_cfg'), dict) and 'Pretrained' in str(described['init_cfg'].get('type'))
+    return {k: untrained(v) for k, v in described.items() if not (k == 'init_cfg' and loads)}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def check_class_counts(model: nn.Module, dataset: Any, split: str, report: Report) -> None:
+    classes = dataset.metainfo['classes']
+    for name, count in class_counts(model):
+        if count != len(classes):
+            named = ', '.join(classes[:8]) + (', ...' if len(classes) > 8 else '')
+            report.add('fault', 'classes of head and data differ', split,
+                       f'{name}.num_classes={count}, the data have {len(classes)} classes ({named})',
+                       f'Set {name}.num_classes={len(classes)}, or metainfo=dict(classes=...) of the data set.')
+
+
+# ---------------------------------------------------------------------------------------------------------- round trip
+def round_trip(dataset: Any, evaluator: Any, split: str, report: Report) -> None:
+    """Ground truth as if a perfect detector had found it: to the network's pixels, back, into the evaluator. AP must be 1."""
+    described = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    try:
+        with quiet():
+            metrics = Evaluator([METRICS.build(dict(m)) for m in described])
+            metrics.dataset_meta = dataset.metainfo
+            truth = {}
+            for index in range(len(dataset)):
+                sample, instances = dataset[index]['data_samples'], dataset.get_data_info(index)['instances']
+                sample.pred_instances = returned(sample, [i for i in instances if not i['ignore_flag']])
+                truth[sample.img_id] = instances
+                metrics.process([sample])
+            numbers = metrics.evaluate(len(dataset))
+    except (ConfigError, ValueError) as error:
+        report.add('fault', 'evaluation fails', split, str(error), 'The message says what to do.')
+        return
+    scores = {k: float(v) for k, v in numbers.items() if k.endswith('_mAP')}
+    report.facts.setdefault(split, {})['round_trip'] = scores
+    for name, score in scores.items():
+        if not score >= PERFECT:
+            reasons = losses_of(metrics, truth, dataset) or ['no cause was found: look at the evaluator']
+            for reason in reasons:
+                report.add('warning', 'ground truth does not score 1.000', split, f'{name} is {score:.3f}: {reason}',
+                           'No detector can score more than this; mend the cause.')
+
+
+def returned(sample: Any, instances: list[dict]) -> InstanceData:
+    """The objects after their way to the network's input and back, as certain detections."""
+    boxes = torch.tensor([i['bbox'] for i in instances], dtype=torch.float32).reshape(-1, 4)
+    x, y = sample.scale_factor if 'scale_factor' in sample else (1., 1.)
+    on_input = clip_boxes(scale_boxes(boxes, (x, y)), sample.img_shape[:2])
+    out = InstanceData(bboxes=scale_boxes(on_input, (1 / x, 1 / y)), scores=torch.ones(len(boxes)),
+                       labels=torch.tensor([i['bbox_label'] for i in instances], dtype=torch.int64))
+    if any('mask' in i for i in instances):
+        out.masks = encode_masks(np.stack([bitmap(i, *sample.ori_shape[:2]) for i in instances]))
+    return out
+
+
+def bitmap(instance: dict, height: int, width: int) -> np.ndarray:
+    mask = instance.get('mask')
+    if isinstance(mask, dict):
+        return rle_to_bitmap(mask, height, width)
+    return polygon_to_bitmap([p for p in mask or () if len(p) >= 6 and len(p) % 2 == 0], height, width)
+
+
+def losses_of(metrics: Evaluator, found: dict[Any, list[dict]], dataset: Any) -> list[str]:
+    """Where ground truth that the evaluator knows is lost."""
+    reasons = []
+    classes = set(dataset.metainfo['classes'])
+    for metric in metrics.metrics:
+        truth, most = getattr(metric, 'truth', None), max(getattr(metric, 'proposal_nums', (100,)))
+        if truth is not None:
+            names = {c['id']: c['name'] for c in truth['categories']}
+            wanted = Counter(a['image_id'] for a in truth['annotations'] if not a.get('iscrowd') and names[a['category_id']] in classes)
+            absent = [i['file_name'] for i in truth['images'] if i['id'] not in found and wanted[i['id']]]
+            if absent:
+                reasons.append(f"{len(absent)} images of the evaluator's ann_file are not in the data set (first: {absent[0]})")
+            fewer = [i for i, instances in found.items() if sum(not x['ignore_flag'] for x in instances) < wanted[i]]
+            if fewer:
+                reasons.append(f'the data set leaves out objects of {len(fewer)} images, which the evaluator counts (first: image '
+                               f'{fewer[0]})')
+        crowded = [i for i, instances in found.items() if len(instances) > most]
+        if crowded:
+            reasons.append(f'{len(crowded)} images have more objects than the {most} detections that count (first: image {crowded[0]}, '
+                           f'{len(found[crowded[0]])}); raise proposal_nums of the evaluator')
+    return reasons
+
+
+# ------------------------------------------------------------------------------------------------------------ matching
+def batches(dataset: Any, model: nn.Module) -> Callable[[int], Iterator[dict]]:
+    """Gives up to so many preprocessed training images, in batches of four, spread over the data set."""
+    def run(count: int) -> Iterator[dict]:
+        indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+        for start in range(0, len(indices), 4):
+            data = pseudo_collate([dataset[int(i)] for i in indices[start:start + 4]])
+            yield model.data_preprocessor(data, training=True)
+    return run
+
+
+class Recorder:
+    """An assigner that notes which objects got a positive sample."""
+
+    def __init__(self, assigner: Any) -> None:
+        self.assigner, self.sizes, self.matched = assigner, [], []
+
+    def __call__(self, candidates: Any, gt: Any, ignored: Any = None) -> Any:
+        match = self.assigner(candidates, gt, ignored)
+        hit = torch.zeros(len(gt.bboxes), dtype=torch.bool)
+        hit[match.index[match.index >= 0].cpu().unique()] = True
+        self.matched.append(hit)
+        self.sizes.append((gt.bboxes[:, 2:] - gt.bboxes[:, :2]).clamp(min=0).prod(1).sqrt().cpu())
+        return match
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.assigner, name)
+
+
+def examine_matching(model: nn.Module, batch_of: Callable[[int], Iterator[dict]], report: Report) -> None:
+    """The share of objects that no prior of a dense head learns from, and how large they are beside its strides.
+
+    Second stages are left alone: what they match are proposals, which an untrained model does not make.
+    """
+    recorders = {name: (m, Recorder(m.assigner)) for name, m in model.named_modules()
+                 if getattr(m, 'assigner', None) is not None and 'roi_head' not in name}
+    for module, recorder in recorders.values():
+        module.assigner = recorder
+    model.train()
+    try:
+        with torch.no_grad(), quiet():
+            for batch in batch_of(MATCH_IMAGES):
+                if not all(math.isfinite(float(t)) for t in terms(model, batch).values()):
+                    report.add('fault', 'loss is not finite', 'train', 'with untrained weights', 'Look at the annotations of the batch.')
+                    return
+    except (RuntimeError, ValueError, IndexError) as error:
+        report.add('fault', 'loss cannot be computed', 'train', f'{type(error).__name__}: {str(error).splitlines()[0][:200]}',
+                   'Do labels, masks and num_classes fit what the head needs?')
+        return
+    finally:
+        for module, recorder in recorders.values():
+            module.assigner = recorder.assigner
+    for name, (module, recorder) in recorders.items():
+        judge_matching(name, module, recorder, report)
+
+
+def terms(model: nn.Module, batch: dict) -> dict[str, Tensor]:
+    """Loss terms of a batch, each one number."""
+    found = model(batch['inputs'], copy.deepcopy(batch['data_samples']), mode='loss')
+    return {k: sum(v) if isinstance(v, (list, tuple)) else v for k, v in found.items() if 'loss' in k}
+
+
+def judge_matching(name: str, module: nn.Module, recorder: Recorder, report: Report) -> None:
+    if not recorder.matched:
+        return
+    matched, sizes = torch.cat(recorder.matched), torch.cat(recorder.sizes)
+    if not len(matched):
+        report.add('warning', 'no object reaches the head', 'train', f'in {MATCH_IMAGES} images', 'Look at the training pipeline: which of '
+                                                                                                 'its transforms drops them?')
+        return
+    priors = getattr(module, 'anchors', None) or getattr(module, 'priors', None)
+    strides = [min(s) if isinstance(s, (tuple, list)) else s for s in getattr(priors, 'strides', ())]
+    share = 1 - float(matched.float().mean())
+    facts = dict(objects=len(matched), without_positive=round(share, 4),
+                 side_in_network_pixels=[round(float(v), 1) for v in sizes.quantile(torch.tensor([0, .25, .5, .75, 1]))], strides=strides)
+    report.facts.setdefault('matching', {})[name] = facts
+    if share > 0:
+        lost = sizes[~matched]
+        report.add('warning' if share > UNMATCHED else 'note', 'objects without positive sample', 'train',
+                   f'{name}: {share:.1%} of {len(matched)} objects; in the network input their sides are {float(lost.min()):.0f} to '
+                   f'{float(lost.max()):.0f} pixels (median {float(lost.median()):.0f})',
+                   'They are never learnt. Larger input, finer strides, smaller anchor scales or a lower pos_iou_thr give them one.')
+    if strides and float((sizes < min(strides)).float().mean()) > BELOW_STRIDE:
+        report.add('warning', 'objects smaller than the finest stride', 'train',
+                   f'{name}: {float((sizes < min(strides)).float().mean()):.1%} of {len(matched)} objects have a side below {min(strides)} '
+                   f'pixels in the network input', 'Raise the input size, or use a finer level of the pyramid.')
+
+
+# --------------------------------------------------------------------------------------------------------------- probe
+def overfit(model: nn.Module, batch_of: Callable[[int], Iterator[dict]], report: Report) -> None:
+    """Some steps of AdamW on one batch; the loss must fall from its highest value. Another optimiser than the config's: what is asked is
+    whether the model can learn these labels at all. (Losses weighted by the quality of boxes, as RTMDet's, rise before they fall.)
+    """
+    batch = next((b for b in batch_of(4 * PROBE_IMAGES) if any(len(s.gt_instances.labels) for s in b['data_samples'])), None)
+    if batch is None:
+        return
+    free = [p for p in model.parameters() if p.requires_grad]
+    if not free:
+        report.add('warning', 'nothing is trained', 'train', 'no parameter of the model takes a gradient', 'Look at frozen_stages.')
+        return
+    optimizer = torch.optim.AdamW(free, PROBE_RATE)
+    values, start, steps = [], time.monotonic(), PROBE_STEPS
+    model.train()
+    while len(values) <= steps and not (len(values) > LEAST_STEPS and values[-1] < MUST_FALL * max(values)):
+        loss = sum(terms(model, batch).values())
+        values.append(float(loss.detach()))
+        if not math.isfinite(values[-1]):
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 35.)
+        optimizer.step()
+        if len(values) == 1:
+            steps = max(LEAST_STEPS, min(steps, int(PROBE_SECONDS / max(time.monotonic() - start, 1e-3))))
+    report.facts['probe'] = dict(loss=[round(v, 4) for v in values])
+    if not values[-1] < MUST_FALL * max(values):
+        report.add('warning', 'loss does not fall', 'train', f'{len(values) - 1} steps on {len(batch["data_samples"])} images: '
+                   f'{values[0]:.3f}, at most {max(values):.3f}, at last {values[-1]:.3f}',
+                   'Can the labels be learnt from the pixels? Look at the pictures of the training pipeline (tools/browse_dataset.py), and '
+                   'at what is frozen.')

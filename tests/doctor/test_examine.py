@@ -1,0 +1,228 @@
+"""What the doctor finds, and what it leaves alone."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+import detkit.data
+from detkit.cli import main
+from detkit.data.formats.coco import read_coco
+from detkit.doctor import doctor
+
+
+def config(root, splits=('train', 'val', 'test'), ann_file='annotations/{}.json', classes=None, images='images/', **options) -> dict:
+    metainfo = dict(metainfo=dict(classes=classes)) if classes else {}
+    return {f'{split}_dataloader': dict(dataset=dict(type='CocoDataset', data_root=str(root), ann_file=ann_file.format(split),
+                                                     data_prefix=dict(img=images), pipeline=[], **metainfo, **options)) for split in splits}
+
+
+# ------------------------------------------------------------------------------------------------------- no false alarm
+@pytest.mark.parametrize('name,classes', [
+    ('bccd', ('RBC', 'WBC', 'Platelets')), ('dsb2018_nuclei', ('nucleus',)),
+    ('deeppcb', ('open', 'short', 'mousebite', 'spur', 'copper', 'pin-hole'))])
+def test_nothing_is_found_in_sound_sets(shared, name, classes):
+    report = doctor(config(shared / 'data' / name, classes=classes), model=False)
+    assert report.kinds('fault', 'warning') == set(), report.text()
+    assert report.facts['train']['mapped_annotations'] > 1000
+
+
+def test_nothing_is_found_in_sound_photographs_with_masks(shared):
+    report = doctor(config(shared / 'data/photos', ('val',), 'annotations.json'), model=False)
+    assert report.kinds('fault', 'warning') == set() and report.facts['val']['mapped_annotations'] == 97
+
+
+@pytest.mark.parametrize('name', ['control_ok', 'crowd', 'sparse_ids', 'image_with_no_annotations', 'utf8_bom', 'missing_key_info_licenses',
+                                  'annotation_minimal', 'string_ids'])
+def test_unusual_files_are_no_faults(shared, name):
+    classes = tuple(c['name'] for c in read_coco(str(shared / f'data/bad/annotations/{name}.json'))['categories'])
+    report = doctor(config(shared / 'data/bad', ('train',), f'annotations/{name}.json', classes), model=False)
+    assert report.kinds('fault') == set(), report.text()
+
+
+# ------------------------------------------------------------------------------------------------------- broken inputs
+BROKEN = {
+    'invalid_json_cut': 'not valid JSON', 'invalid_json_comma': 'not valid JSON at line', 'empty_file': 'not valid JSON',
+    'latin1': 'not UTF-8', 'deep_nesting': 'nested too deeply', 'top_level_list': 'top level is a list',
+    'missing_key_images': "'images'", 'missing_key_annotations': "'annotations'", 'missing_key_categories': "'categories'",
+    'image_without_size': "'width'", 'image_without_file_name': "has no 'file_name'",
+    'annotation_without_bbox': "annotation 2 has no 'bbox'",
+    'annotation_without_category': "annotation 2 has no 'category_id'", 'unknown_image_id': 'annotation 2 has the image_id 99',
+    'unknown_category_id': 'annotation 2 has the category_id 7', 'box_negative_size': 'annotation 2 .*negative size',
+    'box_zero_size': 'annotation 2 ', 'box_nan': 'annotation 2 has the bbox', 'box_infinite': 'annotation 2 has the bbox',
+    'box_huge': 'annotation 2 has the bbox', 'box_strings': 'annotation 2 has the bbox', 'box_null': 'annotation 2 has the bbox',
+    'box_three_numbers': 'annotation 2 has the bbox', 'box_outside': 'annotation 2 .*320x240',
+    'box_partly_outside': 'annotation 2 .*320x240',
+    'duplicate_image_ids': 'the id 1 stands 2 times in images', 'duplicate_annotation_ids': 'the id 1 stands 2 times in annotations',
+    'duplicate_category_ids': 'the id 1 stands 2 times in categories', 'duplicate_file_names': 'stands in 2 images',
+    'empty_images_with_annotations': 'which is not in the file', 'rle_wrong_length': 'annotation 2 .*add up',
+    'rle_wrong_size': 'annotation 2 .*size', 'polygon_two_points': 'annotation 2 .*three points', 'polygon_odd': 'annotation 2 ',
+    'polygon_outside': 'annotation 2 ', 'wrong_image_size': '640x480, its file is 320x240', 'missing_file': 'no such file',
+    'path_traversal': 'no path below',
+    'path_traversal_backslash': 'no path below', 'path_absolute': 'no path below', 'path_url': 'no path below',
+    'bad_images': 'truncated.jpg|zero_byte|text_named'}
+
+
+@pytest.mark.parametrize('name', BROKEN)
+def test_every_broken_annotation_file_is_named_with_place_and_remedy(shared, tmp_path, name):
+    report = doctor(config(shared / 'data/bad', ('train',), f'annotations/{name}.json', ('cat', 'cell')), model=False, out=tmp_path)
+    faults = [f for f in report.findings if f.level == 'fault']
+    assert faults and all(f.remedy and f.places for f in faults)
+    import re
+    assert any(re.search(BROKEN[name], p) for f in faults for p in f.places), report.text()
+    assert any(f'{name}.json' in p or '.jpg' in p for f in faults for p in f.places)
+    assert (tmp_path / 'report.html').stat().st_size > 1000 and json.loads((tmp_path / 'report.json').read_text())['findings']
+
+
+@pytest.mark.parametrize('name,kind', [('box_subpixel', 'box below a pixel'), ('duplicate_boxes', 'object twice'),
+                                       ('duplicate_category_names', 'class name twice'), ('no_annotations', 'nothing to learn'),
+                                       ('crowd_only', 'nothing to learn'), ('empty_images', 'no images'),
+                                       ('empty_categories', 'no classes')])
+def test_what_is_unusual_is_told(shared, name, kind):
+    report = doctor(config(shared / 'data/bad', ('train',), f'annotations/{name}.json', ('cat', 'cell')), model=False)
+    assert kind in report.kinds(), report.text()
+
+
+def test_every_odd_picture_is_told_and_none_is_decoded_that_would_fill_the_memory(shared, tmp_path):
+    folder = shared / 'data/bad/images'
+    images = [dict(id=i, file_name=p.name, width=226, height=150) for i, p in enumerate(sorted(folder.iterdir()))]
+    for image in images:
+        found = {'ok.jpg': (451, 300), 'ok2.jpg': (320, 240), 'one_pixel.jpg': (1, 1), 'one_pixel.png': (1, 1),
+                 'wide_8000x10.png': (8000, 10), 'tall_10x8000.jpg': (10, 8000), 'animated.gif': (120, 80),
+                 'huge_20000x20000.png': (20000, 20000)}.get(image['file_name'])
+        image.update(zip(('width', 'height'), found or (226, 150)))
+    (tmp_path / 'a.json').write_text(json.dumps(dict(images=images, annotations=[], categories=[dict(id=1, name='cat')])))
+    report = doctor(config(folder, ('train',), str(tmp_path / 'a.json'), ('cat',), ''), model=False)
+    told = {p.split(':')[0].rsplit('/', 1)[-1]: (f.level, f.kind) for f in report.findings for p in f.places if '/images/' in p}
+    assert told['huge_20000x20000.png'] == ('fault', 'picture too large to decode')
+    for name, kind in (('truncated.jpg', 'picture cut short'), ('truncated.png', 'picture cut short'),
+                       ('zero_byte.jpg', 'picture unreadable'), ('text_named.jpg', 'picture unreadable'),
+                       ('corrupt_idat.png', 'picture unreadable'),
+                       ('truncated_header.jpg', 'picture unreadable')):
+        assert told[name] == ('fault', kind), name
+    assert told['truncated_no_eoi.jpg'][0] == 'warning' and told['grey16.png'] == ('warning', 'picture of 16 bits')
+    for name, kind in (('rgba.png', 'picture with transparency'), ('cmyk.jpg', 'picture in CMYK'),
+                       ('animated.gif', 'picture with several frames'), ('png_named.jpg', 'name does not tell the format'),
+                       ('one_pixel.png', 'picture tiny'),
+                       ('tall_10x8000.jpg', 'picture extremely long')):
+        assert told[name][1] == kind, name
+    twins = next(f for f in report.findings if f.kind == 'nearly the same picture twice')
+    assert any('exif_orientation6' in p for p in twins.places)           # the same cat, stored turned
+    assert not {'ok.jpg', 'ok2.jpg', 'exif_upright.jpg', 'grey8.png'} & set(told)
+
+
+# ------------------------------------------------------------------------------------------------------ injected faults
+def first(content):
+    return content['annotations'][0]
+
+
+INJECTED = {
+    'box leaves its image': lambda c: first(c).update(bbox=[600, 400, 90, 60]),
+    'box without area': lambda c: first(c).update(bbox=[60, 40, 0, 20]),
+    'box outside its image': lambda c: first(c).update(bbox=[700, 400, 20, 20]),
+    'box below a pixel': lambda c: first(c).update(bbox=[60, 40, 0.5, 20]),
+    'bbox is not four numbers': lambda c: first(c).update(bbox=[60, 40, float('nan'), 20]),
+    'bbox of negative size': lambda c: first(c).update(bbox=[60, 40, -5, 20]),
+    'unknown category_id': lambda c: first(c).update(category_id=77),
+    'unknown image_id': lambda c: first(c).update(image_id=99999),
+    'id not unique': lambda c: c['annotations'][1].update(id=first(c)['id']),
+    'object twice': lambda c: c['annotations'].append({**first(c), 'id': 10**6}),
+    'mask unusable': lambda c: first(c).update(segmentation=[[1, 2, 3, 4]]),
+    'mask leaves its image': lambda c: first(c).update(segmentation=[[1, 2, 3000, 4, 50, 60]]),
+    'class name twice': lambda c: c['categories'].append(dict(id=9, name='RBC')),
+    'size differs from the file': lambda c: c['images'][0].update(width=480, height=640),
+    'picture missing': lambda c: c['images'][0].update(file_name='gone.jpg'),
+    'path outside the image folder': lambda c: c['images'][0].update(file_name='../images/a.jpg'),
+    'file listed twice': lambda c: c['images'].append({**c['images'][0], 'id': 10**6}),
+    'class without training objects': lambda c: c.update(annotations=[a for a in c['annotations'] if a['category_id'] != 2]),
+    'no annotation has a wanted class': lambda c: [x.update(name=x['name'].lower()) for x in c['categories']],
+}
+
+
+@pytest.mark.parametrize('kind', INJECTED)
+def test_an_injected_fault_is_caught(examine, kind):
+    report = examine(INJECTED[kind])
+    assert kind in report.kinds('fault', 'warning'), report.text()
+
+
+def test_the_set_without_a_fault_gives_no_alarm(examine):
+    report = examine()
+    assert report.worst in (None, 'note'), report.text()
+
+
+def test_the_same_picture_in_both_splits_is_a_leak(bccd, examine):
+    train, val = (json.loads((bccd / f'{s}.json').read_text()) for s in ('train', 'val'))
+    copied = val['images'][0]['file_name']
+    shutil.copy(bccd / 'images' / train['images'][0]['file_name'], bccd / 'images' / copied)
+    report = examine()
+    found = next(f for f in report.findings if f.kind == 'same picture in two splits')
+    assert found.level == 'warning' and copied in found.places[0] and train['images'][0]['file_name'] in found.places[0]
+
+
+@pytest.mark.parametrize('change', [
+    lambda i: cv2.resize(i, None, fx=0.5, fy=0.5), lambda i: np.clip(i.astype(int) + 12, 0, 255).astype(np.uint8),
+    lambda i: cv2.resize(i[2:-2, 2:-2], i.shape[1::-1]), lambda i: cv2.cvtColor(cv2.cvtColor(i, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)])
+def test_a_changed_copy_in_the_other_split_is_a_leak(bccd, examine, change):
+    train, val = (json.loads((bccd / f'{s}.json').read_text()) for s in ('train', 'val'))
+    name = train['images'][0]['file_name']
+    copied = change(cv2.imread(str(bccd / 'images' / val['images'][0]['file_name'])))
+    cv2.imwrite(str(bccd / 'images' / name), copied, [cv2.IMWRITE_JPEG_QUALITY, 70])
+    train['images'][0].update(width=copied.shape[1], height=copied.shape[0])
+    train['annotations'] = [a for a in train['annotations'] if a['image_id'] != train['images'][0]['id']]
+    (bccd / 'train.json').write_text(json.dumps(train))
+    report = examine()
+    found = next(f for f in report.findings if f.kind == 'nearly the same picture in two splits')
+    assert name in found.places[0] and val['images'][0]['file_name'] in found.places[0] and found.count == 1
+
+
+def test_a_slip_of_the_hand_is_an_outlier(bccd, shared):
+    content = json.loads((shared / 'data/bccd/annotations/train.json').read_text())
+    cell = next(a for a in content['annotations'] if a['category_id'] == 1)
+    cell.update(id=123456, bbox=[10, 10, 6, 7])
+    (bccd / 'slip.json').write_text(json.dumps(content))
+    report = doctor(config(shared / 'data/bccd', ('train',), str(bccd / 'slip.json'), ('RBC', 'WBC', 'Platelets')), model=False)
+    assert any('annotation 123456' in p and 'size (6x7)' in p for f in report.findings if f.kind == 'label outlier' for p in f.places)
+
+
+def test_exif_that_turns_a_picture_is_told_apart_from_a_wrong_size(shared, tmp_path):
+    image = dict(id=1, file_name='exif_orientation6.jpg', width=150, height=226)
+    (tmp_path / 'a.json').write_text(json.dumps(dict(images=[image], annotations=[], categories=[dict(id=1, name='cat')])))
+    report = doctor(config(shared / 'data/bad/images', ('train',), str(tmp_path / 'a.json'), ('cat',), ''), model=False)
+    found = next(f for f in report.findings if f.kind == 'size differs from the file')
+    assert 'once EXIF turns it' in found.places[0] and 'color_ignore_orientation' in found.remedy
+
+
+# -------------------------------------------------------------------------------------------------------------- others
+def test_wrapped_data_sets_and_other_formats_are_examined(bccd, shared):
+    one = config(bccd, ('train',), '{}.json', ('RBC', 'WBC', 'Platelets'))['train_dataloader']['dataset']
+    two = dict(type='CSVDataset', data_root=str(bccd), ann_file='t.csv', data_prefix=dict(img='images/'), pipeline=[])
+    (bccd / 't.csv').write_text('nothing.jpg,1,2,3,4,cat\n')
+    cfg = dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[one, two]))))
+    report = doctor(cfg, model=False)
+    assert {f.kind for f in report.findings if f.level == 'fault'} == {'annotation file unusable'}
+    assert 't.csv' in next(f for f in report.findings if f.level == 'fault').places[0]
+    assert report.facts['train']['mapped_annotations'] > 50
+    lost = doctor(dict(train_dataloader=dict(dataset={**one, 'data_root': '/no/such'})), model=False)
+    assert lost.kinds('fault') == {'data set cannot be built'}
+
+
+def test_it_is_known_as_a_part_of_the_data_package():
+    assert detkit.data.doctor is doctor
+
+
+def test_the_tool_writes_its_report_and_says_by_its_status_whether_to_go_on(bccd, tmp_path, capsys):
+    (tmp_path / 'c.py').write_text(f'data = {config(bccd, ("train", "val"), "{}.json", ("RBC", "WBC", "Platelets"))!r}\n'
+                                   'train_dataloader = data["train_dataloader"]\nval_dataloader = data["val_dataloader"]\n')
+    out = tmp_path / 'out'
+    assert main(['doctor', str(tmp_path / 'c.py'), '--no-model', '--out', str(out)]) == 0
+    assert 'Nothing found.' in capsys.readouterr().out
+    os.remove(bccd / 'images' / json.loads((bccd / 'val.json').read_text())['images'][0]['file_name'])
+    assert main(['doctor', str(tmp_path / 'c.py'), '--no-model', '--out', str(out), '--fix', str(tmp_path / 'fixed')]) == 1
+    printed = capsys.readouterr().out
+    assert 'FAULT   val: picture missing' in printed and 'report.html' in printed
+    assert len(json.loads((tmp_path / 'fixed/val.json').read_text())['images']) == 5
+    assert json.loads((tmp_path / 'fixed/train_changes.json').read_text())['changes'] == []
