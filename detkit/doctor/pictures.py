@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from detkit.data.formats.pictures import UnreadablePicture, picture_size
+from detkit.data.transforms.loading import UnreadableImage, read_image
 from detkit.opencv import cv2
 
 MOST_PIXELS = 150_000_000      # of a picture that is decoded; larger ones are named
@@ -68,23 +69,26 @@ def look_at(path: str) -> Picture:
 
 def decoded(path: str, width: int, height: int, turned: bool, trouble: list, replace: str) -> Picture:
     data = Path(path).read_bytes()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    problem = damage(path, image)
-    if image is None or problem:
+    problem = damage(path)
+    try:
+        image = read_image(path, 'grayscale', np.frombuffer(data, np.uint8))
+    except UnreadableImage as error:
+        image = None
         kind = 'picture cut short' if 'trunc' in problem.lower() else 'picture unreadable'
-        level, kind = ('warning', 'end marker missing') if image is not None and complete(image) and kind == 'picture cut short' \
-            else ('fault', kind)
-        trouble.append((level, kind, problem or 'OpenCV cannot decode it', replace))
+        trouble.append(('fault', kind, problem or error.reason, replace))
+    if image is not None and problem:
+        trouble.append(('warning', 'end marker missing' if 'trunc' in problem.lower() else 'picture damaged', problem,
+                        'detkit reads it, other programs may not. Save it anew.'))
     if image is None:
         return Picture(path, width, height, turned, trouble=tuple(trouble))
     if not problem:
         trouble += oddities(path)
-    thumb = cv2.resize(image, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
+    thumb = cv2.resize(image[..., 0] if image.ndim == 3 else image, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
     return Picture(path, width, height, turned, hashlib.blake2b(data, digest_size=16).digest(), thumb, tuple(trouble))
 
 
-def damage(path: str, image: np.ndarray | None) -> str:
-    """What a strict decoder says of the file, '' if nothing. OpenCV fills what is missing with grey and says nothing."""
+def damage(path: str) -> str:
+    """What a strict decoder says of the file, '' if nothing."""
     from PIL import Image
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
@@ -95,12 +99,6 @@ def damage(path: str, image: np.ndarray | None) -> str:
         return str(error) or type(error).__name__
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-
-
-def complete(image: np.ndarray) -> bool:
-    """Whether the last rows show something: a decoder fills what is missing with one value."""
-    rows = image[-max(len(image) // 20, 2):]
-    return bool(rows.max() > rows.min())
 
 
 def sees_through(path: str) -> bool:

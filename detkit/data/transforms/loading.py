@@ -15,6 +15,7 @@ FLAGS = {'color': cv2.IMREAD_COLOR, 'grayscale': cv2.IMREAD_GRAYSCALE, 'unchange
          'color_ignore_orientation': cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
          'grayscale_ignore_orientation': cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION}
 FARTHEST = 1e5      # pixels: a polygon that runs beyond it is a fault
+JPEG_START, JPEG_END = (0xff, 0xd8), np.array([0xff, 0xd9], np.uint8)
 LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
 
 
@@ -60,11 +61,25 @@ def read_image(path: str, color_type: str = 'color', data: np.ndarray | None = N
         image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if background is not None else flags)
         if background is not None:
             image = over_background(image, background) if has_alpha(image) else cv2.imdecode(data, flags)
+        if image is None and len(data) > 4 and tuple(data[:2]) == JPEG_START:
+            image = without_end_marker(data, flags)
     except cv2.error as error:
         raise UnreadableImage(path, str(error.err or error)) from None
     if image is None:
         raise UnreadableImage(path, 'not a picture that OpenCV can decode, or a damaged one')
     return image if image.dtype == np.uint8 or depth == 'divide' else as_bytes(image, depth)
+
+
+def without_end_marker(data: np.ndarray, flags: int) -> np.ndarray | None:
+    """A JPEG whose last bytes are missing, as some writers leave it; None if rows are missing too, which a decoder fills with grey."""
+    image = cv2.imdecode(np.concatenate([data, JPEG_END]), flags)
+    return image if image is not None and complete(image) else None
+
+
+def complete(image: np.ndarray) -> bool:
+    """Whether the last rows show something: a decoder fills what is missing with one value."""
+    rows = image[-max(len(image) // 20, 2):]
+    return bool(rows.max() > rows.min())
 
 
 def has_alpha(image: np.ndarray | None) -> bool:

@@ -17,10 +17,11 @@ from detkit.structures import BitmapMasks, PolygonMasks
 
 def test_broken_pictures_are_named_and_odd_ones_read(shared):
     folder = shared / 'data/bad/images'
-    for name in ('zero_byte.jpg', 'text_named.jpg', 'truncated_header.jpg', 'not_there.jpg'):
+    for name in ('zero_byte.jpg', 'text_named.jpg', 'truncated_header.jpg', 'truncated.jpg', 'not_there.jpg'):
         with pytest.raises(UnreadableImage, match=name):
             read_image(str(folder / name))
-    for name in ('ok.jpg', 'png_named.jpg', 'jpeg_named.png', 'grey16.png', 'grey8.png', 'rgba.png', 'palette.png', 'bilevel.png',
+    for name in ('ok.jpg', 'truncated_no_eoi.jpg',
+                 'png_named.jpg', 'jpeg_named.png', 'grey16.png', 'grey8.png', 'rgba.png', 'palette.png', 'bilevel.png',
                  'cmyk.jpg', 'one_pixel.png', 'name with spaces (1) é.jpg'):
         image = read_image(str(folder / name))
         assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
