@@ -217,6 +217,27 @@ def doctor(args: argparse.Namespace) -> int:
     return int(report.worst == 'fault')
 
 
+# ------------------------------------------------------------------------------------------------------------- browse
+def browse_arguments(sub: argparse.ArgumentParser) -> None:
+    add_config(sub)
+    sub.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='(default: train)')
+    sub.add_argument('--count', type=int, default=24, metavar='N', help='samples, spread over the data set (default: 24)')
+    sub.add_argument('--output-dir', metavar='DIR', default='work_dirs/browse', help='gets index.html and its pictures (default: '
+                                                                                    'work_dirs/browse)')
+    sub.add_argument('--epoch', type=int, default=0, metavar='N', help='whose augmentation (default: 0)')
+    sub.add_argument('--seed', type=int, default=0, help="of the augmentation, a run's own shows what it sees (default: 0)")
+    sub.add_argument('--not-show', action='store_true', help='do not open the page in a browser')
+    add_options(sub)
+
+
+def browse(args: argparse.Namespace) -> int:
+    from detkit.config import load_config
+    cfg = load_config(args.config, args.cfg_options)
+    from detkit.doctor.gallery import browse as run
+    print(f'samples: {run(cfg, args.split, args.count, args.output_dir, args.epoch, args.seed, show=not args.not_show)}')
+    return 0
+
+
 DATA_COMMANDS: dict[str, Command] = {
     'download-dataset': Command('Fetch a public data set, check it and bring it into COCO format.', download_dataset_arguments,
                                 download_dataset, '''
@@ -234,6 +255,10 @@ DATA_COMMANDS: dict[str, Command] = {
                       doctor_arguments, doctor, '''
         detkit doctor rtmdet_nano_bccd
         detkit doctor my_config.py --no-model --fix data/mine_repaired'''),
+    'browse-dataset': Command('Show what the pipeline makes of images, transform by transform: a page with boxes and masks.',
+                              browse_arguments, browse, '''
+        detkit browse-dataset rtmdet_nano_bccd
+        detkit browse-dataset my_config.py --split val --count 60 --not-show'''),
     'dataset': Command('Convert, count, split, merge, sample annotation files.', dataset_arguments, dataset, '''
         detkit dataset stats data/bccd/annotations/train.json
         detkit dataset convert train=data/bccd/annotations/train.json val=data/bccd/annotations/val.json data/bccd_yolo \\

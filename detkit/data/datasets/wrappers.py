@@ -160,9 +160,10 @@ class MultiImageMixDataset:
             index = int(np.random.default_rng([self.seed, epoch, index, attempt, ANOTHER]).integers(len(self)))
         raise ValueError(f'MultiImageMixDataset: its pipeline ({", ".join(self.names)}) gave None for {self.max_refetch + 1} samples.')
 
-    def mixed(self, epoch: int, index: int, attempt: int) -> Any:
+    def mixed(self, epoch: int, index: int, attempt: int, steps: int | None = None) -> Any:
+        """Sample ``index`` after the first ``steps`` transforms, default all; None when one gives None."""
         results = sample(self.dataset, epoch, index)
-        for position, transform in enumerate(self.transforms):
+        for position, transform in enumerate(self.transforms[:steps]):
             if results is None or self._skipped[position]:
                 continue
             rng = np.random.default_rng([self.seed, epoch, index, attempt, ANOTHER + position])
