@@ -36,7 +36,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
     'dataset': {
         'detkit.data.datasets.coco': ('CocoDataset LVISDataset LVISV1Dataset LVISV05Dataset Objects365V1Dataset Objects365V2Dataset '
                                       'CityscapesDataset DeepFashionDataset'),
-        'detkit.data.datasets.voc': 'XMLDataset VOCDataset',
+        'detkit.data.datasets.voc': 'XMLDataset VOCDataset WIDERFaceDataset',
         'detkit.data.datasets.tables': 'YOLODataset CSVDataset OpenImagesDataset CrowdHumanDataset',
         'detkit.data.datasets.wrappers': 'ConcatDataset RepeatDataset ClassBalancedDataset MultiImageMixDataset',
     },

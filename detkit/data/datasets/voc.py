@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os.path as osp
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,25 @@ class VOCDataset(DetDataset):
         return read_listed(self)
 
 
+@DATASETS.register_module()
+class WIDERFaceDataset(DetDataset):
+    """WIDER Face as VOC's XML files: ``Annotations/NAME.xml`` below ``data_prefix['img']``, pictures in the folder that each names."""
+
+    METAINFO = dict(classes=('face',), palette=[(0, 255, 0)])
+    complete = False
+
+    def read(self) -> dict:
+        root = Path(self.data_prefix.get('img', ''))
+        files = [root / 'Annotations' / f'{stem}.xml' for stem in listed_stems(self.ann_file)]
+        content = voc_to_coco(files, truncate=True)
+        for image, file in zip(content['images'], files):
+            image['file_name'] = osp.join(ET.parse(file).findtext('folder') or '', image['file_name'])
+        return content
+
+
 def read_listed(dataset: XMLDataset | VOCDataset) -> dict:
     """The COCO dict of the XML files that ``dataset.ann_file`` lists."""
-    try:
-        stems = [line.split()[0] for line in Path(dataset.ann_file).read_text(encoding='utf-8').splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise BrokenAnnotations(f'{dataset.ann_file}: cannot be read as a list of names, a line each ({error}). Check data_root and '
-                                f'ann_file of the dataset.') from None
+    stems = listed_stems(dataset.ann_file)
     root = Path(dataset.data_prefix.get('sub_data_root', ''))
     content = voc_to_coco([root / dataset.ann_subdir / f'{stem}.xml' for stem in stems], offset=dataset.offset, truncate=True)
     folder = osp.join(dataset.data_prefix.get('sub_data_root', ''), dataset.img_subdir)
@@ -68,3 +81,12 @@ def read_listed(dataset: XMLDataset | VOCDataset) -> dict:
         stem = osp.splitext(image['file_name'])[0]
         image['file_name'] = osp.join(folder, stem + next((s for s in SUFFIXES if osp.isfile(osp.join(folder, stem + s))), '.jpg'))
     return content
+
+
+def listed_stems(path: str) -> list[str]:
+    """The first word of each line."""
+    try:
+        return [line.split()[0] for line in Path(path).read_text(encoding='utf-8').splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BrokenAnnotations(f'{path}: cannot be read as a list of names, a line each ({error}). Check data_root and ann_file of the '
+                                f'dataset.') from None

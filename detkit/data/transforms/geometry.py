@@ -17,6 +17,7 @@ from detkit.registry import TRANSFORMS, ConfigError
 from detkit.structures.masks import INTERPOLATIONS, rounded
 
 Scale = tuple[int, int]
+RESIZERS = dict(cv2=tuple(INTERPOLATIONS), pillow=('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming'))
 DIRECTIONS = ('horizontal', 'vertical', 'diagonal')
 
 
@@ -32,6 +33,12 @@ def clip_boxes_(boxes: np.ndarray, size: tuple[int, int]) -> None:
     """Clip (n, 4) xyxy to an image of ``size`` (height, width), in place."""
     boxes[:, 0::2] = boxes[:, 0::2].clip(0, size[1])
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, size[0])
+
+
+def resized_by_pillow(image: np.ndarray, size: Scale, interpolation: str) -> np.ndarray:
+    """uint8 (H, W[, 3]) -> ``size`` (width, height). Unlike OpenCV, Pillow smooths where it makes an image smaller."""
+    from PIL import Image
+    return np.asarray(Image.fromarray(image).resize(size, getattr(Image.Resampling, interpolation.upper())))
 
 
 def record_(results: dict[str, Any], matrix: Sequence[Sequence[float]]) -> None:
@@ -52,12 +59,13 @@ class Resize(BaseTransform):
                  interpolation: str = 'bilinear') -> None:
         if (scale is None) == (scale_factor is None):
             raise ConfigError('Resize needs one of scale (width, height) and scale_factor.')
-        if backend != 'cv2' or interpolation not in INTERPOLATIONS:
-            raise ConfigError(f"Resize backend='{backend}', interpolation='{interpolation}' is not offered. Known: cv2 with "
-                              f'{", ".join(INTERPOLATIONS)}.')
+        if interpolation not in RESIZERS.get(backend, ()):
+            known = '; '.join(f'{name} with {", ".join(kinds)}' for name, kinds in RESIZERS.items())
+            raise ConfigError(f"Resize backend='{backend}', interpolation='{interpolation}' is not offered. Known: {known}.")
         self.scale = (scale, scale) if isinstance(scale, int) else scale and tuple(scale)
         self.scale_factor = (scale_factor, scale_factor) if isinstance(scale_factor, (int, float)) else scale_factor
-        self.keep_ratio, self.clip_object_border, self.interpolation = keep_ratio, clip_object_border, interpolation
+        self.keep_ratio, self.clip_object_border = keep_ratio, clip_object_border
+        self.backend, self.interpolation = backend, interpolation
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         height, width = results['img'].shape[:2]
@@ -68,7 +76,8 @@ class Resize(BaseTransform):
         before = results['img'].shape[:2]
         size = fitted_size(before, scale) if self.keep_ratio else tuple(scale)
         size = max(size[0], 1), max(size[1], 1)
-        results['img'] = cv2.resize(results['img'], size, interpolation=INTERPOLATIONS[self.interpolation])
+        results['img'] = resized_by_pillow(results['img'], size, self.interpolation) if self.backend == 'pillow' else \
+            cv2.resize(results['img'], size, interpolation=INTERPOLATIONS[self.interpolation])
         after = results['img'].shape[:2]
         factor = after[1] / before[1], after[0] / before[0]
         was = results.get('scale_factor', (1., 1.))

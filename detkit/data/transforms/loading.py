@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,22 @@ def read_image(path: str, color_type: str = 'color', data: np.ndarray | None = N
     return image if image.dtype == np.uint8 or depth == 'divide' else as_bytes(image, depth)
 
 
+def read_by_pillow(path: str, color_type: str, data: np.ndarray | None = None) -> np.ndarray:
+    """As ``read_image`` for ``color`` and ``grayscale``, by Pillow: its JPEG decoder may differ from OpenCV's by a grey level.
+
+    Raises:
+        UnreadableImage: missing, empty or broken file.
+    """
+    from PIL import Image, ImageOps
+    try:
+        with Image.open(path if data is None else BytesIO(data.tobytes())) as picture:
+            upright = picture if color_type.endswith('ignore_orientation') else ImageOps.exif_transpose(picture)
+            image = np.asarray(upright.convert('L' if color_type.startswith('grayscale') else 'RGB'))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(path, str(error) or type(error).__name__) from None
+    return np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 else image
+
+
 def without_end_marker(data: np.ndarray, flags: int) -> np.ndarray | None:
     """A JPEG whose last bytes are missing, as some writers leave it; None if rows are missing too, which a decoder fills with grey."""
     image = cv2.imdecode(np.concatenate([data, JPEG_END]), flags)
@@ -117,16 +134,22 @@ class LoadImageFromFile(BaseTransform):
         check_local(file_client_args)
         if isinstance(depth, str) and depth not in ('divide', 'range') or not isinstance(depth, str) and not depth[0] < depth[1]:
             raise ConfigError(f'LoadImageFromFile depth={depth!r} is unknown. Known: divide, range, (low, high) with low below high.')
-        if imdecode_backend != 'cv2':
-            raise ConfigError(f"LoadImageFromFile imdecode_backend='{imdecode_backend}' is not offered. Known: cv2.")
+        if imdecode_backend not in ('cv2', 'pillow'):
+            raise ConfigError(f"LoadImageFromFile imdecode_backend='{imdecode_backend}' is not offered. Known: cv2, pillow.")
+        if imdecode_backend == 'pillow' and (color_type == 'unchanged' or depth != 'divide' or background is not None):
+            raise ConfigError("LoadImageFromFile imdecode_backend='pillow' knows neither color_type='unchanged', nor depth, nor "
+                              "background; imdecode_backend='cv2' does.")
         if color_type not in FLAGS:
             raise ConfigError(f"LoadImageFromFile color_type='{color_type}' is unknown. Known: {', '.join(FLAGS)}.")
         self.to_float32, self.color_type, self.ignore_empty = to_float32, color_type, ignore_empty
+        self.imdecode_backend = imdecode_backend
         self.depth, self.background = depth if isinstance(depth, str) else tuple(depth), background and tuple(background)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        path, data = results['img_path'], results.pop('encoded', None)
         try:
-            image = read_image(results['img_path'], self.color_type, results.pop('encoded', None), self.depth, self.background)
+            image = read_by_pillow(path, self.color_type, data) if self.imdecode_backend == 'pillow' else \
+                read_image(path, self.color_type, data, self.depth, self.background)
         except UnreadableImage:
             if self.ignore_empty:
                 return None

@@ -76,6 +76,14 @@ def test_two_years_join_as_in_mmdetections_config(voc):
     assert len(data) == 12 and data[9]['data_samples'].img_id == '2'
 
 
+def test_faces_lie_in_the_folder_that_each_file_names(tmp_path):
+    (tmp_path / 'w/Annotations').mkdir(parents=True)
+    (tmp_path / 'w/Annotations/7.xml').write_text(XML.format('<folder>0--Parade</folder>' + OBJECT.format('face', 0, 1, 1, 11, 11)))
+    (tmp_path / 'val.txt').write_text('7\n')
+    data = DATASETS.build(dict(type='WIDERFaceDataset', data_root=str(tmp_path), ann_file='val.txt', data_prefix=dict(img='w')))
+    assert data.get_data_info(0)['img_path'].endswith('w/0--Parade/7.jpg') and data.get_data_info(0)['instances'][0]['bbox_label'] == 0
+
+
 def test_yolo_csv_and_crowd_human_sets_give_samples(voc):
     images = voc / 'VOC2007/JPEGImages'
     content = dict(images=[dict(id=1, file_name='1.jpg', width=64, height=48)], categories=[dict(id=1, name='b'), dict(id=2, name='a')],

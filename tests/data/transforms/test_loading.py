@@ -132,3 +132,25 @@ def test_packing_without_annotations_gives_empty_instances():
 def test_what_is_not_offered_is_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_pillow_reads_and_resizes_where_a_config_asks_for_it(shared):
+    from detkit.data.transforms.geometry import Resize
+    folder = shared / 'data/bad/images'
+    load = LoadImageFromFile(imdecode_backend='pillow')
+    for name in ('ok.jpg', 'exif_orientation6.jpg', 'grey8.png', 'palette.png'):
+        one, two = load(dict(img_path=str(folder / name)))['img'], read_image(str(folder / name))
+        assert one.shape == two.shape and np.abs(one.astype(int) - two).max() <= 3
+    with pytest.raises(UnreadableImage, match='zero_byte'):
+        load(dict(img_path=str(folder / 'zero_byte.jpg')))
+    with pytest.raises(UnreadableImage, match='huge.*'):
+        load(dict(img_path=str(folder / 'huge_20000x20000.png')))
+    with pytest.raises(ConfigError, match='pillow.*unchanged'):
+        LoadImageFromFile(imdecode_backend='pillow', color_type='unchanged')
+    step = np.zeros((8, 8, 3), np.uint8)
+    step[:, 4:] = 240
+    small = Resize(scale=(2, 2), backend='pillow')(dict(img=step))['img']
+    assert small.shape == (2, 2, 3) and small[0, 0, 0] > 0                  # smoothed over its neighbours; OpenCV's is 0
+    assert Resize(scale=(2, 2))(dict(img=step))['img'][0, 0, 0] == 0
+    with pytest.raises(ConfigError, match='pillow with nearest'):
+        Resize(scale=(2, 2), backend='pillow', interpolation='area')
