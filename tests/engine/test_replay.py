@@ -20,6 +20,15 @@ MIX = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=Tr
        dict(type='CachedMixUp', img_scale=(64, 64), max_cached_images=4), dict(type='PackDetInputs')]
 
 
+EVERY = [*MIX[:3], dict(type='CopyPaste'), dict(type='MinIoURandomCrop', min_ious=(0.1, 0.3)), dict(type='Expand', ratio_range=(1, 1.5)),
+         dict(type='RandomAffine'), dict(type='RandomShift'), dict(type='RandAugment', aug_num=2), dict(type='AutoAugment'),
+         dict(type='RandomErasing', n_patches=(1, 3), ratio=(0, 0.2)), dict(type='CutOut', n_holes=2, cutout_shape=(5, 5)),
+         dict(type='PhotoMetricDistortion'),
+         dict(type='Albu', transforms=[dict(type='HorizontalFlip', p=0.5), dict(type='GaussNoise', p=0.9)]),
+         dict(type='RandomOrder', transforms=[dict(type='YOLOXHSVRandomAug'), dict(type='Rotate')]),
+         dict(type='Resize', scale=(64, 64)), dict(type='PackDetInputs')]
+
+
 @pytest.fixture(scope='module')
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return generate(tmp_path_factory.mktemp('replay') / 'shapes', 10, 1, size=64, progress=False)['root']
@@ -29,9 +38,9 @@ def hashes(root: Path, epochs: tuple[int, ...] = (0, 1), seed: int = 5, **option
     """One of every batch's tensors, in the order in which they come."""
     register_all_modules(init_default_scope=True)
     cfg = load_config('rtmdet_nano_shapes', {'data_root': f'{root}/'}).train_dataloader.to_dict()
-    cache = options.pop('cache', None)
+    cache, pipeline = options.pop('cache', None), options.pop('pipeline', MIX)
     cfg.update(dict(batch_size=3, drop_last=False, num_workers=0, persistent_workers=False), **options)
-    cfg['dataset'].update(pipeline=MIX, cache=cache)
+    cfg['dataset'].update(pipeline=pipeline, cache=cache)
     loader = build_loader(cfg, seed)
     assert isinstance(loader, RingLoader) == bool(options.get('num_workers') and options.get('shared_batches', True))
     found = []
@@ -65,3 +74,10 @@ def test_a_later_epoch_needs_no_earlier_one(root: Path):
 
 def test_another_seed_gives_other_batches(root: Path):
     assert not set(hashes(root, seed=6)) & set(hashes(root))
+
+
+def test_every_random_transform_can_be_replayed(root: Path):
+    found = hashes(root, pipeline=EVERY)
+    assert hashes(root, pipeline=EVERY, num_workers=2) == found
+    assert hashes(root, pipeline=EVERY, num_workers=1, cache=dict(type='lmdb', workers=1)) == found
+    assert len(set(found)) == len(found)

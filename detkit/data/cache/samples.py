@@ -146,11 +146,14 @@ class SampleCache:
         """The bytes that a build is expected to write.
 
         Raises:
-            CacheError: the disk has no room for them.
+            CacheError: the disk has no room for them, or the place cannot be written to.
         """
         tried = missing[::max(len(missing) // TRIED, 1)][:TRIED]
         expected = int(np.mean([len(self.record(i)) for i in tried]) * len(missing) * 1.05)
-        self.place.mkdir(parents=True, exist_ok=True)
+        try:
+            self.place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CacheError(f"{self.place} cannot be made ({error.strerror}). Choose another place: cache=dict(dir='...').") from None
         free = shutil.disk_usage(self.place).free
         if expected + SPARE > free:
             raise CacheError(f'{self.place}: a cache of {len(missing)} samples takes {size_text(expected)}, and {size_text(free)} are '

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -259,3 +260,62 @@ def test_damaged_records_are_found_and_can_be_removed(root: Path):
     assert store.damaged() == [cache.key(4)]
     store.remove(store.damaged())
     assert cache.missing() == [4]
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path):
+    """A call that makes folders read-only for this process, also where it is root's."""
+    def forbid(*folders: Path) -> None:
+        for folder in folders:
+            for path in [folder, *folder.rglob('*')]:
+                path.chmod(0o555 if path.is_dir() else 0o444)
+        if os.geteuid() == 0:
+            for parent in [tmp_path, *tmp_path.parents][:-1]:
+                if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o005 == 0o005:
+                    opened.append((parent, parent.stat().st_mode & 0o7777))
+                    parent.chmod(0o755)
+            os.seteuid(65534)
+    opened: list[tuple[Path, int]] = []
+    user = os.geteuid()
+    yield forbid
+    os.seteuid(user)
+    for parent, mode in opened:
+        parent.chmod(mode)
+    for path in [tmp_path, *tmp_path.rglob('*')]:
+        path.chmod(0o755)
+
+
+def test_a_read_only_medium_is_read_and_cannot_be_built_on(root: Path, tmp_path: Path, unwritable):
+    expected = digests(dataset(root, {}))
+    shutil.copytree(root, tmp_path / 'empty', ignore=shutil.ignore_patterns('.detkit_cache'))
+    unwritable(root, tmp_path / 'empty')
+    data = dataset(root, {})
+    assert data.pipeline.stored(3) is not None and digests(data) == expected
+    with pytest.raises(CacheError, match='empty.*cannot be made .*another place'):
+        dataset(tmp_path / 'empty', {})
+    assert len(digests(dataset(tmp_path / 'empty', dict(on_error='uncached')))) == len(expected)
+
+
+FULL = '''
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))          # a file that cannot grow, as on a full disk
+from detkit.data.datasets.coco import CocoDataset
+from detkit.registry import register_all_modules
+register_all_modules(init_default_scope=True)
+pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='RandomFlip', prob=0.5)]
+try:
+    CocoDataset(data_root=sys.argv[1], ann_file='annotations/train.json', data_prefix=dict(img='images/'), pipeline=pipeline,
+                metainfo=dict(classes=('circle', 'square', 'triangle', 'star')), cache=dict(type='lmdb', workers=1, on_error=sys.argv[2]))
+    print('trains uncached')
+except ValueError as error:
+    print(type(error).__name__, error)
+'''
+
+
+@pytest.mark.parametrize('on_error,said', [('fail', 'CacheError .*cannot be written to .*make room'), ('uncached', 'trains uncached')])
+def test_a_disk_that_is_full_is_told_and_nothing_is_lost(root: Path, on_error: str, said: str):
+    done = subprocess.run([sys.executable, '-c', FULL, str(root), on_error], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, 'PYTHONPATH': str(Path(__file__).resolve().parents[3])})
+    assert done.returncode == 0 and re.search(said, done.stdout), done.stdout + done.stderr
+    assert digests(dataset(root, {})) == digests(dataset(root))
