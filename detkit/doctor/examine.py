@@ -51,9 +51,9 @@ def doctor(cfg: Config | dict | str | Path, options: Any = None, splits: Iterabl
     compare(parts, looked, report)
     spread(parts, report)
     for part, pictures in zip(parts, looked):
-        if fix and (part.whole or part.content):
-            known = {i['id']: p for i, p in zip(part.content['images'], pictures)} if part.content else {}
-            path, count = write_repaired(Path(fix), name_apart(part, parts), part.source, part.whole or part.content, known)
+        if fix and part.content is not None:
+            known = {i['id']: p for i, p in zip(part.content['images'], pictures)}
+            path, count = write_repaired(Path(fix), name_apart(part, parts), part, known)
             say(f'{part.source}: repaired copy at {path}, {count} changes')
     if model:
         examine_run(cfg, splits, report, probe, say)

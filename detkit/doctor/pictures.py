@@ -44,6 +44,8 @@ def look_at_all(paths: Iterable[str], workers: int | None = None) -> Iterator[Pi
 
 def look_at(path: str) -> Picture:
     replace = 'Replace the file, or take the image out of the annotations (--fix does).'
+    if Path(path).exists() and not Path(path).is_file():       # opening a pipe would wait for ever
+        return Picture(path, trouble=(('fault', 'picture unreadable', 'it is no ordinary file', replace),))
     try:
         width, height = picture_size(path)
         stored = picture_size(path, upright=False)
@@ -117,8 +119,8 @@ def oddities(path: str) -> list[tuple[str, str, str, str]]:
         if mode.startswith(('I', 'F')):
             low, high = picture.getextrema()
             found.append(('warning', 'picture of 16 bits', f'its values run from {low} to {high}; divided by 256, as OpenCV does, they are '
-                          f'{int(low) // 256} to {int(high) // 256}', f"Set depth=({int(low)}, {int(high)}), or the sensor's range, of "
-                                                                      f'LoadImageFromFile.'))
+                          f'{int(low) // 256} to {int(high) // 256}',
+                          "Set depth=(low, high) of LoadImageFromFile to the sensor's range, or depth='range' for each picture's own."))
         if mode in ('RGBA', 'LA', 'PA') and sees_through(path):
             found.append(('note', 'picture with transparency', f'mode {mode}', 'Transparency is left aside; background=(B, G, R) of '
                                                                                'LoadImageFromFile shows a colour there.'))

@@ -10,7 +10,6 @@ from typing import Any
 from mmengine.config import Config
 
 from detkit.data.datasets.detection import DetDataset
-from detkit.data.formats.coco import load_coco, sift
 from detkit.data.formats.faults import BrokenAnnotations
 from detkit.doctor.findings import Report
 from detkit.registry import DATASETS, ConfigError
@@ -25,7 +24,7 @@ class Part:
     split: str
     dataset: DetDataset
     content: dict | None
-    whole: dict | None = None                  # with the entries at fault, where the format lets them be told apart
+    faults: list[str] = field(default_factory=list)            # of the entries that were left out
     path_of: dict[Any, str] = field(default_factory=dict)      # image id -> file
 
     @property
@@ -67,19 +66,15 @@ def leaves(described: Any) -> Iterator[dict]:
 
 
 def read_part(split: str, dataset: DetDataset, report: Report) -> Part:
+    faults: list[str] = []
+
+    def on_fault(error: BrokenAnnotations) -> None:
+        faults.append(str(error))
+        report.add('fault', error.kind, split, str(error), 'The entry is left out below, and by --fix; mend it at its source.')
     try:
-        if not hasattr(dataset, 'amend'):
-            content, whole = dataset.read(), None
-        else:
-            whole = load_coco(dataset.ann_file)
-            for image in whole['images'] if dataset.amend else ():
-                dataset.amend(image)
-            content, faults = sift(whole)
-            for fault in faults:
-                where = f'{dataset.ann_file}: {fault.place} {fault.what}'.replace(':  ', ': ')
-                report.add('fault', fault.kind, split, where, fault.remedy)
+        content = dataset.read(on_fault)
     except BrokenAnnotations as error:
         report.add('fault', 'annotation file unusable', split, str(error), 'The message says what to do.')
-        return Part(split, dataset, None)
+        return Part(split, dataset, None, faults)
     prefix = dataset.data_prefix.get('img', '')
-    return Part(split, dataset, content, whole, {i['id']: osp.join(prefix, i['file_name']) for i in content['images']})
+    return Part(split, dataset, content, faults, {i['id']: osp.join(prefix, i['file_name']) for i in content['images']})

@@ -11,6 +11,7 @@ import numpy as np
 from detkit.data.datasets.entries import mask_fault
 from detkit.data.formats.coco import sift
 from detkit.doctor.pictures import Picture
+from detkit.doctor.reading import Part
 from detkit.files import write_json
 from detkit.structures.masks import clip_polygon
 
@@ -146,10 +147,11 @@ def renumber(content: dict, said: list[str]) -> None:
         used.add(a['id'])
 
 
-def write_repaired(folder: Path, split: str, source: str, content: dict, pictures: Mapping[Any, Picture]) -> tuple[Path, int]:
-    """``folder/SPLIT.json`` and ``folder/SPLIT_changes.json``; the path of the first, and how many changes there are."""
-    mended, said = repair(content, pictures)
-    path = folder / f'{split}.json'
+def write_repaired(folder: Path, name: str, part: Part, pictures: Mapping[Any, Picture]) -> tuple[Path, int]:
+    """``folder/NAME.json`` and ``folder/NAME_changes.json``; the path of the first, and how many changes there are."""
+    mended, said = repair(part.content, pictures)
+    said = [f'removed: {fault}' for fault in part.faults] + said
+    path = folder / f'{name}.json'
     write_json(path, mended)
-    write_json(folder / f'{split}_changes.json', dict(source=source, changes=said), indent=1)
+    write_json(folder / f'{name}_changes.json', dict(source=part.source, changes=said), indent=1)
     return path, len(said)

@@ -13,6 +13,7 @@ BITS_APART = 3         # of 64: at most so many differ in near twins; 4 bands of
 LEVELS_APART = 5.      # mean difference of the small grey pictures, of 255
 FLAT = 8.              # standard deviation below which a picture is too empty to be compared
 ALIKE = 0.99           # least correlation of the small pictures
+NEIGHBOURS = 300       # in a crowd of look-alikes, such as the frames of a film, each is compared with so many that follow it
 
 
 def difference_hash(thumb: np.ndarray) -> int:
@@ -41,7 +42,7 @@ def near_twins(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
     seen = set()
     for members in bands.values():
         for n, i in enumerate(members):
-            for j in members[n + 1:]:
+            for j in members[n + 1:n + 1 + NEIGHBOURS]:
                 if (i, j) in seen or (hashes[i] ^ hashes[j]).bit_count() > BITS_APART:
                     continue
                 seen.add((i, j))

@@ -187,6 +187,13 @@ def test_a_slip_of_the_hand_is_an_outlier(bccd, shared):
     assert any('annotation 123456' in p and 'size (6x7)' in p for f in report.findings if f.kind == 'label outlier' for p in f.places)
 
 
+def test_a_pipe_in_place_of_a_picture_does_not_hang(bccd, examine):
+    name = json.loads((bccd / 'train.json').read_text())['images'][0]['file_name']
+    (bccd / 'images' / name).unlink()
+    os.mkfifo(bccd / 'images' / name)
+    assert any(name in p and 'no ordinary file' in p for f in examine().findings for p in f.places)
+
+
 def test_exif_that_turns_a_picture_is_told_apart_from_a_wrong_size(shared, tmp_path):
     image = dict(id=1, file_name='exif_orientation6.jpg', width=150, height=226)
     (tmp_path / 'a.json').write_text(json.dumps(dict(images=[image], annotations=[], categories=[dict(id=1, name='cat')])))
@@ -199,14 +206,44 @@ def test_exif_that_turns_a_picture_is_told_apart_from_a_wrong_size(shared, tmp_p
 def test_wrapped_data_sets_and_other_formats_are_examined(bccd, shared):
     one = config(bccd, ('train',), '{}.json', ('RBC', 'WBC', 'Platelets'))['train_dataloader']['dataset']
     two = dict(type='CSVDataset', data_root=str(bccd), ann_file='t.csv', data_prefix=dict(img='images/'), pipeline=[])
-    (bccd / 't.csv').write_text('nothing.jpg,1,2,3,4,cat\n')
+    name = json.loads((bccd / 'train.json').read_text())['images'][0]['file_name']
+    (bccd / 't.csv').write_text(f'nothing.jpg,1,2,3,4,cat\n{name},1,2,3,x,cat\n{name},1,2,30,40,cat\n')
     cfg = dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[one, two]))))
     report = doctor(cfg, model=False)
-    assert {f.kind for f in report.findings if f.level == 'fault'} == {'annotation file unusable'}
-    assert 't.csv' in next(f for f in report.findings if f.level == 'fault').places[0]
+    found = next(f for f in report.findings if f.level == 'fault')
+    assert report.kinds('fault') == {'annotation unusable'} and found.count == 2
+    assert 't.csv' in found.places[0] and 't.csv: line 2' in found.places[1]
     assert report.facts['train']['mapped_annotations'] > 50
     lost = doctor(dict(train_dataloader=dict(dataset={**one, 'data_root': '/no/such'})), model=False)
     assert lost.kinds('fault') == {'data set cannot be built'}
+
+
+def test_every_broken_voc_file_is_named(shared, tmp_path):
+    folder = shared / 'data/bad'
+    stems = sorted(p.stem for p in (folder / 'annotations_voc').iterdir())
+    (tmp_path / 'all.txt').write_text('\n'.join(stems))
+    report = doctor(dict(train_dataloader=dict(dataset=dict(
+        type='XMLDataset', data_root=str(folder), ann_file=str(tmp_path / 'all.txt'), ann_subdir='annotations_voc', img_subdir='images',
+        pipeline=[]))), model=False)
+    named = {p.split('.xml')[0].rsplit('/', 1)[-1] for f in report.findings if f.kind == 'annotation unusable' for p in f.places}
+    assert named == {'malformed', 'empty_file', 'no_size', 'zero_size', 'no_bndbox', 'no_name', 'box_swapped', 'box_outside',
+                     'box_not_a_number', 'entity_bomb', 'entity_external'}
+    assert 'box without area' in report.kinds('fault') and 'picture missing' in report.kinds('fault')     # no picture has these names
+
+
+def test_every_broken_yolo_file_is_named(shared, tmp_path):
+    folder = shared / 'data/bad'
+    (tmp_path / 'images').mkdir()
+    shutil.copytree(folder / 'labels_yolo', tmp_path / 'labels')
+    for path in (tmp_path / 'labels').iterdir():
+        shutil.copy(folder / 'images/ok.jpg', tmp_path / f'images/{path.stem}.jpg')
+    (tmp_path / 'data.yaml').write_text('train: images\nnames: [cat, cell]')
+    data = dict(type='YOLODataset', data_root=str(tmp_path), ann_file='data.yaml', pipeline=[])
+    report = doctor(dict(train_dataloader=dict(dataset=data)), model=False)
+    named = {p.split('.txt')[0].rsplit('/', 1)[-1] for f in report.findings if f.kind == 'annotation unusable' for p in f.places}
+    assert named == {'class_out_of_range', 'class_negative', 'pixels_not_normalised', 'zero_size', 'negative_size', 'nan', 'four_columns',
+                     'letters'}
+    assert 'object twice' in report.kinds('warning')                                                        # duplicate_lines
 
 
 def test_it_is_known_as_a_part_of_the_data_package():

@@ -4,6 +4,7 @@ from __future__ import annotations
 from detkit.data.datasets.coco_classes import COCO_CLASSES, COCO_PALETTE
 from detkit.data.datasets.detection import DetDataset
 from detkit.data.formats.coco import read_coco
+from detkit.data.formats.faults import OnFault, stop
 from detkit.registry import DATASETS
 
 
@@ -35,10 +36,8 @@ class CocoDataset(DetDataset):
 
     METAINFO = dict(classes=COCO_CLASSES, palette=COCO_PALETTE)
 
-    amend = None
-
-    def read(self) -> dict:
-        return read_coco(self.ann_file)
+    def read(self, on_fault: OnFault = stop) -> dict:
+        return read_coco(self.ann_file, None, on_fault)
 
 
 @DATASETS.register_module(name=['LVISDataset', 'LVISV1Dataset', 'LVISV05Dataset'])
@@ -48,10 +47,8 @@ class LVISDataset(DetDataset):
     Classes are those of the file, in the order of their ids, unless ``metainfo`` names some.
     """
 
-    amend = staticmethod(lvis_names)
-
-    def read(self) -> dict:
-        return read_coco(self.ann_file, self.amend)
+    def read(self, on_fault: OnFault = stop) -> dict:
+        return read_coco(self.ann_file, lvis_names, on_fault)
 
 
 @DATASETS.register_module(name=['Objects365V1Dataset', 'Objects365V2Dataset'])
@@ -61,10 +58,8 @@ class Objects365V2Dataset(DetDataset):
     Classes are those of the file, in the order of their ids, unless ``metainfo`` names some.
     """
 
-    amend = staticmethod(patch_names)
-
-    def read(self) -> dict:
-        return read_coco(self.ann_file, self.amend)
+    def read(self, on_fault: OnFault = stop) -> dict:
+        return read_coco(self.ann_file, patch_names, on_fault)
 
 
 @DATASETS.register_module()
@@ -73,10 +68,8 @@ class CityscapesDataset(DetDataset):
 
     METAINFO = dict(classes=('person', 'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle'))
 
-    amend = None
-
-    def read(self) -> dict:
-        return read_coco(self.ann_file)
+    def read(self, on_fault: OnFault = stop) -> dict:
+        return read_coco(self.ann_file, None, on_fault)
 
 
 @DATASETS.register_module()
@@ -86,7 +79,5 @@ class DeepFashionDataset(DetDataset):
     METAINFO = dict(classes=('top', 'skirt', 'leggings', 'dress', 'outer', 'pants', 'bag', 'neckwear', 'headwear', 'eyeglass', 'belt',
                              'footwear', 'hair', 'skin', 'face'))
 
-    amend = None
-
-    def read(self) -> dict:
-        return read_coco(self.ann_file)
+    def read(self, on_fault: OnFault = stop) -> dict:
+        return read_coco(self.ann_file, None, on_fault)

@@ -18,6 +18,7 @@ from detkit.data.cache.samples import CacheSettings
 from detkit.data.cache.use import use_cache
 from detkit.data.compose import Compose
 from detkit.data.datasets.entries import entries_of, label_of_category
+from detkit.data.formats.faults import OnFault, stop
 from detkit.data.known import KNOWN
 from detkit.data.transforms.loading import UnreadableImage, check_local
 from detkit.files import find_data
@@ -84,8 +85,8 @@ class DetDataset(BaseDataset):
             if self.cache_settings:
                 use_cache(self, self.cache_settings)
 
-    def read(self) -> dict:
-        """The annotations as a COCO dict, checked."""
+    def read(self, on_fault: OnFault = stop) -> dict:
+        """The annotations as a COCO dict of sound entries; ``on_fault`` is called for each of the others."""
         raise NotImplementedError(f'{type(self).__name__} defines no read().')
 
     def load_data_list(self) -> list[dict]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from detkit.data.datasets.detection import DetDataset
 from detkit.data.formats.crowd_human import BOXES, odgt_to_coco
-from detkit.data.formats.faults import BrokenAnnotations
+from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
 from detkit.data.formats.table import csv_to_coco, open_images_to_coco
 from detkit.data.formats.yolo import SPLITS, yolo_to_coco
 from detkit.registry import DATASETS, ConfigError
@@ -29,8 +29,8 @@ class YOLODataset(DetDataset):
         self.split = split
         super().__init__(**options)
 
-    def read(self) -> dict:
-        content = yolo_to_coco(Path(self.ann_file), self.split)
+    def read(self, on_fault: OnFault = stop) -> dict:
+        content = yolo_to_coco(Path(self.ann_file), self.split, on_fault)
         for image in content['images']:
             image['file_name'] = str(Path(self.ann_file).parent.absolute() / image['file_name'])
         return content
@@ -48,8 +48,8 @@ class CSVDataset(DetDataset):
 
     complete = False
 
-    def read(self) -> dict:
-        return csv_to_coco(Path(self.ann_file), Path(self.data_prefix.get('img', '')))
+    def read(self, on_fault: OnFault = stop) -> dict:
+        return csv_to_coco(Path(self.ann_file), Path(self.data_prefix.get('img', '')), on_fault=on_fault)
 
 
 @DATASETS.register_module()
@@ -73,11 +73,11 @@ class OpenImagesDataset(DetDataset):
         self.kept = dict(hierarchy_file=hierarchy_file, image_level_ann_file=image_level_ann_file)
         super().__init__(**options)
 
-    def read(self) -> dict:
+    def read(self, on_fault: OnFault = stop) -> dict:
         root = Path(self.data_root or '.')
         self._metainfo.update({k: str(root / v) for k, v in self.kept.items() if v})
         return open_images_to_coco(Path(self.ann_file), root / self.label_file, Path(self.data_prefix.get('img', '')),
-                                   root / self.meta_file if self.meta_file else None)
+                                   root / self.meta_file if self.meta_file else None, on_fault)
 
 
 @DATASETS.register_module()
@@ -99,7 +99,7 @@ class CrowdHumanDataset(DetDataset):
         self.extra_ann_file, self.box = extra_ann_file, box
         super().__init__(**options)
 
-    def read(self) -> dict:
+    def read(self, on_fault: OnFault = stop) -> dict:
         sizes = None
         if self.extra_ann_file:
             path = Path(self.data_root or '.') / self.extra_ann_file
@@ -107,4 +107,4 @@ class CrowdHumanDataset(DetDataset):
                 sizes = json.loads(path.read_text(encoding='utf-8'))
             except (OSError, ValueError) as error:
                 raise BrokenAnnotations(f'{path}: cannot be read as JSON ({error}). Without it the pictures are read.') from None
-        return odgt_to_coco(Path(self.ann_file), Path(self.data_prefix.get('img', '')), sizes, self.box)
+        return odgt_to_coco(Path(self.ann_file), Path(self.data_prefix.get('img', '')), sizes, self.box, on_fault)

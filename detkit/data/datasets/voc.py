@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit.data.datasets.detection import DetDataset
-from detkit.data.formats.faults import BrokenAnnotations
+from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
 from detkit.data.formats.pictures import SUFFIXES
 from detkit.data.formats.voc import voc_to_coco
 from detkit.registry import DATASETS
@@ -21,9 +21,9 @@ YEARS = ('VOC2007', 'VOC2012')
 class XMLDataset(DetDataset):
     """Pictures with an XML file each, listed by a text file of their names without suffix.
 
-    Below ``data_prefix['sub_data_root']`` lie ``img_subdir`` and ``ann_subdir``. One pixel is taken from all numbers of a box, whose
-    decimals are cut off, as in MMDetection; ``offset=0`` keeps numbers that count from 0. Difficult objects are ignored, objects of
-    other classes left out. Classes are those that occur, by name, unless ``metainfo`` names some.
+    Below ``data_prefix['sub_data_root']`` (or ``data_root``) lie ``img_subdir`` and ``ann_subdir``. One pixel is taken from all numbers
+    of a box, whose decimals are cut off, as in MMDetection; ``offset=0`` keeps numbers that count from 0. Difficult objects are ignored,
+    objects of other classes left out. Classes are those that occur, by name, unless ``metainfo`` names some.
 
     Raises:
         ConfigError: none of the classes occurs. BrokenAnnotations: a file cannot be used.
@@ -35,8 +35,8 @@ class XMLDataset(DetDataset):
         self.img_subdir, self.ann_subdir, self.offset = img_subdir, ann_subdir, offset
         super().__init__(**options)
 
-    def read(self) -> dict:
-        return read_listed(self)
+    def read(self, on_fault: OnFault = stop) -> dict:
+        return read_listed(self, on_fault)
 
 
 @DATASETS.register_module()
@@ -50,9 +50,9 @@ class VOCDataset(DetDataset):
         self.img_subdir, self.ann_subdir, self.offset = img_subdir, ann_subdir, offset
         super().__init__(**options)
 
-    def read(self) -> dict:
+    def read(self, on_fault: OnFault = stop) -> dict:
         self._metainfo['dataset_type'] = next((y for y in YEARS if y in self.data_prefix.get('sub_data_root', '')), None)
-        return read_listed(self)
+        return read_listed(self, on_fault)
 
 
 @DATASETS.register_module()
@@ -62,21 +62,23 @@ class WIDERFaceDataset(DetDataset):
     METAINFO = dict(classes=('face',), palette=[(0, 255, 0)])
     complete = False
 
-    def read(self) -> dict:
+    def read(self, on_fault: OnFault = stop) -> dict:
         root = Path(self.data_prefix.get('img', ''))
         files = [root / 'Annotations' / f'{stem}.xml' for stem in listed_stems(self.ann_file)]
-        content = voc_to_coco(files, truncate=True)
-        for image, file in zip(content['images'], files):
-            image['file_name'] = osp.join(ET.parse(file).findtext('folder') or '', image['file_name'])
+        content = voc_to_coco(files, truncate=True, on_fault=on_fault)
+        for image in content['images']:
+            tree = ET.parse(root / 'Annotations' / f"{osp.splitext(image['file_name'])[0]}.xml")
+            image['file_name'] = osp.join(tree.findtext('folder') or '', image['file_name'])
         return content
 
 
-def read_listed(dataset: XMLDataset | VOCDataset) -> dict:
+def read_listed(dataset: XMLDataset | VOCDataset, on_fault: OnFault) -> dict:
     """The COCO dict of the XML files that ``dataset.ann_file`` lists."""
     stems = listed_stems(dataset.ann_file)
-    root = Path(dataset.data_prefix.get('sub_data_root', ''))
-    content = voc_to_coco([root / dataset.ann_subdir / f'{stem}.xml' for stem in stems], offset=dataset.offset, truncate=True)
-    folder = osp.join(dataset.data_prefix.get('sub_data_root', ''), dataset.img_subdir)
+    root = Path(dataset.data_prefix.get('sub_data_root') or dataset.data_root or '')
+    content = voc_to_coco([root / dataset.ann_subdir / f'{stem}.xml' for stem in stems], offset=dataset.offset, truncate=True,
+                          on_fault=on_fault)
+    folder = str(root / dataset.img_subdir)
     for image in content['images']:
         stem = osp.splitext(image['file_name'])[0]
         image['file_name'] = osp.join(folder, stem + next((s for s in SUFFIXES if osp.isfile(osp.join(folder, stem + s))), '.jpg'))

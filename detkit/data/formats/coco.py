@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from detkit.data.formats.faults import LARGEST, BrokenAnnotations, Fault
+from detkit.data.formats.faults import LARGEST, BrokenAnnotations, Fault, OnFault, stop
 
 KEYS = dict(images=('id', 'file_name', 'width', 'height'), categories=('id', 'name'), annotations=('image_id', 'category_id', 'bbox'))
 IDS = ('id', 'image_id', 'category_id')
@@ -16,20 +16,21 @@ NEEDED = 'Give a COCO file: an object with the lists images, annotations, catego
 Check = Callable[[dict], tuple[str, str, str] | None]      # entry -> kind, what, remedy of its first fault
 
 
-def read_coco(path: str, amend: Callable[[dict], None] | None = None) -> dict:
-    """Read and check a COCO file: keys, types, ids, and that file names stay below the image folder.
+def read_coco(path: str, amend: Callable[[dict], None] | None = None, on_fault: OnFault = stop) -> dict:
+    """Read and check a COCO file: keys, types, ids, and that file names stay below the image folder. Gives its sound entries.
 
     ``amend`` may change each image's entry before it is checked.
 
     Raises:
-        BrokenAnnotations: naming the file, the first entry at fault and the remedy.
+        BrokenAnnotations: naming the file, the entry at fault and the remedy; of entries, as ``on_fault`` decides.
     """
     content = load_coco(path)
     for image in content['images'] if amend else ():
         amend(image)
-    for fault in sift(content)[1]:
-        raise fault.error(path)
-    return content
+    sound, faults = sift(content)
+    for fault in faults:
+        on_fault(fault.error(path))
+    return sound
 
 
 def load_coco(path: str) -> dict:

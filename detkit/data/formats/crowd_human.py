@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from detkit.data.formats.coco import coco_dict
-from detkit.data.formats.faults import LARGEST, BrokenAnnotations
+from detkit.data.formats.faults import LARGEST, BrokenAnnotations, OnFault, stop
 from detkit.data.formats.pictures import size_of
 from detkit.data.formats.table import check_name
 
 BOXES = ('fbox', 'vbox', 'hbox')      # full body, visible part, head
 
 
-def odgt_to_coco(path: Path, images: Path, sizes: dict[str, list[int]] | None = None, box: str = 'fbox') -> dict:
+def odgt_to_coco(path: Path, images: Path, sizes: dict[str, list[int]] | None = None, box: str = 'fbox',
+                 on_fault: OnFault = stop) -> dict:
     """An odgt file -> a COCO dict; the visible and head boxes stay with their person. Whatever is to be ignored becomes a crowd.
 
     ``sizes``: (height, width) by ID, as MMDetection's id_hw files; else the pictures' headers are read. ``box``: which of BOXES counts.
 
     Raises:
-        BrokenAnnotations: naming file and line.
+        BrokenAnnotations: naming file and line; of lines, as ``on_fault`` decides.
     """
     found, annotations = [], []
     try:
@@ -30,16 +31,26 @@ def odgt_to_coco(path: Path, images: Path, sizes: dict[str, list[int]] | None = 
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            key, people = row['ID'], [person(p, box) for p in row.get('gtboxes', [])]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BrokenAnnotations(f'{path}: line {number} is no entry of CrowdHuman ({type(error).__name__}: {error}). An entry has an '
-                                    f'ID and gtboxes with tag and {box}.') from None
-        check_name(str(key), path, number)
-        height, width = sizes[key] if sizes and key in sizes else size_of(images / f'{key}.jpg', path)[::-1]
+            key, people = read_entry(line, box, path, number)
+            height, width = sizes[key] if sizes and key in sizes else size_of(images / f'{key}.jpg', path)[::-1]
+        except BrokenAnnotations as error:
+            on_fault(error)
+            continue
         found.append(dict(id=key, file_name=f'{key}.jpg', width=width, height=height))
         annotations += [dict(image_id=key, **p) for p in people]
     return coco_dict(found, annotations, ['person'])
+
+
+def read_entry(line: str, box: str, path: Path, number: int) -> tuple[str, list[dict]]:
+    """ID and people of one line."""
+    try:
+        row = json.loads(line)
+        key, people = row['ID'], [person(p, box) for p in row.get('gtboxes', [])]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BrokenAnnotations(f'{path}: line {number} is no entry of CrowdHuman ({type(error).__name__}: {error}). An entry has an '
+                                f'ID and gtboxes with tag and {box}.') from None
+    check_name(str(key), path, number)
+    return key, people
 
 
 def person(entry: dict[str, Any], box: str) -> dict[str, Any]:

@@ -1,13 +1,24 @@
 """A fault of an annotation file: what, where, and what to do."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 LARGEST = 10**7     # pixels; a coordinate beyond it is a fault
 
 
 class BrokenAnnotations(ValueError):
-    """An annotation file that cannot be used; the message says where and what to do."""
+    """An annotation file, or an entry of one, that cannot be used; the message says where and what to do. ``kind``: as of Fault."""
+
+    kind = 'annotation unusable'
+
+
+OnFault = Callable[[BrokenAnnotations], None]      # called for an entry that cannot be used; if it returns, the entry is left out
+
+
+def stop(error: BrokenAnnotations) -> None:
+    """The usual OnFault: the first fault ends the reading."""
+    raise error
 
 
 @dataclass(frozen=True)
@@ -21,4 +32,6 @@ class Fault:
         return f'{self.place} {self.what}. {self.remedy}'.strip()
 
     def error(self, path: object) -> BrokenAnnotations:
-        return BrokenAnnotations(f'{path}: {self}')
+        found = BrokenAnnotations(f'{path}: {self}')
+        found.kind = self.kind
+        return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from detkit.data.formats.coco import coco_dict, whole
-from detkit.data.formats.faults import LARGEST, BrokenAnnotations
+from detkit.data.formats.faults import LARGEST, BrokenAnnotations, OnFault, stop
 from detkit.data.formats.pictures import size_of
 
 NAMES = {'file': ('file', 'file_name', 'filename', 'image', 'image_path', 'img', 'path', 'image_id'),
@@ -19,35 +19,47 @@ PLAIN = ('file', 'x1', 'y1', 'x2', 'y2', 'class')        # the order where no he
 CORNERS = ('x1', 'y1', 'x2', 'y2')
 
 
-def csv_to_coco(path: Path, images: Path, classes: Sequence[str] | None = None) -> dict:
+def csv_to_coco(path: Path, images: Path, classes: Sequence[str] | None = None, on_fault: OnFault = stop) -> dict:
     """A CSV -> a COCO dict: ``file,x1,y1,x2,y2,class`` in pixels, in any order and by other usual names if a header names the columns.
 
     A line with a file alone is an image without objects. Sizes come from columns ``width``, ``height``, else from the pictures in
     ``images``. Comma, semicolon and tab are known by the first line. ``classes``: their order; None: those that occur, by name.
 
     Raises:
-        BrokenAnnotations: naming file and line.
+        BrokenAnnotations: naming file and line; of lines, as ``on_fault`` decides.
     """
     found: dict[str, dict] = {}
     annotations = []
     for line, row in rows_of(path):
-        name = row['file']
-        check_name(name, path, line)
-        if name not in found:
-            width, height = stated_size(row, path, line) or size_of(images / name, path)
-            found[name] = dict(id=1 + len(found), file_name=name, width=width, height=height)
-        if not any(row.get(k) for k in (*CORNERS, 'class')):
+        try:
+            image, annotation = read_row(row, found, images, path, line)
+        except BrokenAnnotations as error:
+            on_fault(error)
             continue
-        x1, y1, x2, y2 = (number(row, k, path, line) for k in CORNERS)
-        if x2 < x1 or y2 < y1:
-            raise BrokenAnnotations(f'{path}: line {line} has the box ({x1}, {y1}, {x2}, {y2}); a minimum is above its maximum. Write '
-                                    f'x1, y1, x2, y2 in pixels.')
-        if not row.get('class'):
-            raise BrokenAnnotations(f'{path}: line {line} has a box and no class. Add it, or remove the line.')
-        annotations.append(dict(image_id=found[name]['id'], category=row['class'], bbox=[x1, y1, whole(x2 - x1), whole(y2 - y1)]))
+        found.setdefault(image['file_name'], image)
+        annotations += annotation
     occurring = sorted({a['category'] for a in annotations})
     return coco_dict(list(found.values()), annotations, occurring if classes is None else [*classes, *(c for c in occurring
                                                                                                        if c not in classes)])
+
+
+def read_row(row: dict[str, str], found: dict[str, dict], images: Path, path: Path, line: int) -> tuple[dict, list[dict]]:
+    """The image of a line, one of ``found`` where it is there, and its object, if it has one."""
+    name = row['file']
+    check_name(name, path, line)
+    image = found.get(name)
+    if image is None:
+        width, height = stated_size(row, path, line) or size_of(images / name, path)
+        image = dict(id=1 + len(found), file_name=name, width=width, height=height)
+    if not any(row.get(k) for k in (*CORNERS, 'class')):
+        return image, []
+    x1, y1, x2, y2 = (number(row, k, path, line) for k in CORNERS)
+    if x2 < x1 or y2 < y1:
+        raise BrokenAnnotations(f'{path}: line {line} has the box ({x1}, {y1}, {x2}, {y2}); a minimum is above its maximum. Write '
+                                f'x1, y1, x2, y2 in pixels.')
+    if not row.get('class'):
+        raise BrokenAnnotations(f'{path}: line {line} has a box and no class. Add it, or remove the line.')
+    return image, [dict(image_id=image['id'], category=row['class'], bbox=[x1, y1, whole(x2 - x1), whole(y2 - y1)])]
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -109,7 +121,7 @@ def check_name(name: str, path: Path, line: int) -> None:
         raise BrokenAnnotations(f'{path}: line {line} has the file {name!r}, which is no path below the image folder. Use a relative path.')
 
 
-def open_images_to_coco(boxes: Path, labels: Path, images: Path, sizes: Path | None = None) -> dict:
+def open_images_to_coco(boxes: Path, labels: Path, images: Path, sizes: Path | None = None, on_fault: OnFault = stop) -> dict:
     """Open Images (https://storage.googleapis.com/openimages/web/download_v7.html) -> a COCO dict; image ids are its own.
 
     Args:
@@ -130,18 +142,31 @@ def open_images_to_coco(boxes: Path, labels: Path, images: Path, sizes: Path | N
     annotations = []
     with open_csv(boxes) as file:
         for line, row in enumerate(csv.DictReader(file), 2):
-            key = row.get('ImageID') or ''
-            check_name(key, boxes, line)
-            if row.get('LabelName') not in names:
-                raise BrokenAnnotations(f"{boxes}: line {line} has the class {row.get('LabelName')!r}, which {labels} does not name.")
-            if key not in found:
-                width, height = known.get(key) or size_of(images / f'{key}.jpg', boxes)
-                found[key] = dict(id=key, file_name=f'{key}.jpg', width=width, height=height)
-            image = found[key]
-            x1, x2, y1, y2 = (number(row, k, boxes, line) for k in ('XMin', 'XMax', 'YMin', 'YMax'))
-            box = [x1 * image['width'], y1 * image['height'], (x2 - x1) * image['width'], (y2 - y1) * image['height']]
-            annotations.append(dict(image_id=key, category=names[row['LabelName']], bbox=box, iscrowd=int(row.get('IsGroupOf') == '1')))
+            try:
+                image, annotation = read_open_image(row, found, known, names, images, boxes, line)
+            except BrokenAnnotations as error:
+                on_fault(error)
+                continue
+            found.setdefault(image['id'], image)
+            annotations.append(annotation)
     return coco_dict(list(found.values()), annotations, list(dict.fromkeys(names.values())))
+
+
+def read_open_image(row: dict[str, str], found: dict[str, dict], known: dict[str, tuple[int, int]], names: dict[str, str], images: Path,
+                    path: Path, line: int) -> tuple[dict, dict]:
+    """The image of a line, one of ``found`` where it is there, and its object. ``known``: sizes."""
+    key = row.get('ImageID') or ''
+    check_name(key, path, line)
+    if row.get('LabelName') not in names:
+        raise BrokenAnnotations(f"{path}: line {line} has the class {row.get('LabelName')!r}, which label_file does not name. Is it of "
+                                f'the same release?')
+    image = found.get(key)
+    if image is None:
+        width, height = known.get(key) or size_of(images / f'{key}.jpg', path)
+        image = dict(id=key, file_name=f'{key}.jpg', width=width, height=height)
+    x1, x2, y1, y2 = (number(row, k, path, line) for k in ('XMin', 'XMax', 'YMin', 'YMax'))
+    box = [x1 * image['width'], y1 * image['height'], (x2 - x1) * image['width'], (y2 - y1) * image['height']]
+    return image, dict(image_id=key, category=names[row['LabelName']], bbox=box, iscrowd=int(row.get('IsGroupOf') == '1'))
 
 
 def open_csv(path: Path):  # noqa: ANN201 - a text file, by the csv module's rules

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit.data.formats.coco import coco_dict, whole
-from detkit.data.formats.faults import BrokenAnnotations
+from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 FLAGS = ('difficult', 'truncated', 'occluded')
@@ -66,7 +66,7 @@ def without_copies(objects: Sequence[dict]) -> list[dict]:
 
 
 def voc_to_coco(files: Sequence[Path], classes: Sequence[str] | None = None, image_ids: dict[str, int] | None = None, offset: int = 1,
-                suffix: str = '.jpg', truncate: bool = False, drop_copies: bool = False) -> dict:
+                suffix: str = '.jpg', truncate: bool = False, drop_copies: bool = False, on_fault: OnFault = stop) -> dict:
     """Pascal VOC files -> one COCO dict; objects that are ``difficult`` keep that flag.
 
     Args:
@@ -75,11 +75,15 @@ def voc_to_coco(files: Sequence[Path], classes: Sequence[str] | None = None, ima
         drop_copies: leave out what labelImg's "duplicate box" leaves behind, and boxes of no size.
 
     Raises:
-        BrokenAnnotations: an unreadable file, or a class that is not in ``classes``.
+        BrokenAnnotations: an unreadable file, as ``on_fault`` decides, or a class that is not in ``classes``.
     """
     images, annotations = [], []
     for path in files:
-        found = read_voc(path)
+        try:
+            found = read_voc(path)
+        except BrokenAnnotations as error:
+            on_fault(error)
+            continue
         number = path.stem if image_ids is None else image_ids[path.stem]
         images.append(dict(id=number, file_name=f'{path.stem}{suffix}', width=found['width'], height=found['height']))
         for o in without_copies(found['objects']) if drop_copies else found['objects']:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit.data.formats.coco import coco_dict, whole
-from detkit.data.formats.faults import BrokenAnnotations
+from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
 from detkit.data.formats.pictures import pictures_below, size_of
 
 SPLITS = ('train', 'val', 'test')
@@ -128,21 +128,26 @@ def tidy(value: float) -> float:
     return whole(round(value, 4))
 
 
-def yolo_to_coco(path: Path, split: str) -> dict:
+def yolo_to_coco(path: Path, split: str, on_fault: OnFault = stop) -> dict:
     """One split of the set that a data.yaml describes -> a COCO dict; ``file_name`` is relative to the yaml's folder where it lies below.
 
     Raises:
-        BrokenAnnotations: naming file and line.
+        BrokenAnnotations: naming file and line; of pictures and their labels, as ``on_fault`` decides.
     """
     content, names = read_names(path)
     images, annotations = [], []
     for number, picture in enumerate(split_images(path, content, split), 1):
-        width, height = size_of(picture, path)
+        labels = label_file(picture)
+        try:
+            width, height = size_of(picture, path)
+            objects = read_labels(labels, len(names), width, height) if labels.is_file() else []
+        except BrokenAnnotations as error:
+            on_fault(error)
+            continue
         inside = picture.is_relative_to(path.parent)
         images.append(dict(id=number, file_name=(picture.relative_to(path.parent) if inside else picture).as_posix(), width=width,
                            height=height))
-        labels = label_file(picture)
-        for o in read_labels(labels, len(names), width, height) if labels.is_file() else ():
+        for o in objects:
             annotations.append(dict(image_id=number, category=names[o.pop('label')], **o))
     return coco_dict(images, annotations, names)
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from detkit.data.transforms.affine import shift, warp_boxes, warp_masks
 from detkit.registry import TRANSFORMS
-from detkit.structures import BitmapMasks
+from detkit.structures import BitmapMasks, PolygonMasks
 
 MOVES = {
     'Resize': dict(scale=(91, 57)), 'ResizeShortestEdge': dict(scale=30, max_size=37), 'RandomFlip': dict(prob=0.7, direction='diagonal'),
@@ -71,6 +72,32 @@ def test_the_homography_leads_from_the_file_to_where_the_object_is(draw, name):
         hull = np.concatenate([corners[:, :2].min(0), corners[:, :2].max(0)])
         hull = np.clip(hull, 0, [*out['img'].shape[1::-1]] * 2)
         assert np.allclose(np.clip(out['gt_bboxes'][0], 0, [*out['img'].shape[1::-1]] * 2), hull, atol=1e-3)
+
+
+@pytest.mark.parametrize('masks', ['bitmap', 'polygon'])
+@pytest.mark.parametrize('name,factor', [('Resize', 4.), ('RandomFlip', 1.), ('Rotate', 1.), ('TranslateX', 1.), ('RandomAffine', 0.25),
+                                         ('Expand', 1.), ('ShearX', 1.)])
+def test_areas_change_by_the_square_of_the_scale(draw, name, factor, masks):
+    options = dict(Resize=dict(scale_factor=2.), RandomFlip=dict(prob=1.), Expand=dict(prob=1.), RandomAffine=dict(
+        max_translate_ratio=0, scaling_ratio_range=(0.5, 0.5), max_shear_degree=0, max_rotate_degree=0), Rotate=dict(level=5, max_mag=40.))
+    out = TRANSFORMS.build(dict(type=name, **options.get(name, {})))(draw([(20, 14, 44, 34)], masks=masks))
+    assert abs(out['gt_masks'].areas[0] / (24 * 20) - factor) < 0.06 * factor
+
+
+@settings(max_examples=40, deadline=None)
+@given(angle=st.floats(-60, 60), scale=st.floats(0.6, 1.5), x=st.floats(-9, 9), y=st.floats(-9, 9), shear=st.floats(-0.4, 0.4))
+def test_a_map_and_its_inverse_give_the_object_back(angle, scale, x, y, shear):
+    turn = np.radians(angle)
+    cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
+    matrix = shift(80, 80) @ np.array([[cos, -sin + shear, x], [sin, cos, y], [0, 0, 1]]) @ shift(-80, -80)
+    polygon = PolygonMasks([[np.array([70., 72, 92, 70, 90, 88])]], 160, 160)
+    back = warp_masks(warp_masks(polygon, matrix, (160, 160)), np.linalg.inv(matrix), (160, 160))
+    assert np.allclose(back.masks[0][0], polygon.masks[0][0], atol=1e-6)
+    bitmap = polygon.to_bitmap()
+    there_and_back = warp_masks(warp_masks(bitmap, matrix, (160, 160)), np.linalg.inv(matrix), (160, 160)).masks[0].astype(bool)
+    both, either = (there_and_back & bitmap.masks[0].astype(bool)).sum(), (there_and_back | bitmap.masks[0].astype(bool)).sum()
+    assert both / either > 0.8                                               # nearest pixels are taken twice
+    assert (warp_boxes(polygon.get_bboxes(), np.eye(3)) == polygon.get_bboxes()).all()
 
 
 OTHERS = {
