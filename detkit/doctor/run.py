@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -28,13 +29,20 @@ from detkit.structures.masks import polygon_to_bitmap, rle_to_bitmap
 
 PERFECT = 0.9995            # AP that rounds to 1.000
 UNMATCHED = 0.05            # share of objects without a positive sample above which the finding is a warning
+UNMATCHED_UNTRAINED = 0.3   # for an assigner that looks at predictions, which are those of an untrained model
 BELOW_STRIDE = 0.2          # share of objects smaller than the finest stride, likewise
 MATCH_IMAGES, PROBE_IMAGES, PROBE_STEPS, PROBE_SECONDS = 24, 4, 40, 90.
 PROBE_RATE, MUST_FALL, LEAST_STEPS = 1e-3, 0.7, 6
 
 
 def examine_run(cfg: Config, splits: tuple[str, ...], report: Report, probe: bool = True, say: Callable[[str], None] = print) -> None:
-    """What can be known only with the data sets and the model built."""
+    """What can be known only with the data sets and the model built; the same in every call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        examine_built(cfg, splits, report, probe, say)
+
+
+def examine_built(cfg: Config, splits: tuple[str, ...], report: Report, probe: bool, say: Callable[[str], None]) -> None:
     datasets = {}
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
@@ -89,12 +97,14 @@ def untrained(described: Any) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Without the log of what is built and measured on the way."""
+    logger = MMLogger.get_current_instance()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.disable(before)
+        logger.setLevel(before)
 
 
 def check_class_counts(model: nn.Module, dataset: Any, split: str, report: Report) -> None:
@@ -255,7 +265,9 @@ def judge_matching(name: str, module: nn.Module, recorder: Recorder, report: Rep
     report.facts.setdefault('matching', {})[name] = facts
     if share > 0:
         lost = sizes[~matched]
-        report.add('warning' if share > UNMATCHED else 'note', 'objects without positive sample', 'train',
+        untrained = getattr(recorder.assigner, 'looks_at_predictions', False)       # what it matches changes once the model learns
+        level = 'warning' if share > (UNMATCHED_UNTRAINED if untrained else UNMATCHED) else 'note'
+        report.add(level, 'objects without positive sample', 'train',
                    f'{name}: {share:.1%} of {len(matched)} objects; in the network input their sides are {float(lost.min()):.0f} to '
                    f'{float(lost.max()):.0f} pixels (median {float(lost.median()):.0f})',
                    'They are never learnt. Larger input, finer strides, smaller anchor scales or a lower pos_iou_thr give them one.')

@@ -231,20 +231,28 @@ def encode_masks(masks: torch.Tensor | np.ndarray | list[dict]) -> list[dict]:
 def true_instances(sample: dict) -> list[dict]:
     """Ground truth of a sample in pixels of the original image: dicts with bbox (xyxy), bbox_label, ignore_flag, mask.
 
+    It is that of ``instances``, where the pipeline has kept them, else the boxes of the sample, scaled back by its ``gt_scale``.
+
     Raises:
-        ConfigError: the sample has none, or has it in the pixels of a resized image.
+        ConfigError: the sample has none, has been flipped or cropped, or has masks of a resized image.
     """
     if 'instances' in sample:
         return sample['instances']
     remedy = "Give CocoMetric an ann_file, or put 'instances' in meta_keys of the test pipeline's PackDetInputs."
     if 'gt_instances' not in sample or 'bboxes' not in sample['gt_instances']:
         raise ConfigError(f"image {sample['img_id']!r} carries no ground truth. {remedy}")
-    if tuple(sample['img_shape'][:2]) != tuple(sample['ori_shape'][:2]) or sample.get('flip'):
+    scale = sample.get('gt_scale')
+    resized = tuple(sample['img_shape'][:2]) != tuple(sample['ori_shape'][:2]) if scale is None else max(abs(v - 1) for v in scale) > 1e-6
+    if sample.get('flip') or resized and (scale is None or 'masks' in sample['gt_instances']):
         raise ConfigError(f"the ground truth of image {sample['img_id']!r} is in pixels of the network input, which is "
                           f'not the original image (img_shape {tuple(sample["img_shape"])}, ori_shape '
                           f'{tuple(sample["ori_shape"])}); predictions are in pixels of the original. {remedy}')
-    return (listed_instances(sample['gt_instances'], ignore_flag=0)
-            + listed_instances(sample.get('ignored_instances') or {}, ignore_flag=1))
+    found = (listed_instances(sample['gt_instances'], ignore_flag=0)
+             + listed_instances(sample.get('ignored_instances') or {}, ignore_flag=1))
+    x, y = scale or (1., 1.)
+    for instance in found if resized else ():
+        instance['bbox'] = [v / s for v, s in zip(instance['bbox'], (x, y, x, y))]
+    return found
 
 
 def listed_instances(instances: dict, ignore_flag: int) -> list[dict]:

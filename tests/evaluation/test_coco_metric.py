@@ -125,6 +125,16 @@ def test_truth_in_the_pixels_of_a_resized_image_is_refused():
         evaluate([one])
 
 
+def test_truth_that_was_only_resized_is_scaled_back():
+    one = sample(7, [[10, 10, 50, 50]], [1], [0.5])
+    one.set_metainfo({'img_shape': (200, 200), 'gt_scale': (2., 4.)})
+    one.gt_instances = InstanceData(bboxes=torch.tensor([[20., 40., 100., 200.]]), labels=torch.tensor([1]))
+    assert evaluate([one])['coco/bbox_mAP'] == 1
+    one.gt_instances.masks = square(10, 10, 50, 50)
+    with pytest.raises(ConfigError, match="'instances' in meta_keys"):
+        evaluate([one])
+
+
 def test_samples_without_truth_are_refused():
     with pytest.raises(ConfigError, match='image 1 carries no ground truth'):
         evaluate([CAT_FOUND])

@@ -17,7 +17,8 @@ INSTANCE_KEYS = {'gt_bboxes': 'bboxes', 'gt_bboxes_labels': 'labels', 'gt_masks'
 @TRANSFORMS.register_module()
 class PackDetInputs(BaseTransform):
     """``inputs``: uint8 tensor (3, H, W); ``data_samples``: a DetDataSample with ``gt_instances``, ``ignored_instances`` (flagged
-    objects) and, as metainfo, those of ``meta_keys`` that the pipeline wrote, and the ``seed`` from which heads may draw.
+    objects) and, as metainfo, those of ``meta_keys`` that the pipeline wrote, the ``seed`` from which heads may draw, and, where boxes
+    have at most been scaled since they were read, ``gt_scale`` (x, y), so that a metric can undo it.
     """
 
     random = True
@@ -30,6 +31,9 @@ class PackDetInputs(BaseTransform):
         sample = DetDataSample(metainfo={k: results[k] for k in self.meta_keys if k in results})
         if 'rng' in results:
             sample.set_metainfo(dict(seed=int(results['rng'].integers(2**40))))
+        scale = scale_since(results)
+        if scale is not None:
+            sample.set_metainfo(dict(gt_scale=scale))
         flags = results.get('gt_ignore_flags', np.zeros(len(results.get('gt_bboxes', ())), bool))
         sample.gt_instances = pack_instances(results, ~flags)
         sample.ignored_instances = pack_instances(results, flags)
@@ -39,6 +43,18 @@ class PackDetInputs(BaseTransform):
             sample.proposals = InstanceData(bboxes=torch.from_numpy(results['proposals']),
                                             scores=torch.from_numpy(results['proposals_scores']))
         return dict(inputs=image_to_tensor(results['img']), data_samples=sample) if 'img' in results else dict(data_samples=sample)
+
+
+def scale_since(results: dict[str, Any]) -> tuple[float, float] | None:
+    """By how much (x, y) the image was resized after its annotations were read; None if more was done to it, or none were."""
+    if 'annotated_at' not in results:
+        return None
+    now = results.get('homography_matrix')
+    if now is None:
+        return 1., 1.
+    moved = now.astype(np.float64) @ np.linalg.inv(results['annotated_at'].astype(np.float64))
+    x, y = float(moved[0, 0]), float(moved[1, 1])
+    return (x, y) if min(x, y) > 0 and np.abs(moved - np.diag([x, y, 1])).max() < 1e-4 else None
 
 
 def image_to_tensor(image: np.ndarray) -> torch.Tensor:

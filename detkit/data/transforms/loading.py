@@ -209,6 +209,7 @@ class LoadAnnotations(BaseTransform):
         if self.with_label:
             results['gt_bboxes_labels'] = np.array([i['bbox_label'] for i in instances], np.int64)
         results['gt_ignore_flags'] = flags
+        results['annotated_at'] = results.get('homography_matrix', np.eye(3, dtype=np.float32))   # here boxes are the original's
         if self.with_seg:
             results['gt_seg_map'] = read_image(results['seg_map_path'], 'unchanged')
         return results

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detkit.data.datasets.coco import CocoDataset
 from detkit.data.transforms.formatting import PackDetInputs
 from detkit.data.transforms.loading import (
     LoadAnnotations,
@@ -132,6 +133,17 @@ def test_packing_without_annotations_gives_empty_instances():
 def test_what_is_not_offered_is_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@pytest.mark.parametrize('before,after,scale', [
+    ([], [], (1., 1.)), ([dict(type='Resize', scale=(32, 96))], [], (1., 1.)), ([], [dict(type='Resize', scale=(32, 96))], (0.5, 2.)),
+    ([dict(type='Resize', scale=(128, 96))], [dict(type='Resize', scale=(32, 96)), dict(type='Pad', size=(99, 99))], (0.25, 1.)),
+    ([], [dict(type='RandomFlip', prob=1.0)], None), ([dict(type='RandomFlip', prob=1.0)], [], (1., 1.)),
+    ([], [dict(type='RandomCrop', crop_size=(20, 20), allow_negative_crop=True)], None)])
+def test_a_sample_says_by_how_much_its_boxes_were_scaled(coco, before, after, scale):
+    data = CocoDataset(data_root=str(coco), ann_file='a.json', data_prefix=dict(img='images/'), metainfo=dict(classes=('cat', 'dog')),
+                       pipeline=[dict(type='LoadImageFromFile'), *before, dict(type='LoadAnnotations'), *after, dict(type='PackDetInputs')])
+    assert data[0]['data_samples'].get('gt_scale') == (None if scale is None else pytest.approx(scale))
 
 
 def test_pillow_reads_and_resizes_where_a_config_asks_for_it(shared):
