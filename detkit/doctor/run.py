@@ -270,6 +270,8 @@ def judge_matching(name: str, module: nn.Module, recorder: Recorder, report: Rep
         report.add(level, 'objects without positive sample', 'train',
                    f'{name}: {share:.1%} of {len(matched)} objects; in the network input their sides are {float(lost.min()):.0f} to '
                    f'{float(lost.max()):.0f} pixels (median {float(lost.median()):.0f})',
+                   'The assigner goes by predictions, here of an untrained model: no more than a hint at objects that cover each other.'
+                   if untrained else
                    'They are never learnt. Larger input, finer strides, smaller anchor scales or a lower pos_iou_thr give them one.')
     if strides and float((sizes < min(strides)).float().mean()) > BELOW_STRIDE:
         report.add('warning', 'objects smaller than the finest stride', 'train',
