@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from detkit.data.edit import of_images
 from detkit.data.formats.voc import FLAGS, voc_to_coco
 from detkit.data.synthetic import whole_folder
 from detkit.download import download
@@ -144,16 +145,10 @@ def unpack_bccd(unpacked: Path, folder: Path) -> None:
                 annotation.pop(flag, None)
         for split in ('train', 'val', 'test'):
             chosen = {image_ids[name] for name in (source / 'ImageSets' / 'Main' / f'{split}.txt').read_text().split()}
-            (folder / 'annotations' / f'{split}.json').write_text(json.dumps(part_of(whole, chosen)))
+            (folder / 'annotations' / f'{split}.json').write_text(json.dumps(of_images(whole, chosen)))
     except (FileNotFoundError, KeyError) as error:
         lacking = getattr(error, 'filename', None) or f'{error.args[0]}.jpg'
         raise ValueError(f'the archive lacks {Path(lacking).name}; it is not BCCD as detkit knows it. It was removed.') from None
-
-
-def part_of(content: dict, image_ids: set[int]) -> dict:
-    """A COCO dict with only the images ``image_ids`` and their annotations; ids stay as they are."""
-    return dict(images=[i for i in content['images'] if i['id'] in image_ids],
-                annotations=[a for a in content['annotations'] if a['image_id'] in image_ids], categories=content['categories'])
 
 
 KNOWN: dict[str, Source] = {
