@@ -96,6 +96,7 @@ def build(cfg: dict, where: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('error', 'Argument', UserWarning)     # of arguments that it would leave aside
+            warnings.filterwarnings('ignore', '.*special case of', UserWarning)   # advice to write a config anew
             return kind(**args)
     except (TypeError, ValueError, UserWarning) as error:
         raise ConfigError(f'{where}: {name} does not take these arguments ({str(error).splitlines()[0]}). See its page in the '
