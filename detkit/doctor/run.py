@@ -48,7 +48,8 @@ def examine_built(cfg: Config, splits: tuple[str, ...], report: Report, probe: b
         loader = cfg.get(f'{split}_dataloader')
         if loader:
             try:
-                datasets[split] = build_dataset(without_cache(loader['dataset']), seed=0)
+                with quiet():                 # what it leaves out has been found already
+                    datasets[split] = build_dataset(without_cache(loader['dataset']), seed=0)
             except (ConfigError, ValueError) as error:
                 report.add('fault', 'data set cannot be used', split, str(error), 'The message says what to do.')
     for split in ('val', 'test'):
@@ -71,7 +72,7 @@ def examine_built(cfg: Config, splits: tuple[str, ...], report: Report, probe: b
         batch_of = batches(datasets['train'], model)
         say('train: which objects get positive samples')
         examine_matching(model, batch_of, report)
-        if probe:
+        if probe and not report.kinds('fault') & {'loss is not finite', 'loss cannot be computed'}:
             say(f'train: do some steps on {PROBE_IMAGES} images bring the loss down?')
             overfit(model, batch_of, report)
 
@@ -125,10 +126,11 @@ def round_trip(dataset: Any, evaluator: Any, split: str, report: Report) -> None
         with quiet():
             metrics = Evaluator([METRICS.build(dict(m)) for m in described])
             metrics.dataset_meta = dataset.metainfo
+            with_masks = any('segm' in getattr(m, 'metrics', ()) for m in metrics.metrics)
             truth = {}
             for index in range(len(dataset)):
                 sample, instances = dataset[index]['data_samples'], dataset.get_data_info(index)['instances']
-                sample.pred_instances = returned(sample, [i for i in instances if not i['ignore_flag']])
+                sample.pred_instances = returned(sample, [i for i in instances if not i['ignore_flag']], with_masks)
                 truth[sample.img_id] = instances
                 metrics.process([sample])
             numbers = metrics.evaluate(len(dataset))
@@ -137,6 +139,8 @@ def round_trip(dataset: Any, evaluator: Any, split: str, report: Report) -> None
         return
     scores = {k: float(v) for k, v in numbers.items() if k.endswith('_mAP')}
     report.facts.setdefault(split, {})['round_trip'] = scores
+    if not any(not i['ignore_flag'] for instances in truth.values() for i in instances):
+        return                                # nothing to be found: there is no AP, and others have said that nothing is there
     for name, score in scores.items():
         if not score >= PERFECT:
             reasons = losses_of(metrics, truth, dataset) or ['no cause was found: look at the evaluator']
@@ -145,15 +149,15 @@ def round_trip(dataset: Any, evaluator: Any, split: str, report: Report) -> None
                            'No detector can score more than this; mend the cause.')
 
 
-def returned(sample: Any, instances: list[dict]) -> InstanceData:
+def returned(sample: Any, instances: list[dict], with_masks: bool) -> InstanceData:
     """The objects after their way to the network's input and back, as certain detections."""
     boxes = torch.tensor([i['bbox'] for i in instances], dtype=torch.float32).reshape(-1, 4)
     x, y = sample.scale_factor if 'scale_factor' in sample else (1., 1.)
     on_input = clip_boxes(scale_boxes(boxes, (x, y)), sample.img_shape[:2])
     out = InstanceData(bboxes=scale_boxes(on_input, (1 / x, 1 / y)), scores=torch.ones(len(boxes)),
                        labels=torch.tensor([i['bbox_label'] for i in instances], dtype=torch.int64))
-    if any('mask' in i for i in instances):
-        out.masks = encode_masks(np.stack([bitmap(i, *sample.ori_shape[:2]) for i in instances]))
+    if with_masks:
+        out.masks = [code for i in instances for code in encode_masks(bitmap(i, *sample.ori_shape[:2])[None])]
     return out
 
 
@@ -216,6 +220,15 @@ class Recorder:
         return getattr(self.assigner, name)
 
 
+UNUSABLE = (RuntimeError, ValueError, IndexError, KeyError)     # what samples and losses raise for data that do not fit
+
+
+def not_computed(error: Exception, report: Report) -> None:
+    what = str(error).splitlines()[0][:200] if str(error) else ''
+    report.add('fault', 'loss cannot be computed', 'train', f'{type(error).__name__}: {what}',
+               'Do pictures, labels, masks and num_classes fit what the pipeline and the head need?')
+
+
 def examine_matching(model: nn.Module, batch_of: Callable[[int], Iterator[dict]], report: Report) -> None:
     """The share of objects that no prior of a dense head learns from, and how large they are beside its strides.
 
@@ -232,9 +245,8 @@ def examine_matching(model: nn.Module, batch_of: Callable[[int], Iterator[dict]]
                 if not all(math.isfinite(float(t)) for t in terms(model, batch).values()):
                     report.add('fault', 'loss is not finite', 'train', 'with untrained weights', 'Look at the annotations of the batch.')
                     return
-    except (RuntimeError, ValueError, IndexError) as error:
-        report.add('fault', 'loss cannot be computed', 'train', f'{type(error).__name__}: {str(error).splitlines()[0][:200]}',
-                   'Do labels, masks and num_classes fit what the head needs?')
+    except UNUSABLE as error:
+        not_computed(error, report)
         return
     finally:
         for module, recorder in recorders.values():
@@ -284,7 +296,11 @@ def overfit(model: nn.Module, batch_of: Callable[[int], Iterator[dict]], report:
     """Some steps of AdamW on one batch; the loss must fall from its highest value. Another optimiser than the config's: what is asked is
     whether the model can learn these labels at all. (Losses weighted by the quality of boxes, as RTMDet's, rise before they fall.)
     """
-    batch = next((b for b in batch_of(4 * PROBE_IMAGES) if any(len(s.gt_instances.labels) for s in b['data_samples'])), None)
+    try:
+        batch = next((b for b in batch_of(4 * PROBE_IMAGES) if any(len(s.gt_instances.labels) for s in b['data_samples'])), None)
+    except UNUSABLE as error:
+        not_computed(error, report)
+        return
     if batch is None:
         return
     free = [p for p in model.parameters() if p.requires_grad]

@@ -15,10 +15,10 @@ def examine_spread(counts: dict[str, Counter], images: dict[str, tuple[int, int]
     """``counts``: split -> objects of each class. ``images``: split -> how many, how many without an object."""
     train = counts.get('train')
     for name in classes:
-        if train is not None and not train[name]:
+        if train and not train[name]:
             report.add('warning', 'class without training objects', 'train', f"'{name}'",
                        'It cannot be learnt. Add images of it, or leave it out of metainfo.classes.')
-        elif train is not None and train[name] < RARE:
+        elif train and train[name] < RARE:
             report.add('note', 'rare class', 'train', f"'{name}': {train[name]} objects",
                        'ClassBalancedDataset repeats images of rare classes.')
         for split in ('val', 'test'):

@@ -279,11 +279,11 @@ def read_ground_truth(gt: dict | str | os.PathLike | Any) -> tuple[dict, str]:
 
 def read_json(path: str | os.PathLike) -> Any:
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             return json.load(file)
     except FileNotFoundError:
         raise ValueError(f"no file '{os.fspath(path)}'.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"'{os.fspath(path)}' is not valid JSON ({error}).") from None
 
 

@@ -117,6 +117,24 @@ def test_a_model_that_cannot_be_built_is_a_fault(shared):
     assert any('CSPNext' in p for f in report.findings if f.kind == 'model cannot be built' for p in f.places)
 
 
+@pytest.mark.parametrize('name,worst,kinds', [
+    ('control_ok', 'note', set()), ('utf8_bom', 'note', set()), ('annotation_minimal', 'note', set()), ('crowd', 'note', set()),
+    ('bad_images', 'fault', {'picture cut short', 'evaluation fails', 'loss cannot be computed'}),
+    ('missing_file', 'fault', {'picture missing', 'evaluation fails', 'loss cannot be computed'}),
+    ('polygon_odd', 'fault', {'mask unusable'}), ('rle_wrong_length', 'fault', {'mask unusable'}),
+    ('crowd_only', 'warning', {'nothing to learn', 'no object reaches the head'}), ('box_nan', 'fault', {'data set cannot be used'}),
+    ('empty_categories', 'fault', {'no classes', 'data set cannot be used'}), ('deep_nesting', 'fault', {'annotation file unusable'})])
+def test_no_broken_input_crashes_it(shared, name, worst, kinds):
+    folder = shared / 'data/bad'
+    options = {'data_root': f'{folder}/', 'model.bbox_head.num_classes': 2,
+               'val_evaluator.ann_file': str(folder / f'annotations/{name}.json')}
+    for split in ('train', 'val'):
+        options |= {f'{split}_dataloader.dataset.{k}': v for k, v in dict(
+            ann_file=f'annotations/{name}.json', data_prefix=dict(img='images/'), metainfo=dict(classes=('cat', 'cell'))).items()}
+    report = doctor(load_config('rtmdet_nano_bccd', options), splits=('train', 'val'))
+    assert report.worst == worst and kinds <= report.kinds('fault', 'warning'), report.text()
+
+
 class Stub(nn.Module):
     """A model whose loss does not depend on what it is given."""
 
