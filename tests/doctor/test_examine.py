@@ -227,7 +227,7 @@ def test_every_broken_voc_file_is_named(shared, tmp_path):
         pipeline=[]))), model=False)
     named = {p.split('.xml')[0].rsplit('/', 1)[-1] for f in report.findings if f.kind == 'annotation unusable' for p in f.places}
     assert named == {'malformed', 'empty_file', 'no_size', 'zero_size', 'no_bndbox', 'no_name', 'box_swapped', 'box_outside',
-                     'box_not_a_number', 'entity_bomb', 'entity_external'}
+                     'box_not_a_number', 'entity_bomb', 'entity_external', 'path_traversal'}
     assert 'box without area' in report.kinds('fault') and 'picture missing' in report.kinds('fault')     # no picture has these names
 
 

@@ -24,7 +24,7 @@ def read_voc(path: Path) -> dict[str, Any]:
 
     Raises:
         BrokenAnnotations: naming the file and what is wrong with it: no XML, something missing or no number, corners swapped, a box that
-            leaves the image.
+            leaves the image, a file name that leaves the folder.
     """
     try:
         tree = ET.parse(path).getroot()
@@ -37,6 +37,9 @@ def read_voc(path: Path) -> dict[str, Any]:
     except (AttributeError, OverflowError, TypeError, ValueError):
         raise BrokenAnnotations(f'{path}: the size, or the name or bndbox of an object, is missing or not a number. Add it, or remove the '
                                 f'object.') from None
+    name = (tree.findtext('filename') or '').strip()
+    if '..' in name.replace('\\', '/').split('/') or name.startswith('/') or ':' in name:
+        raise BrokenAnnotations(f'{path}: the filename {name!r} is no name of a picture in the image folder. Write its name alone.')
     if min(width, height) < 1:
         raise BrokenAnnotations(f'{path}: the size of the image is given as {width}x{height}. Write its size in pixels.')
     for o in objects:
@@ -47,7 +50,7 @@ def read_voc(path: Path) -> dict[str, Any]:
         if x1 < 0 or y1 < 0 or x2 > width + 1 or y2 > height + 1:
             raise BrokenAnnotations(f"{path}: '{name}' at ({x1}, {y1}, {x2}, {y2}) leaves its image of {width}x{height} pixels. Mend "
                                     f'either.')
-    return dict(file_name=tree.findtext('filename') or '', width=width, height=height, objects=objects)
+    return dict(file_name=name, width=width, height=height, objects=objects)
 
 
 def read_object(element: ET.Element) -> dict[str, Any]:
