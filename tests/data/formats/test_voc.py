@@ -25,7 +25,8 @@ def test_a_voc_file_becomes_coco(tmp_path):
 @pytest.mark.parametrize(('name', 'message'), [
     ('malformed', 'not valid XML'), ('empty_file', 'not valid XML'), ('no_size', 'missing or not a number'), ('no_bndbox', 'missing'),
     ('no_name', 'missing'), ('box_not_a_number', 'missing or not a number'), ('zero_size', 'given as 0x0'), ('box_swapped', 'Swap them'),
-    ('box_outside', 'leaves its image of 451x300'), ('path_traversal', 'no name of a picture'), ('entity_bomb', 'not valid XML'), ('entity_external', 'not valid XML')])
+    ('box_outside', 'leaves its image of 451x300'), ('path_traversal', 'no name of a picture'),
+    ('entity_bomb', 'not valid XML'), ('entity_external', 'not valid XML')])
 def test_broken_voc_files_are_named(shared, name, message):
     with pytest.raises(ValueError, match=rf'{name}\.xml: .*{message}'):
         read_voc(shared / 'data/bad/annotations_voc' / f'{name}.xml')
