@@ -5,7 +5,7 @@ A test holds this table against the ``register_module`` decorators; nothing else
 
 CATALOGUE: dict[str, dict[str, str]] = {
     'model': {
-        'detkit.losses.classification': 'CrossEntropyLoss FocalLoss QualityFocalLoss',
+        'detkit.losses.classification': 'CrossEntropyLoss FocalLoss QualityFocalLoss DistributionFocalLoss',
         'detkit.losses.regression': 'L1Loss SmoothL1Loss MSELoss BalancedL1Loss IoULoss GIoULoss DIoULoss CIoULoss BoundedIoULoss',
         'detkit.models.preprocess': 'DetDataPreprocessor BatchFixedSizePad BatchSyncRandomResize BatchResize',
         'detkit.models.backbones.resnet': 'ResNet ResNetV1d',
@@ -14,13 +14,15 @@ CATALOGUE: dict[str, dict[str, str]] = {
         'detkit.models.necks.bfp': 'BFP',
         'detkit.models.necks.csp_next_pafpn': 'CSPNeXtPAFPN',
         'detkit.models.dense_heads.retina_head': 'RetinaHead',
+        'detkit.models.dense_heads.fcos_head': 'FCOSHead',
+        'detkit.models.dense_heads.gfl_head': 'GFLHead',
         'detkit.models.dense_heads.rpn_head': 'RPNHead',
         'detkit.models.dense_heads.sabl_retina_head': 'SABLRetinaHead',
         'detkit.models.dense_heads.rtmdet_head': 'RTMDetSepBNHead',
         'detkit.models.roi_heads.roi_extractor': 'SingleRoIExtractor',
         'detkit.models.roi_heads.bbox_head': 'Shared2FCBBoxHead',
         'detkit.models.roi_heads.standard_roi_head': 'StandardRoIHead',
-        'detkit.models.detectors.single_stage': 'SingleStageDetector RetinaNet RTMDet',
+        'detkit.models.detectors.single_stage': 'SingleStageDetector RetinaNet RTMDet FCOS GFL',
         'detkit.models.detectors.tta': 'DetTTAModel',
         'detkit.models.detectors.two_stage': 'TwoStageDetector FasterRCNN',
         'detkit.engine.hooks.ema': 'ExpMomentumEMA',
@@ -29,6 +31,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         'detkit.tasks.priors': 'AnchorGenerator MlvlPointGenerator',
         'detkit.tasks.coders': 'DeltaXYWHBBoxCoder DistancePointBBoxCoder BucketingBBoxCoder',
         'detkit.tasks.assigners': 'MaxIoUAssigner ApproxMaxIoUAssigner',
+        'detkit.tasks.atss': 'ATSSAssigner',
         'detkit.tasks.dynamic_soft_label': 'DynamicSoftLabelAssigner',
         'detkit.tasks.samplers': 'PseudoSampler RandomSampler InstanceBalancedPosSampler IoUBalancedNegSampler CombinedSampler',
         'detkit.tasks.overlaps': 'BboxOverlaps2D',

@@ -94,6 +94,23 @@ class QualityFocalLoss(nn.Module):
 
 
 @MODELS.register_module()
+class DistributionFocalLoss(nn.Module):
+    """Cross entropy with the two whole numbers around a real one, by its distance from each (GFL, eq. 6)."""
+
+    def __init__(self, reduction: str = 'mean', loss_weight: float = 1.) -> None:
+        super().__init__()
+        self.reduction, self.loss_weight = reduction, loss_weight
+
+    def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: float | None = None,
+                reduction_override: str | None = None) -> Tensor:
+        """``pred`` (n, reg_max + 1) logits, ``target`` (n,) in [0, reg_max)."""
+        low = target.long()
+        above = target - low
+        loss = F.cross_entropy(pred, low, reduction='none') * (1 - above) + F.cross_entropy(pred, low + 1, reduction='none') * above
+        return self.loss_weight * reduce_loss(loss, weight, reduction_override or self.reduction, avg_factor)
+
+
+@MODELS.register_module()
 class CrossEntropyLoss(nn.Module):
     """Softmax over classes + background; or (``use_sigmoid``) one logistic per class; or (``use_mask``) per pixel of the class's mask.
 

@@ -86,6 +86,17 @@ class ConvModule(nn.Module):
         return x if self.activate is None else self.activate(x)
 
 
+class Scale(nn.Module):
+    """A learnt factor."""
+
+    def __init__(self, scale: float = 1.) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
 class DepthwiseSeparableConvModule(nn.Module):
     """A convolution per channel, then a 1x1 convolution across channels, each with norm and activation."""
 

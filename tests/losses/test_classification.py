@@ -183,3 +183,13 @@ def test_no_rows_cost_nothing(kind: type):
     target = (empty, torch.zeros(0)) if kind is QualityFocalLoss else empty
     for avg_factor in (None, 1.):
         assert kind()(torch.zeros(0, 3), target, avg_factor=avg_factor) == 0
+
+
+def test_distribution_focal_loss_weighs_the_two_nearest_bins():
+    loss = MODELS.build(dict(type='DistributionFocalLoss', loss_weight=0.5))
+    pred = torch.tensor([[0., 0., 0.], [2., 0., 1.]])
+    p = pred.softmax(1)
+    by_hand = [-(.75 * p[0, 0].log() + .25 * p[0, 1].log()), -p[1, 1].log()]
+    assert loss(pred, torch.tensor([.25, 1.])).item() == pytest.approx(.5 * (by_hand[0] + by_hand[1]).item() / 2, rel=1e-6)
+    weighted = loss(pred, torch.tensor([.25, 1.]), torch.tensor([2., 0.]), avg_factor=4)
+    assert weighted.item() == pytest.approx(.5 * 2 * by_hand[0].item() / 4, rel=1e-6)

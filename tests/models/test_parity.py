@@ -17,7 +17,8 @@ from reference import COLUMNS, run_case
 from detkit.registry import register_all_modules
 
 CASES = sorted((Path(__file__).resolve().parents[1] / 'parity/cases').glob('*.json'))
-WHOLE = ('retinanet_r18', 'retinanet_r50_fpn_1x', 'faster-rcnn_r50_fpn_1x', 'rtmdet_tiny')   # words in the names of recorded cases
+# words in the names of recorded cases
+WHOLE = ('retinanet_r18', 'retinanet_r50_fpn_1x', 'faster-rcnn_r50_fpn_1x', 'rtmdet_tiny', 'fcos', 'gfl')
 
 
 @pytest.fixture(autouse=True)

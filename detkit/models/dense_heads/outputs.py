@@ -63,13 +63,14 @@ def flatten_level(x: Tensor, channels: int) -> Tensor:
 
 def dense_targets(priors: Tensor, valid: list[Tensor], samples: list[DetDataSample], num_classes: int, assigner: Callable,
                   sampler: Callable, cfg: DenseTraining, logits: Tensor | None = None, boxes: Tensor | None = None,
-                  class_agnostic: bool = False, approximations: Tensor | None = None) -> DenseTargets:
+                  class_agnostic: bool = False, approximations: Tensor | None = None, levels: list[int] | None = None) -> DenseTargets:
     """Assign each image's objects to the priors.
 
     Args:
         priors: (A, 4), the same for every image. valid: per image (A,) bool, False in the batch's padding.
         logits, boxes: (N, A, K), (N, A, 4): the predictions, for an assigner that looks at them.
         class_agnostic: every object has label 0 (proposals).
+        levels: how many priors lie on each level, in order, for an assigner that asks.
         approximations: (A, m, 4) anchors that each prior stands for, for an assigner that compares those.
     """
     shape = len(samples), len(priors)
@@ -83,6 +84,9 @@ def dense_targets(priors: Tensor, valid: list[Tensor], samples: list[DetDataSamp
         seen = dict(logits=logits[i, index].detach(), boxes=boxes[i, index].detach()) if assigner.looks_at_predictions else {}
         if approximations is not None:
             seen['approximations'] = approximations[index]
+        if levels is not None:
+            ends = torch.tensor(levels, device=index.device).cumsum(0)
+            seen['levels'] = torch.searchsorted(ends, index, right=True).bincount(minlength=len(levels)).tolist()
         match = assigner(Candidates(priors[index], **seen), gt, sample.get('ignored_instances'))
         pos, neg = sampler(match, generator_of(sample, SAMPLING))
         matched = match.index[pos]

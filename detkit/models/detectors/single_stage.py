@@ -10,7 +10,7 @@ from detkit.registry import MODELS
 from detkit.structures import DetDataSample
 
 
-@MODELS.register_module(name=['SingleStageDetector', 'RetinaNet', 'RTMDet'])
+@MODELS.register_module(name=['SingleStageDetector', 'RetinaNet', 'RTMDet', 'FCOS', 'GFL'])
 class SingleStageDetector(Detector):
 
     def __init__(self, backbone: dict, bbox_head: dict, neck: dict | list[dict] | None = None, train_cfg: dict | None = None,

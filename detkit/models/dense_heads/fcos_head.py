@@ -1,0 +1,129 @@
+"""FCOS's head (https://arxiv.org/abs/1904.01355)."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from detkit.losses.weighting import mean_over_processes
+from detkit.models.dense_heads.outputs import DenseOutputs, detections, flatten_level, refuse_background_score
+from detkit.models.settings import DensePostprocess, settings
+from detkit.nn.conv import Scale, conv_tower
+from detkit.registry import MODELS, TASK_UTILS, ConfigError
+from detkit.structures import DetDataSample
+
+INF = 1e8
+INIT = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal', name='conv_cls', std=0.01, bias_prob=0.01))
+
+
+@MODELS.register_module()
+class FCOSHead(BaseModule):
+    """Per point: class, distances to the four sides, centerness. A point learns the smallest object that it lies in.
+
+    Args:
+        regress_ranges: for each level the least and the most pixels of the longest distance that it learns.
+        center_sampling: only points within ``center_sample_radius`` strides of an object's centre learn it.
+        norm_on_bbox: distances are in strides and cut at 0; else they are an exponential.
+        centerness_on_reg: centerness comes from the tower of the distances.
+        conv_bias: 'auto' (none before a norm), True or False; of the towers.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, stacked_convs: int = 4, feat_channels: int = 256,
+                 strides: Sequence[int] = (4, 8, 16, 32, 64),
+                 regress_ranges: Sequence[tuple[float, float]] = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, INF)),
+                 center_sampling: bool = False, center_sample_radius: float = 1.5, norm_on_bbox: bool = False,
+                 centerness_on_reg: bool = False, conv_bias: bool | str = 'auto', dcn_on_last_conv: bool = False,
+                 conv_cfg: dict | None = None, norm_cfg: dict | None = dict(type='GN', num_groups=32, requires_grad=True),
+                 bbox_coder: dict = dict(type='DistancePointBBoxCoder'), loss_cls: dict = dict(type='FocalLoss'),
+                 loss_bbox: dict = dict(type='IoULoss', loss_weight=1.0),
+                 loss_centerness: dict = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0), train_cfg: dict | None = None,
+                 test_cfg: dict | None = None, init_cfg: dict | None = INIT) -> None:
+        super().__init__(init_cfg)
+        if len(regress_ranges) != len(strides):
+            raise ConfigError(f'FCOSHead regress_ranges has {len(regress_ranges)} entries, strides has {len(strides)}.')
+        if dcn_on_last_conv or train_cfg:
+            named = 'dcn_on_last_conv=True' if dcn_on_last_conv else 'train_cfg'
+            raise ConfigError(f'FCOSHead {named} is not offered; leave it out.', train_cfg)
+        self.num_classes, self.strides, self.regress_ranges = num_classes, tuple(strides), tuple(regress_ranges)
+        self.radius = center_sample_radius if center_sampling else None
+        self.norm_on_bbox, self.centerness_on_reg = norm_on_bbox, centerness_on_reg
+        self.priors = TASK_UTILS.build(dict(type='MlvlPointGenerator', strides=list(strides)))
+        self.coder = TASK_UTILS.build(bbox_coder)
+        self.loss_cls, self.loss_bbox, self.loss_centerness = (MODELS.build(c) for c in (loss_cls, loss_bbox, loss_centerness))
+        refuse_background_score(self.loss_cls, 'FCOSHead')
+        self.postprocess = settings(DensePostprocess, test_cfg, 'model.test_cfg')
+        options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, bias=conv_bias)
+        self.cls_convs = conv_tower(stacked_convs, in_channels, feat_channels, **options)
+        self.reg_convs = conv_tower(stacked_convs, in_channels, feat_channels, **options)
+        self.conv_cls = nn.Conv2d(feat_channels, num_classes, 3, padding=1)
+        self.conv_reg = nn.Conv2d(feat_channels, 4, 3, padding=1)
+        self.conv_centerness = nn.Conv2d(feat_channels, 1, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in strides)
+
+    def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
+        """``reg``: distances left, top, right, bottom in pixels of the network input; ``quality``: centerness."""
+        cls, reg, centerness = [], [], []
+        for x, scale, stride in zip(feats, self.scales, self.strides):
+            c = r = x
+            for conv in self.cls_convs:
+                c = conv(c)
+            for conv in self.reg_convs:
+                r = conv(r)
+            distances = scale(self.conv_reg(r)).float()
+            cls.append(flatten_level(self.conv_cls(c), self.num_classes))
+            reg.append(flatten_level(distances.clamp(min=0) * stride if self.norm_on_bbox else distances.exp(), 4))
+            centerness.append(flatten_level(self.conv_centerness(r if self.centerness_on_reg else c), 1).squeeze(-1))
+        return DenseOutputs(cls, reg, sizes=[tuple(x.shape[-2:]) for x in feats], quality=centerness)
+
+    def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
+        levels = self.priors(out.sizes, out.cls[0].device)
+        priors = torch.cat(levels)
+        ranges = torch.cat([p.new_tensor(r).expand(len(p), 2) for p, r in zip(levels, self.regress_ranges)])
+        labels, distances = map(torch.stack, zip(*[self.targets(priors, ranges, s.gt_instances) for s in samples]))
+        positive = labels < self.num_classes                                                        # (N, A)
+        cls, reg, quality = torch.cat(out.cls, 1), torch.cat(out.reg, 1)[positive], torch.cat(out.quality, 1)[positive]
+        num_pos = mean_over_processes(positive.sum().float()).clamp(min=1)
+        at, target = priors.expand(len(samples), -1, -1)[positive], distances[positive]
+        centerness = centerness_of(target)
+        total = mean_over_processes(centerness.sum()).clamp(min=1e-6)
+        loss_cls = self.loss_cls(cls.flatten(0, 1), labels.flatten(), avg_factor=num_pos)
+        if len(target) == 0:
+            return dict(loss_cls=loss_cls, loss_bbox=reg.sum(), loss_centerness=quality.sum())
+        return dict(loss_cls=loss_cls,
+                    loss_bbox=self.loss_bbox(self.coder.decode(at, reg), self.coder.decode(at, target), centerness, total),
+                    loss_centerness=self.loss_centerness(quality, centerness, avg_factor=num_pos))
+
+    def targets(self, priors: Tensor, ranges: Tensor, gt: InstanceData) -> tuple[Tensor, Tensor]:
+        """(A,) labels, background = K, and (A, 4) distances to the sides of the object that each point learns (Sec. 3.2).
+
+        ``priors`` (A, 4) x, y, stride, stride; ``ranges`` (A, 2) pixels.
+        """
+        if len(gt) == 0:
+            return priors.new_full((len(priors),), self.num_classes, dtype=torch.long), priors.new_zeros(len(priors), 4)
+        points = priors[:, None, :2]
+        d = torch.cat([points - gt.bboxes[:, :2], gt.bboxes[:, 2:] - points], -1)                   # (A, G, 4)
+        inside = d.amin(-1) > 0 if self.radius is None else self.near_center(points, priors[:, None, 2:], gt.bboxes)
+        longest = d.amax(-1)
+        candidate = inside & (longest >= ranges[:, :1]) & (longest <= ranges[:, 1:])
+        area = (gt.bboxes[:, 2:] - gt.bboxes[:, :2]).prod(-1).expand(len(priors), -1).masked_fill(~candidate, INF)
+        smallest, which = area.min(1)
+        return gt.labels[which].masked_fill(smallest == INF, self.num_classes), d[torch.arange(len(d), device=d.device), which]
+
+    def near_center(self, points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
+        """(A, 1, 2), (A, 1, 2), (G, 4) -> (A, G): inside the box and within ``radius`` strides of its centre."""
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        low, high = (centers - strides * self.radius).maximum(boxes[:, :2]), (centers + strides * self.radius).minimum(boxes[:, 2:])
+        return torch.cat([points - low, high - points], -1).amin(-1) > 0
+
+    def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
+        return detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
+
+
+def centerness_of(distances: Tensor) -> Tensor:
+    """How near a point is to its box's centre, 1 at the centre, 0 on a side (eq. 3). (n, 4) -> (n,)."""
+    x, y = distances[:, [0, 2]], distances[:, [1, 3]]
+    return (x.amin(1) / x.amax(1) * (y.amin(1) / y.amax(1))).sqrt()

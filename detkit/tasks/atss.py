@@ -1,0 +1,61 @@
+"""ATSS's assigner (https://arxiv.org/abs/1912.02424, algorithm 1)."""
+from __future__ import annotations
+
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from detkit.registry import TASK_UTILS, ConfigError
+from detkit.tasks.matching import NEGATIVE, Candidates, Match, no_match
+
+INSIDE = 0.01     # pixels by which a centre must lie inside a box
+
+
+@TASK_UTILS.register_module()
+class ATSSAssigner:
+    """Of each level the ``topk`` anchors nearest to an object's centre compete; those are positive whose IoU reaches the mean of these
+    plus their standard deviation, and whose centre lies inside the object. An anchor that several take learns the one it overlaps most.
+
+    ``ignore_iof_thr``: anchors that lie this far in an ignored region do not compete; -1: all do.
+    """
+
+    looks_at_predictions = False
+
+    def __init__(self, topk: int, iou_calculator: dict = dict(type='BboxOverlaps2D'), ignore_iof_thr: float = -1) -> None:
+        self.topk, self.ignore_iof_thr = topk, ignore_iof_thr
+        self.overlap = TASK_UTILS.build(iou_calculator)
+
+    def __call__(self, candidates: Candidates, gt: InstanceData, ignored: InstanceData | None = None) -> Match:
+        """Raises ConfigError for a head that does not say how many anchors lie on each level."""
+        priors = candidates.priors
+        if candidates.levels is None:
+            raise ConfigError('ATSSAssigner needs a head that says how many anchors lie on each level.')
+        if len(gt) == 0 or len(priors) == 0:
+            return no_match(len(priors), priors.device)
+        iou = self.overlap(priors, gt.bboxes)                                                            # (A, G)
+        centers, gt_centers = middle(priors), middle(gt.bboxes)
+        distance = (centers[:, None] - gt_centers).pow(2).sum(-1).sqrt()
+        if self.ignore_iof_thr > 0 and ignored is not None and len(ignored):
+            out = self.overlap(priors, ignored.bboxes, 'iof').amax(1) > self.ignore_iof_thr
+            distance[out], iou[out] = torch.inf, -1.
+        near = self.nearest(distance, candidates.levels)                                                 # (C, G)
+        their = iou.gather(0, near)
+        points = centers[near]                                                                           # (C, G, 2)
+        inside = torch.cat([points - gt.bboxes[:, :2], gt.bboxes[:, 2:] - points], -1).amin(-1) > INSIDE
+        positive = (their >= their.mean(0) + their.std(0)) & inside
+        taken = torch.full_like(iou, -torch.inf).scatter_(0, near, torch.where(positive, their, -torch.inf))
+        best, which = taken.max(1)
+        return Match(torch.where(best > -torch.inf, which, NEGATIVE), overlap=iou.amax(1))
+
+    def nearest(self, distance: Tensor, levels: list[int]) -> Tensor:
+        """(A, G) -> (C, G): indices of the competing anchors of each object."""
+        found, start = [], 0
+        for count in levels:
+            found.append(distance[start:start + count].topk(min(self.topk, count), 0, largest=False).indices + start)
+            start += count
+        return torch.cat(found)
+
+
+def middle(boxes: Tensor) -> Tensor:
+    """(n, 4) xyxy -> (n, 2)."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
