@@ -5,9 +5,10 @@
 - Labels: int64 ``(n,)`` in ``[0, num_classes)``; background is ``num_classes`` inside heads. No object is no row.
 - Sizes and shapes are ``(height, width)``; ``scale`` and ``scale_factor`` in configs and metainfo are ``(width, height)``.
 - Images: uint8, BGR, ``(H, W, 3)`` in a pipeline, ``(3, H, W)`` once packed.
-- Masks: one bitmap or list of polygons an object, in the same frame as the boxes.
+- Masks: one bitmap or list of polygons an object, in the same frame as the boxes; predicted ones as run-length codes.
 """
 from detkit.structures.masks import BitmapMasks, PolygonMasks
+from detkit.structures.rle_masks import RLEMasks
 from detkit.structures.sample import DetDataSample
 
-__all__ = ['BitmapMasks', 'DetDataSample', 'PolygonMasks']
+__all__ = ['BitmapMasks', 'DetDataSample', 'PolygonMasks', 'RLEMasks']
