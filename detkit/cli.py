@@ -197,6 +197,20 @@ def print_config(args: argparse.Namespace) -> int:
     return 0
 
 
+# ------------------------------------------------------------------------------------------------------------ compat
+def compat_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('sources', nargs='+', metavar='CONFIGS', help="folder of configs, config file, 'mmdet::' or 'mmdet::retinanet' of an "
+                                                                   'installed MMDetection, or the name of a shipped config')
+    sub.add_argument('--family', nargs='+', default=[], metavar='NAME', help='look at these folders only')
+    sub.add_argument('--json', metavar='FILE', help='write what became of each config there as well')
+    sub.add_argument('--verbose', action='store_true', help='a line for each config, all names, and the way to each failure')
+
+
+def compat(args: argparse.Namespace) -> int:
+    from detkit.compat import report
+    return report(args.sources, args.family, args.json, args.verbose)
+
+
 # ------------------------------------------------------------------------------------------------------------- infer
 def infer_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('input', metavar='INPUT', help="image, video, folder (with its subfolders), or glob such as 'day*/*.jpg'")
@@ -283,6 +297,11 @@ COMMANDS: dict[str, Command] = {
         detkit test rtmdet_nano_bccd work_dirs/rtmdet_nano_bccd/epoch_100.pth --show-dir pictures --out detections.json'''),
     'print-config': Command('Print a config with its bases and overrides merged.', print_config_arguments, print_config, '''
         detkit print-config rtmdet_tiny_8xb32-300e_coco --cfg-options max_epochs=20'''),
+    'compat': Command("Build every config of a folder and compare its state-dict keys with MMDetection's; status 1 when one fails.",
+                      compat_arguments, compat, '''
+        detkit compat my_configs
+        detkit compat mmdet:: --family retinanet faster_rcnn --json found.json
+        detkit compat my_configs/mine.py --verbose'''),
     'infer': Command('Detect objects in images or videos: annotated pictures and a JSON of results.', infer_arguments, infer, '''
         detkit infer photo.jpg rtmdet_nano_bccd work_dirs/rtmdet_nano_bccd/epoch_100.pth
         detkit infer 'day*/*.jpg' my_config.py best.pth --out-dir found --score-thr 0.5 --batch-size 8

@@ -129,13 +129,20 @@ def packaged(name: str) -> Path:
     if package in ('detkit', ''):
         found = shipped(Path(inner))
     else:
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise ConfigError(f"'{name}': the package '{package}' is not installed. detkit's own configs are 'detkit::...'.")
-        found = [p for root in spec.submodule_search_locations for p in [Path(root) / '.mim/configs' / inner] if p.is_file()]
+        found = [root / inner for root in config_roots(package) if (root / inner).is_file()]
     if not found:
         raise ConfigError(f"'{name}': no such config in {package}.{did_you_mean(inner, relative_names())}")
     return found[0]
+
+
+def config_roots(package: str) -> list[Path]:
+    """The folders of configs that ``package`` brings. Nothing is imported."""
+    if package in ('detkit', ''):
+        return [config_folder()]
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"'{package}::': the package '{package}' is not installed. detkit's own configs are 'detkit::...'.")
+    return [Path(root) / '.mim/configs' for root in spec.submodule_search_locations]
 
 
 def relative_names() -> list[str]:

@@ -5,7 +5,6 @@ A column is ``'ok'``, ``'-'`` where the reference has no such result, or what di
 from __future__ import annotations
 
 import copy
-import hashlib
 
 import numpy as np
 import torch
@@ -20,13 +19,6 @@ from detkit.structures import BitmapMasks, DetDataSample
 
 COLUMNS = ('keys', 'feat', 'pred', 'loss', 'grad')
 ABSENT = '-'
-
-
-def digest(model: nn.Module) -> dict[str, int | str]:
-    """Number of state-dict entries, of parameters, and 16 hex digits over the sorted names and shapes."""
-    entries = sorted((key, tuple(value.shape)) for key, value in model.state_dict().items())
-    return dict(n=len(entries), params=sum(p.numel() for p in model.parameters()),
-                sha=hashlib.sha256(repr(entries).encode()).hexdigest()[:16])
 
 
 def run_case(case: dict, images: dict[str, np.ndarray]) -> dict[str, str]:
