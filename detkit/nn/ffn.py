@@ -1,0 +1,42 @@
+"""Fully connected layers in a row, with mmcv's parameter names."""
+from __future__ import annotations
+
+import torch.nn as nn
+from torch import Tensor
+
+from detkit.nn.conv import build_activation
+from detkit.registry import ConfigError
+
+
+class FFN(nn.Module):
+    """``num_fcs`` linear layers, the inner ones of ``feedforward_channels`` with activation and dropout; and the shortcut around them."""
+
+    def __init__(self, embed_dims: int = 256, feedforward_channels: int = 1024, num_fcs: int = 2,
+                 act_cfg: dict = dict(type='ReLU', inplace=True), ffn_drop: float = 0., add_identity: bool = True) -> None:
+        super().__init__()
+        if num_fcs < 2:
+            raise ConfigError(f'FFN num_fcs={num_fcs} must be at least 2.')
+        self.embed_dims, self.add_identity = embed_dims, add_identity
+        widths = [embed_dims, *[feedforward_channels] * (num_fcs - 1)]
+        self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), build_activation(act_cfg), nn.Dropout(ffn_drop))
+                                      for a, b in zip(widths, widths[1:])),
+                                    nn.Linear(widths[-1], embed_dims), nn.Dropout(ffn_drop))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., embed_dims) -> the same shape."""
+        return x + self.layers(x) if self.add_identity else self.layers(x)
+
+
+class MLP(nn.Module):
+    """``num_layers`` linear layers with ReLU between them."""
+
+    def __init__(self, in_channels: int, channels: int, out_channels: int, num_layers: int) -> None:
+        super().__init__()
+        widths = [in_channels, *[channels] * (num_layers - 1), out_channels]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_channels) -> (..., out_channels)."""
+        for layer in self.layers[:-1]:
+            x = layer(x).relu()
+        return self.layers[-1](x)

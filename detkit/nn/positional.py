@@ -1,0 +1,80 @@
+"""Where a cell lies, as a vector that attention can compare."""
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn as nn
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from detkit.registry import MODELS
+
+
+def sines(coordinates: Tensor, num_feats: int, temperature: float = 10000, scale: float = 2 * math.pi) -> Tensor:
+    """(...) -> (..., num_feats): sines and cosines in turn, of wavelengths from 2 pi to ``temperature`` times that (DETR, Sec. A.4).
+
+    In float32 whatever comes in; coordinates of 0 to 1 make one turn of the longest wave but the last.
+    """
+    steps = torch.arange(num_feats, dtype=torch.float32, device=coordinates.device)
+    waves = temperature**(2 * torch.div(steps, 2, rounding_mode='floor') / num_feats)
+    angles = coordinates.float()[..., None] * scale / waves
+    return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], -1).flatten(-2)
+
+
+@MODELS.register_module()
+class SinePositionalEncoding(BaseModule):
+    """Sines of a cell's row and of its column, ``num_feats`` channels each (DETR, https://arxiv.org/abs/2005.12872, Sec. A.4).
+
+    ``normalize``: rows and columns are counted as shares of the image, times ``scale``, after ``offset`` cells were added; else in cells.
+    """
+
+    def __init__(self, num_feats: int, temperature: int = 10000, normalize: bool = False, scale: float = 2 * math.pi,
+                 eps: float = 1e-6, offset: float = 0., init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.num_feats, self.temperature, self.normalize = num_feats, temperature, normalize
+        self.scale, self.eps, self.offset = scale, eps, offset
+
+    def forward(self, size: tuple[int, int], device: torch.device, inside: Tensor | None = None) -> Tensor:
+        """(N, height, width, 2 * num_feats), row then column; N is 1 without padding.
+
+        ``size``: (height, width) of the map. ``inside`` (N, 2): how many columns and rows of it, (x, y), are image and not padding.
+        """
+        y, x = (self.along(cells, device, None if inside is None else inside[:, i]) for i, cells in ((1, size[0]), (0, size[1])))
+        return torch.cat([y[:, :, None].expand(-1, -1, size[1], -1), x[:, None].expand(-1, size[0], -1, -1)], -1)
+
+    def along(self, cells: int, device: torch.device, inside: Tensor | None) -> Tensor:
+        """(N, cells, num_feats): one axis. ``inside`` (N,)."""
+        place = torch.arange(1, cells + 1, dtype=torch.float32, device=device)[None]
+        if inside is not None:
+            place = torch.minimum(place, inside[:, None])
+        if self.normalize:
+            place = (place + self.offset) / (place[:, -1:] + self.eps)
+        return sines(place, self.num_feats, self.temperature, self.scale if self.normalize else 1.)
+
+
+@MODELS.register_module()
+class LearnedPositionalEncoding(BaseModule):
+    """A learnt vector for each column and each row, ``num_feats`` channels each.
+
+    ``row_num_embed``, ``col_num_embed``: the largest map, in cells.
+    """
+
+    def __init__(self, num_feats: int, row_num_embed: int = 50, col_num_embed: int = 50,
+                 init_cfg: dict | None = dict(type='Uniform', layer='Embedding')) -> None:
+        super().__init__(init_cfg)
+        self.num_feats = num_feats
+        self.row_embed, self.col_embed = nn.Embedding(row_num_embed, num_feats), nn.Embedding(col_num_embed, num_feats)
+
+    def forward(self, size: tuple[int, int], device: torch.device, inside: Tensor | None = None) -> Tensor:
+        """(1, height, width, 2 * num_feats), column then row; the same for padded images.
+
+        Raises:
+            ValueError: a map larger than the tables.
+        """
+        height, width = size
+        if not torch.compiler.is_exporting() and (height > self.row_embed.num_embeddings or width > self.col_embed.num_embeddings):
+            raise ValueError(f'a map of {height}x{width} cells exceeds LearnedPositionalEncoding(row_num_embed='
+                             f'{self.row_embed.num_embeddings}, col_num_embed={self.col_embed.num_embeddings}).')
+        x, y = self.col_embed.weight[:width], self.row_embed.weight[:height]
+        return torch.cat([x[None].expand(height, -1, -1), y[:, None].expand(-1, width, -1)], -1)[None]

@@ -1,0 +1,65 @@
+"""Feature maps of several levels as one sequence."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """S cells of L levels, level by level, row by row."""
+
+    feats: Tensor                    # (N, S, C)
+    pos: Tensor                      # (N, S, C) or (1, S, C): where each cell lies, the level's own vector included
+    shapes: list[tuple[int, int]]    # L x (height, width)
+    centers: Tensor                  # (N, S, 2) or (1, S, 2): x, y as shares of the image (not of the padded batch), 0.5 / cells the first
+    ratios: Tensor                   # (N, L, 2) or (1, L, 2): how much of each level, in x and y, is image
+    padding: Tensor | None           # (N, S) bool: the cell lies outside the image; None: none does
+
+    def references(self) -> Tensor:
+        """(N, S, L, 2): each cell's own place on every level, as deformable attention takes it."""
+        return self.centers[:, :, None] * self.ratios[:, None]
+
+
+def flatten_levels(feats: tuple[Tensor, ...], encoding: Callable[..., Tensor], level_embed: Tensor | None = None,
+                   sizes: Tensor | None = None, input_size: tuple[int, int] | None = None) -> Tokens:
+    """Maps as tokens.
+
+    Args:
+        feats: L x (N, C, h, w). encoding: of places, as in ``detkit.nn.positional``.
+        level_embed: (L, C), added to the encoding.
+        sizes: (N, 2) height and width of each image in a batch padded to ``input_size``; None: nothing is padded.
+    """
+    tokens, pos, centers, ratios, padding, shapes = [], [], [], [], [], []
+    for i, x in enumerate(feats):
+        height, width = x.shape[-2:]
+        rows, columns = (None, None) if sizes is None else (cells_inside(sizes[:, k], input_size[k], x.shape[2 + k]) for k in (0, 1))
+        whole = x.new_tensor([width, height], dtype=torch.float32)
+        inside = None if sizes is None else torch.stack([columns.sum(1), rows.sum(1)], -1).float()       # (N, 2)
+        place = encoding((height, width), x.device, inside).flatten(1, 2).to(x.dtype)
+        pos.append(place if level_embed is None else place + level_embed[i])
+        centers.append(cell_centers(height, width, x.device) / (whole if inside is None else inside[:, None]))
+        ratios.append(torch.ones_like(whole)[None] if inside is None else inside / whole)
+        if sizes is not None:
+            padding.append(~(rows[:, :, None] & columns[:, None]).flatten(1))
+        tokens.append(x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, x.shape[1]))
+        shapes.append((height, width))
+    return Tokens(torch.cat(tokens, 1), torch.cat(pos, 1), shapes, torch.cat(centers, 1), torch.stack(ratios, 1),
+                  torch.cat(padding, 1) if padding else None)
+
+
+def cells_inside(lengths: Tensor, padded: int, cells: int) -> Tensor:
+    """(N,) lengths of images, padded to ``padded`` pixels -> (N, cells) bool: the cell's first pixel belongs to the image."""
+    pixels = torch.arange(padded, device=lengths.device) < lengths[:, None]
+    return F.interpolate(pixels[:, None].float(), size=cells)[:, 0] > 0
+
+
+def cell_centers(height: int, width: int, device: torch.device) -> Tensor:
+    """(1, height * width, 2) x, y in cells, row by row."""
+    x = torch.arange(width, dtype=torch.float32, device=device) + 0.5
+    y = torch.arange(height, dtype=torch.float32, device=device) + 0.5
+    return torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], -1).reshape(1, -1, 2)
