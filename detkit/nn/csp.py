@@ -1,4 +1,4 @@
-"""Cross-stage-partial layers of RTMDet (https://arxiv.org/abs/2212.07784, Sec. 3.2)."""
+"""Cross-stage-partial layers (CSPNet, https://arxiv.org/abs/1911.11929) of YOLOX and RTMDet, and the stages made of them."""
 from __future__ import annotations
 
 import torch
@@ -6,6 +6,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from detkit.nn.conv import ConvModule, DepthwiseSeparableConvModule
+from detkit.registry import ConfigError
 
 
 class ChannelAttention(nn.Module):
@@ -19,8 +20,22 @@ class ChannelAttention(nn.Module):
         return x * nn.functional.hardsigmoid(self.fc(x.mean((2, 3), keepdim=True)))
 
 
+class DarknetBottleneck(nn.Module):
+    """1x1 convolution, 3x3 convolution, shortcut (YOLOv3, https://arxiv.org/abs/1804.02767, Sec. 2.4)."""
+
+    def __init__(self, channels: int, add_identity: bool, use_depthwise: bool, **options: object) -> None:
+        super().__init__()
+        self.conv1 = ConvModule(channels, channels, 1, **options)
+        self.conv2 = (DepthwiseSeparableConvModule if use_depthwise else ConvModule)(channels, channels, 3, padding=1, **options)
+        self.add_identity = add_identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv2(self.conv1(x))
+        return out + x if self.add_identity else out
+
+
 class CSPNeXtBlock(nn.Module):
-    """3x3 convolution, 5x5 depthwise-separable convolution, shortcut."""
+    """3x3 convolution, 5x5 depthwise-separable convolution, shortcut (RTMDet, https://arxiv.org/abs/2212.07784, Sec. 3.2)."""
 
     def __init__(self, channels: int, add_identity: bool, use_depthwise: bool, **options: object) -> None:
         super().__init__()
@@ -35,19 +50,63 @@ class CSPNeXtBlock(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Two paths of ``expand_ratio`` times ``out_channels``, one of them through blocks; joined, gated, mixed."""
+    """Two paths of ``expand_ratio`` times ``out_channels``, one of them through blocks; joined, gated, mixed.
+
+    ``block``: DarknetBottleneck (YOLOX) or CSPNeXtBlock (RTMDet).
+    """
 
     def __init__(self, in_channels: int, out_channels: int, expand_ratio: float = 0.5, num_blocks: int = 1,
                  add_identity: bool = True, use_depthwise: bool = False, channel_attention: bool = False,
-                 **options: object) -> None:
+                 block: type[nn.Module] = CSPNeXtBlock, **options: object) -> None:
         super().__init__()
         mid = int(out_channels * expand_ratio)
         self.main_conv = ConvModule(in_channels, mid, 1, **options)
         self.short_conv = ConvModule(in_channels, mid, 1, **options)
         self.final_conv = ConvModule(2 * mid, out_channels, 1, **options)
-        self.blocks = nn.Sequential(*(CSPNeXtBlock(mid, add_identity, use_depthwise, **options) for _ in range(num_blocks)))
+        self.blocks = nn.Sequential(*(block(mid, add_identity, use_depthwise, **options) for _ in range(num_blocks)))
         self.attention = ChannelAttention(2 * mid) if channel_attention else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         joined = torch.cat([self.blocks(self.main_conv(x)), self.short_conv(x)], 1)
         return self.final_conv(self.attention(joined))
+
+
+class SPPBottleneck(nn.Module):
+    """Max pools of several sizes side by side (SPP, https://arxiv.org/abs/1406.4729).
+
+    The pool of one size is taken of the pool of the size before: 5 after 5 is 9. That is the same number and much less to compare.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_sizes: tuple[int, ...], **options: object) -> None:
+        super().__init__()
+        steps = [k - before + 1 for before, k in zip((1, *kernel_sizes), kernel_sizes)]
+        if any(k % 2 == 0 for k in kernel_sizes) or min(steps, default=1) < 1:
+            raise ConfigError(f'kernel sizes of the spatial pyramid pooling must be odd and ascend, not {tuple(kernel_sizes)}.')
+        mid = in_channels // 2
+        self.conv1 = ConvModule(in_channels, mid, 1, **options)
+        self.poolings = nn.ModuleList(nn.MaxPool2d(k, 1, k // 2) for k in steps)
+        self.conv2 = ConvModule(mid * (len(kernel_sizes) + 1), out_channels, 1, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [self.conv1(x)]
+        for pool in self.poolings:
+            pooled.append(pool(pooled[-1]))
+        return self.conv2(torch.cat(pooled, 1))
+
+
+def csp_stages(table: list[list], widen_factor: float, deepen_factor: float, spp_kernel_sizes: tuple[int, ...], use_depthwise: bool,
+               layer: dict, **options: object) -> list[nn.Sequential]:
+    """The stages of a backbone: a convolution of stride 2, spatial pyramid pooling where the table says so, a CSP layer.
+
+    ``table``: per stage input channels, output channels, blocks, shortcut in blocks, pyramid pooling; ``widen_factor`` multiplies
+    channels and ``deepen_factor`` blocks. ``layer``: further arguments of the CSPLayers; ``options``: of the ConvModules.
+    """
+    down, stages = DepthwiseSeparableConvModule if use_depthwise else ConvModule, []
+    for c_in, c_out, blocks, identity, pool in table:
+        c_in, c_out, blocks = int(c_in * widen_factor), int(c_out * widen_factor), max(round(blocks * deepen_factor), 1)
+        stage = [down(c_in, c_out, 3, 2, 1, **options)]
+        if pool:
+            stage.append(SPPBottleneck(c_out, c_out, tuple(spp_kernel_sizes), **options))
+        stage.append(CSPLayer(c_out, c_out, num_blocks=blocks, add_identity=identity, use_depthwise=use_depthwise, **layer, **options))
+        stages.append(nn.Sequential(*stage))
+    return stages

@@ -53,6 +53,18 @@ def aligned_iou(a: Tensor, b: Tensor, mode: str = 'iou', eps: float = 1e-6) -> T
     return diou - trade_off * shape
 
 
+def to_corners(boxes_cxcywh: Tensor) -> Tensor:
+    """(..., 4) cxcywh -> xyxy."""
+    center, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return torch.cat([center - half, center + half], -1)
+
+
+def to_cxcywh(boxes: Tensor) -> Tensor:
+    """(..., 4) xyxy -> cxcywh."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], -1)
+
+
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Move corners that lie outside an image of ``size`` (height, width) to its border."""
     height, width = size
@@ -66,5 +78,11 @@ def scale_boxes(boxes: Tensor, factor: tuple[float, float]) -> Tensor:
 
 
 def larger_than(boxes: Tensor, size: float) -> Tensor:
-    """(n, 4) -> (n,): True where both sides exceed ``size`` pixels."""
-    return (boxes[:, 2] - boxes[:, 0] > size) & (boxes[:, 3] - boxes[:, 1] > size)
+    """(..., 4) -> (...): True where both sides exceed ``size`` pixels."""
+    return (boxes[..., 2] - boxes[..., 0] > size) & (boxes[..., 3] - boxes[..., 1] > size)
+
+
+def points_inside(points: Tensor, boxes: Tensor) -> Tensor:
+    """(n, 2+) x, y first, and (m, 4) -> (n, m) bool: strictly inside."""
+    x, y = points[:, :1], points[:, 1:2]
+    return (x > boxes[:, 0]) & (x < boxes[:, 2]) & (y > boxes[:, 1]) & (y < boxes[:, 3])

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from detkit.ops.boxes import points_inside
 from detkit.registry import TASK_UTILS
-from detkit.tasks.matching import NEGATIVE, Candidates, Match, no_match
-
-LEAST_IOU = 1e-7   # an IoU of 0 costs -log of this
+from detkit.tasks.matching import Candidates, Match, no_match
+from detkit.tasks.sim_ota import LEAST_IOU, dynamic_k
 
 
 @TASK_UTILS.register_module()
@@ -34,15 +34,13 @@ class DynamicSoftLabelAssigner:
         result = no_match(len(candidates), candidates.priors.device, quality=True)
         if len(gt) == 0 or len(candidates) == 0:
             return result
-        points = candidates.priors[:, None, :2]
-        inside = torch.cat([points - gt.bboxes[:, :2], gt.bboxes[:, 2:] - points], -1).amin(-1) > 0      # (A, G)
-        valid = inside.any(1).nonzero().squeeze(1)
+        valid = points_inside(candidates.priors, gt.bboxes).any(1).nonzero().squeeze(1)
         if len(valid) == 0:
             return result
         iou = self.overlap(candidates.boxes[valid], gt.bboxes)                                           # (V, G)
         cost = soft_classification_cost(candidates.logits[valid], gt.labels, iou) \
             - (iou + LEAST_IOU).log() * self.iou_weight + self.center_cost(candidates.priors[valid], centers(gt))
-        chosen = self.dynamic_k(cost, iou)
+        chosen = dynamic_k(cost, iou, self.topk)
         taken = chosen >= 0
         result.index[valid[taken]] = chosen[taken]
         result.quality[valid[taken]] = iou[taken, chosen[taken]]
@@ -53,30 +51,16 @@ class DynamicSoftLabelAssigner:
         distance = (priors[:, None, :2] - gt_centers[None]).pow(2).sum(-1).sqrt() / priors[:, 2, None]
         return torch.pow(10, distance - self.soft_center_radius)
 
-    def dynamic_k(self, cost: Tensor, iou: Tensor) -> Tensor:
-        """(V, G) -> (V,): the object each prior learns, or NEGATIVE.
-
-        An object takes as many priors as the sum of its ``topk`` best IoUs, at least one; a prior that several take learns
-        the one that costs it least.
-        """
-        count = min(self.topk, len(iou))
-        k = iou.topk(count, 0).values.sum(0).int().clamp(min=1)                                          # (G,)
-        cheapest = cost.topk(min(int(k.max()), len(cost)), 0, largest=False).indices                     # (k, G)
-        wanted = torch.arange(len(cheapest), device=k.device)[:, None] < k
-        takes = torch.zeros_like(cost, dtype=torch.bool).scatter_(0, cheapest, wanted)
-        best = cost.masked_fill(~takes & (takes.sum(1, keepdim=True) <= 1), torch.inf).argmin(1)
-        return torch.where(takes.any(1), best, NEGATIVE)
-
 
 def centers(gt: InstanceData) -> Tensor:
     """(G, 2) x, y: the masks' centres of mass where there are masks, else the boxes' centres."""
     if 'masks' not in gt:
         return (gt.bboxes[:, :2] + gt.bboxes[:, 2:]) / 2
-    masks = gt.masks.to_tensor(torch.float32, gt.bboxes.device) if hasattr(gt.masks, 'to_tensor') else gt.masks.float()
-    height, width = masks.shape[1:]
-    total = masks.sum((1, 2)).clamp(min=1e-7)
-    x = (masks.sum(1) * torch.arange(width, device=masks.device)).sum(1) / total
-    y = (masks.sum(2) * torch.arange(height, device=masks.device)).sum(1) / total
+    masks = gt.masks.to_tensor(torch.bool, gt.bboxes.device) if hasattr(gt.masks, 'to_tensor') else gt.masks.bool()
+    columns, rows = masks.sum(1).float(), masks.sum(2).float()                                           # (G, W), (G, H)
+    total = rows.sum(1).clamp(min=1e-7)
+    x = (columns * torch.arange(columns.shape[1], device=masks.device)).sum(1) / total
+    y = (rows * torch.arange(rows.shape[1], device=masks.device)).sum(1) / total
     return torch.stack([x, y], -1)
 
 

@@ -1,14 +1,13 @@
 """CSPNeXt, RTMDet's backbone (https://arxiv.org/abs/2212.07784, Sec. 3.2)."""
 from __future__ import annotations
 
-import torch
 import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from detkit.nn.conv import ConvModule, DepthwiseSeparableConvModule
-from detkit.nn.csp import CSPLayer
+from detkit.nn.conv import ConvModule
+from detkit.nn.csp import csp_stages
 from detkit.registry import MODELS, ConfigError
 
 # input channels, output channels, blocks, shortcut in blocks, spatial pyramid pooling
@@ -16,21 +15,6 @@ STAGES = {'P5': [[64, 128, 3, True, False], [128, 256, 6, True, False], [256, 51
                  [512, 1024, 3, False, True]],
           'P6': [[64, 128, 3, True, False], [128, 256, 6, True, False], [256, 512, 6, True, False],
                  [512, 768, 3, True, False], [768, 1024, 3, False, True]]}
-
-
-class SPPBottleneck(nn.Module):
-    """Max pools of several sizes side by side (SPP, https://arxiv.org/abs/1406.4729)."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_sizes: tuple[int, ...], **options: object) -> None:
-        super().__init__()
-        mid = in_channels // 2
-        self.conv1 = ConvModule(in_channels, mid, 1, **options)
-        self.poolings = nn.ModuleList(nn.MaxPool2d(k, 1, k // 2) for k in kernel_sizes)
-        self.conv2 = ConvModule(mid * (len(kernel_sizes) + 1), out_channels, 1, **options)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(x)
-        return self.conv2(torch.cat([x, *(pool(x) for pool in self.poolings)], 1))
 
 
 @MODELS.register_module()
@@ -65,15 +49,11 @@ class CSPNeXt(BaseModule):
         self.stem = nn.Sequential(ConvModule(3, half, 3, 2, 1, **options), ConvModule(half, half, 3, 1, 1, **options),
                                   ConvModule(half, stem, 3, 1, 1, **options))
         self.layers = ['stem']
-        down = DepthwiseSeparableConvModule if use_depthwise else ConvModule
-        for i, (c_in, c_out, blocks, identity, pool) in enumerate(table):
-            c_in, c_out, blocks = int(c_in * widen_factor), int(c_out * widen_factor), max(round(blocks * deepen_factor), 1)
-            stage = [down(c_in, c_out, 3, 2, 1, **options)]
-            if pool:
-                stage.append(SPPBottleneck(c_out, c_out, spp_kernel_sizes, **options))
-            stage.append(CSPLayer(c_out, c_out, expand_ratio, blocks, identity, use_depthwise, channel_attention, **options))
-            self.add_module(f'stage{i + 1}', nn.Sequential(*stage))
-            self.layers.append(f'stage{i + 1}')
+        stages = csp_stages(table, widen_factor, deepen_factor, spp_kernel_sizes, use_depthwise,
+                            dict(expand_ratio=expand_ratio, channel_attention=channel_attention), **options)
+        for i, stage in enumerate(stages, 1):
+            self.add_module(f'stage{i}', stage)
+            self.layers.append(f'stage{i}')
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

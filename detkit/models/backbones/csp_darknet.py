@@ -1,0 +1,91 @@
+"""CSPDarknet, YOLOX's backbone (https://arxiv.org/abs/2107.08430; YOLOv4, https://arxiv.org/abs/2004.10934, Sec. 3.2)."""
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from mmengine.model import BaseModule
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from detkit.nn.conv import ConvModule
+from detkit.nn.csp import DarknetBottleneck, csp_stages
+from detkit.registry import MODELS, ConfigError
+
+# input channels, output channels, blocks, shortcut in blocks, spatial pyramid pooling
+STAGES = {'P5': [[64, 128, 3, True, False], [128, 256, 9, True, False], [256, 512, 9, True, False],
+                 [512, 1024, 3, False, True]],
+          'P6': [[64, 128, 3, True, False], [128, 256, 9, True, False], [256, 512, 9, True, False],
+                 [512, 768, 3, True, False], [768, 1024, 3, False, True]]}
+
+
+class Focus(nn.Module):
+    """The four pixels of each 2x2 square side by side in the channels, then a convolution: stride 2 without a pixel unread."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, **options: object) -> None:
+        super().__init__()
+        self.conv = ConvModule(in_channels * 4, out_channels, kernel_size, padding=(kernel_size - 1) // 2, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), even sides -> (N, C', H / 2, W / 2)."""
+        left, right = x[..., ::2], x[..., 1::2]
+        return self.conv(torch.cat([left[..., ::2, :], left[..., 1::2, :], right[..., ::2, :], right[..., 1::2, :]], 1))
+
+
+@MODELS.register_module()
+class CSPDarknet(BaseModule):
+    """Focus, then stages, each with stride 2.
+
+    Args:
+        arch: ``P5`` (strides up to 32) or ``P6`` (64); ``arch_ovewrite`` replaces its table (MMDetection's spelling).
+        deepen_factor, widen_factor: multiply the blocks and channels of every stage.
+        out_indices: 0 is the stem's map, i that of stage i.
+        frozen_stages: the stem (0) and this many stages learn nothing; -1: all learn.
+        spp_kernal_sizes: pools of the last stage, odd, ascending (MMDetection's spelling).
+        norm_eval: BatchNorm keeps its statistics during training.
+    """
+
+    def __init__(self, arch: str = 'P5', deepen_factor: float = 1., widen_factor: float = 1., out_indices: tuple = (2, 3, 4),
+                 frozen_stages: int = -1, use_depthwise: bool = False, arch_ovewrite: list | None = None,
+                 spp_kernal_sizes: tuple = (5, 9, 13), conv_cfg: dict | None = None,
+                 norm_cfg: dict = dict(type='BN', momentum=0.03, eps=0.001), act_cfg: dict = dict(type='Swish'), norm_eval: bool = False,
+                 init_cfg: dict | None = dict(type='Kaiming', layer='Conv2d', a=5**0.5, distribution='uniform', mode='fan_in',
+                                              nonlinearity='leaky_relu')) -> None:
+        if arch not in STAGES and not arch_ovewrite:
+            raise ConfigError(f"CSPDarknet arch '{arch}' is unknown. Known: {', '.join(STAGES)}.")
+        table = arch_ovewrite or STAGES[arch]
+        if not set(out_indices) <= set(range(len(table) + 1)) or frozen_stages not in range(-1, len(table) + 1):
+            raise ConfigError(f'CSPDarknet out_indices={tuple(out_indices)} and frozen_stages={frozen_stages} must lie in '
+                              f'0..{len(table)} (frozen_stages may be -1).')
+        super().__init__(init_cfg)
+        self.out_indices, self.frozen_stages, self.norm_eval = tuple(out_indices), frozen_stages, norm_eval
+        options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.stem = Focus(3, int(table[0][0] * widen_factor), 3, **options)
+        self.layers = ['stem']
+        stages = csp_stages(table, widen_factor, deepen_factor, spp_kernal_sizes, use_depthwise, dict(block=DarknetBottleneck), **options)
+        for i, stage in enumerate(stages, 1):
+            self.add_module(f'stage{i}', stage)
+            self.layers.append(f'stage{i}')
+        self.freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, H, W) -> one map per entry of ``out_indices``, strides 2 * 2**index."""
+        outs = []
+        for i, name in enumerate(self.layers):
+            x = getattr(self, name)(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def freeze(self) -> None:
+        for name in self.layers[:self.frozen_stages + 1]:
+            getattr(self, name).eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'CSPDarknet':
+        """As nn.Module.train, then freezes the first stages and (``norm_eval``) all BatchNorm statistics."""
+        super().train(mode)
+        self.freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
