@@ -11,19 +11,23 @@ NEGATIVE, IGNORED = -1, -2   # otherwise: the index of the matched ground-truth 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The A priors of one image that may learn something.
+    """The A priors (or queries, which have none) of one image that may learn something.
 
-    ``logits`` and ``boxes`` are there only for an assigner with ``looks_at_predictions = True``.
+    ``logits``, ``boxes`` and ``masks`` are there only for an assigner with ``looks_at_predictions = True``. For a matcher of queries they
+    may have leading dimensions, one entry a decoder layer; its match then has them too.
     """
 
-    priors: Tensor                # (A, 4) anchors xyxy, or points (x, y, stride_x, stride_y), pixels
+    priors: Tensor | None         # (A, 4) anchors xyxy, or points (x, y, stride_x, stride_y), pixels
     levels: list[int] | None = None   # how many of them lie on each level, in order
     logits: Tensor | None = None  # (A, K) class logits, detached
     boxes: Tensor | None = None   # (A, 4) decoded boxes, detached
     approximations: Tensor | None = None   # (A, m, 4) anchors of other scales and ratios at each prior's place
+    masks: Tensor | None = None   # (A, P) mask logits at P points, detached; the ground truth's ``masks`` (G, P) lie at the same points
+    size: tuple[int, int] | None = None    # (height, width) of the image in the network input
+    name: str = 'an image'        # what a message calls the image
 
     def __len__(self) -> int:
-        return len(self.priors)
+        return self.logits.shape[-2] if self.priors is None else len(self.priors)
 
 
 @dataclass(frozen=True)
