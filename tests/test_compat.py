@@ -31,10 +31,10 @@ CONFIGS = {
     'broken/placeholder.py': BASE + "model = dict(bbox_head=dict(num_classes='NUM_CLASSES'))",
     'broken/none.py': BASE + 'model = dict(bbox_head=dict(num_classes=None))',
     'broken/scope.py': BASE + "default_scope = 'mmseg'",
-    'lazy/new.py': "from mmengine.config import read_base\n"
-                   "from mmdet.models.detectors import RetinaNet\n"
-                   "with read_base():\n    from .base import model\n"
-                   "model.update(dict(type=RetinaNet))",
+    'lazy/new.py': 'from mmengine.config import read_base\n'
+                   'from mmdet.models.detectors import RetinaNet\n'
+                   'with read_base():\n    from .base import model\n'
+                   'model.update(dict(type=RetinaNet))',
     'lazy/base.py': Path(compat.find_config('detkit::_base_/models/retinanet_r50_fpn.py')).read_text(),
     '_base_/part.py': 'model = dict(',
 }
@@ -84,7 +84,7 @@ def test_a_failure_has_one_line(name: str, outcomes: dict[str, compat.Outcome]):
 
 def test_other_keys_are_counted(outcomes: dict[str, compat.Outcome]):
     assert outcomes['retinanet/retinanet_r101_fpn_1x_coco.py'].reason == \
-        '354 entries and 37968692 parameters, MMDetection\'s: 660 and 56960820'
+        "354 entries and 37968692 parameters, MMDetection's: 660 and 56960820"
     same = dict(n=2, params=5, sha='a')
     assert compat.difference(same, dict(same, sha='b')) == \
         "as many entries and parameters as MMDetection's (2, 5), other names or shapes"
