@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
+from mmengine.structures import PixelData
 from torch import Tensor, nn
 
 from detkit.registry import MODELS, ConfigError
@@ -22,14 +23,16 @@ class DetDataPreprocessor(BaseDataPreprocessor):
         pad_size_divisor: sides of the batch are multiples of it.
         pad_value: of padding, after normalisation.
         pad_mask, mask_pad_value: pad the ground-truth masks to the batch's size as well.
+        pad_seg, seg_pad_value: the ground-truth map of labels, too.
         bgr_to_rgb, rgb_to_bgr: reverse the channels (either; not both).
         batch_augments: applied in turn to a training batch.
         non_blocking: copy to the device without waiting.
     """
 
     def __init__(self, mean: list[float] | None = None, std: list[float] | None = None, pad_size_divisor: int = 1,
-                 pad_value: float = 0, pad_mask: bool = False, mask_pad_value: int = 0, bgr_to_rgb: bool = False,
-                 rgb_to_bgr: bool = False, batch_augments: list[dict] | None = None, non_blocking: bool = False) -> None:
+                 pad_value: float = 0, pad_mask: bool = False, mask_pad_value: int = 0, pad_seg: bool = False,
+                 seg_pad_value: int = 255, bgr_to_rgb: bool = False, rgb_to_bgr: bool = False, batch_augments: list[dict] | None = None,
+                 non_blocking: bool = False) -> None:
         if (mean is None) != (std is None) or bgr_to_rgb and rgb_to_bgr:
             raise ConfigError('DetDataPreprocessor takes mean and std together, and one of bgr_to_rgb and rgb_to_bgr.')
         super().__init__(non_blocking)
@@ -38,7 +41,7 @@ class DetDataPreprocessor(BaseDataPreprocessor):
             self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), False)
             self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), False)
         self.reverse, self.divisor, self.pad_value = bgr_to_rgb or rgb_to_bgr, pad_size_divisor, pad_value
-        self.pad_mask, self.mask_pad_value = pad_mask, mask_pad_value
+        self.pad_mask, self.mask_pad_value, self.pad_seg, self.seg_pad_value = pad_mask, mask_pad_value, pad_seg, seg_pad_value
         self.batch_augments = nn.ModuleList(MODELS.build(a) for a in batch_augments or [])
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -55,6 +58,8 @@ class DetDataPreprocessor(BaseDataPreprocessor):
         if samples is not None and training:
             if self.pad_mask:
                 pad_masks(samples, tuple(inputs.shape[2:]), self.mask_pad_value)
+            if self.pad_seg:
+                pad_label_maps(samples, tuple(inputs.shape[2:]), self.seg_pad_value)
             for augment in self.batch_augments:
                 inputs, samples = augment(inputs, samples)
         return dict(inputs=inputs, data_samples=samples)
@@ -90,13 +95,23 @@ def pad_masks(samples: list[DetDataSample], size: tuple[int, int], value: int) -
                 instances.masks = instances.masks.pad(size, pad_val=value)
 
 
+def pad_label_maps(samples: list[DetDataSample], size: tuple[int, int], value: int) -> None:
+    for sample in samples:
+        if 'gt_sem_seg' in sample:
+            labels = sample.gt_sem_seg.sem_seg
+            below, right = size[0] - labels.shape[-2], size[1] - labels.shape[-1]
+            sample.gt_sem_seg = PixelData(sem_seg=F.pad(labels, (0, right, 0, below), value=value))
+
+
 @MODELS.register_module()
 class BatchFixedSizePad(nn.Module):
     """Pad every batch at the right and bottom to ``size`` (height, width), at least."""
 
-    def __init__(self, size: tuple[int, int], img_pad_value: float = 0, pad_mask: bool = False, mask_pad_value: int = 0) -> None:
+    def __init__(self, size: tuple[int, int], img_pad_value: float = 0, pad_mask: bool = False, mask_pad_value: int = 0,
+                 pad_seg: bool = False, seg_pad_value: int = 255) -> None:
         super().__init__()
         self.size, self.value, self.pad_mask, self.mask_pad_value = tuple(size), img_pad_value, pad_mask, mask_pad_value
+        self.pad_seg, self.seg_pad_value = pad_seg, seg_pad_value
 
     def forward(self, inputs: Tensor, samples: list[DetDataSample]) -> tuple[Tensor, list[DetDataSample]]:
         height, width = max(inputs.shape[2], self.size[0]), max(inputs.shape[3], self.size[1])
@@ -105,6 +120,8 @@ class BatchFixedSizePad(nn.Module):
             sample.set_metainfo(dict(batch_input_shape=(height, width)))
         if self.pad_mask:
             pad_masks(samples, (height, width), self.mask_pad_value)
+        if self.pad_seg:
+            pad_label_maps(samples, (height, width), self.seg_pad_value)
         return inputs, samples
 
 
@@ -177,3 +194,5 @@ def scale_samples(samples: list[DetDataSample], size: tuple[int, int], factor: t
                 instances.bboxes = instances.bboxes * instances.bboxes.new_tensor([*factor, *factor])
                 if 'masks' in instances:
                     instances.masks = instances.masks.resize(size)
+        if 'gt_sem_seg' in sample:
+            sample.gt_sem_seg = PixelData(sem_seg=F.interpolate(sample.gt_sem_seg.sem_seg[None], size)[0])

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import PixelData
 from torch.testing import assert_close
 
 from detkit.models.preprocess import BatchFixedSizePad, BatchResize, BatchSyncRandomResize, DetDataPreprocessor
 from detkit.registry import MODELS, ConfigError
-from detkit.structures import BitmapMasks
+from detkit.structures import BitmapMasks, DetDataSample
 
 
 def flat(value: int, height: int, width: int) -> torch.Tensor:
@@ -156,3 +157,22 @@ def test_boxes_and_sizes_follow_the_random_size(sample: Callable):
 def test_a_wrong_augment_is_refused_by_its_key():
     with pytest.raises(ConfigError, match=r"batch_augments\[0\].type: no 'BatchResiz' in the registry 'model'. Did you mean 'BatchResize'"):
         MODELS.build(dict(type='DetDataPreprocessor', batch_augments=[dict(type='BatchResiz')]))
+
+
+def test_label_maps_are_padded_with_the_batch_when_asked_to():
+    samples = [DetDataSample(metainfo=dict(img_shape=(2, 3))), DetDataSample(metainfo=dict(img_shape=(4, 5)))]
+    samples[0].gt_sem_seg = PixelData(sem_seg=torch.ones(1, 2, 3, dtype=torch.uint8))     # the other has no map
+    images = [torch.zeros(3, *s.img_shape, dtype=torch.uint8) for s in samples]
+    augment = dict(type='BatchFixedSizePad', size=(4, 8), pad_seg=True, seg_pad_value=200)
+    preprocess = DetDataPreprocessor(pad_seg=True, batch_augments=[augment])
+    labels = preprocess(dict(inputs=images, data_samples=samples), training=True)['data_samples'][0].gt_sem_seg.sem_seg
+    assert labels.shape == (1, 4, 8) and labels.dtype == torch.uint8
+    assert labels[0, :2, :3].eq(1).all() and labels[0, :, 5:].eq(200).all()               # the augmentation's, beyond the batch
+    assert labels[0, 2:, :5].eq(255).all() and labels[0, :2, 3:5].eq(255).all()
+
+
+def test_label_maps_are_resized_with_the_batch():
+    sample = DetDataSample(metainfo=dict(img_shape=(2, 2)))
+    sample.gt_sem_seg = PixelData(sem_seg=torch.tensor([[[0, 1], [2, 255]]], dtype=torch.uint8))
+    _, (resized,) = BatchResize(scale=(4, 4))(torch.zeros(1, 3, 2, 2), [sample])
+    assert resized.gt_sem_seg.sem_seg[0].tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 255, 255]] * 2

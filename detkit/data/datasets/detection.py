@@ -99,14 +99,18 @@ class DetDataset(BaseDataset):
             f'the {len(named or ())} classes of {type(self).__name__} (no metainfo is given)'
         self.cat2label = label_of_category(content, self._metainfo['classes'], self.ann_file, self.complete, given)
         self.cat_ids = sorted(self.cat2label, key=self.cat2label.get)
-        data = entries_of(content, self.cat2label, self.data_prefix, self.ann_file, self.seg_map_suffix)
+        data = self.entries(content)
         least = (self.filter_cfg or {}).get('bbox_min_size')
         for entry in data if least and not self.test_mode else ():
             for i in entry['instances']:
                 i['ignore_flag'] |= int(min(i['bbox'][2] - i['bbox'][0], i['bbox'][3] - i['bbox'][1]) < least)
         for entry in data if self.return_classes else ():
-            entry.update(text=self._metainfo['classes'], custom_entities=True)
+            entry.update(text=self._metainfo.get('thing_classes', self._metainfo['classes']), custom_entities=True)
         return data
+
+    def entries(self, content: dict) -> list[dict]:
+        """One dict an image, from which its sample is made; ``content``: what ``read`` gave."""
+        return entries_of(content, self.cat2label, self.data_prefix, self.ann_file, self.seg_map_suffix)
 
     @property
     def epoch(self) -> int:
