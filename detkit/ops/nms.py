@@ -98,6 +98,48 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None)
     return (keep[:max_num], scores[:max_num]) if max_num > 0 else (keep, scores)
 
 
+def padded_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None, max_num: int) -> tuple[Tensor, Tensor]:
+    """``batched_nms`` of every image of a batch at once, in tensors of one shape, so that it can be exported.
+
+    Args:
+        boxes: (N, A, 4). scores: (N, A); rows at 0 or below are dropped. groups: (N, A) int64, 0 or more.
+        cfg: as for ``batched_nms``. max_num: rows that each image keeps at most.
+
+    Returns: indices (N, max_num) int64 into A, best first, and their scores; an image that keeps fewer has index 0 and score 0 there.
+
+    Raises:
+        ConfigError: ``soft_nms``, whose every step depends on the one before, or an unknown type or setting.
+    """
+    kind, options = ('nms', None) if cfg is None else checked(cfg)
+    if kind != 'nms':
+        raise ConfigError(f"nms type '{kind}' cannot be exported. Use dict(type='nms', iou_threshold=...).", cfg, ('type',))
+    least = 0. if options is None else options.get('score_threshold', 0.)
+    image, row = (scores > max(least, 0.)).nonzero(as_tuple=True)
+    values = scores[image, row]
+    if options is None:
+        order = values.argsort(descending=True)
+    else:
+        # groups lie side by side, images one below the other: coordinates stay small, and so exact
+        near, group = boxes[image, row].float(), groups[image, row]
+        if cfg.get('class_agnostic', False):
+            group = torch.zeros_like(group)
+        extent = 2 * torch.cat([near.flatten().abs(), near.new_zeros(1)]).amax(0) + 1
+        apart = near + (torch.stack([group, image], 1) * extent).repeat(1, 2)
+        order = nms_kernel(apart, values.float(), options['iou_threshold'])
+    return padded_rows(image[order], row[order], values[order], scores.shape[0], max_num if max_num > 0 else scores.shape[1])
+
+
+def padded_rows(image: Tensor, row: Tensor, values: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]:
+    """``row`` and ``values`` (n,), best first, of the ``count`` images that ``image`` names -> each as (count, width), then zeros."""
+    theirs = image[:, None] == torch.arange(count, device=image.device)
+    rank = theirs.long().cumsum(0).gather(1, image[:, None]).squeeze(1) - 1
+    slot = image * (width + 1) + rank.clamp(max=width)             # those beyond the last column meet in one that is cut off
+
+    def spread(x: Tensor) -> Tensor:
+        return x.new_zeros(count * (width + 1)).scatter(0, slot, x).unflatten(0, (count, width + 1))[:, :width]
+    return spread(row), spread(values)
+
+
 def run(kind: str, boxes: Tensor, scores: Tensor, options: dict) -> tuple[Tensor, Tensor]:
     if kind == 'soft_nms':
         return soft_nms(boxes, scores, **options)

@@ -94,10 +94,10 @@ class BucketingBBoxCoder:
         self.encode_size = 4 * self.side_num
 
     def buckets(self, priors: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, 4) -> centres (n, 4, S) of the buckets of each side, and their widths (n, 4, 1), pixels."""
-        center, half = (priors[:, :2] + priors[:, 2:]) / 2, (priors[:, 2:] - priors[:, :2]) * self.scale_factor / 2
-        outer = torch.cat([center - half, center + half], -1)[:, [0, 2, 1, 3], None]
-        width = (2 * half / self.num_buckets)[:, [0, 0, 1, 1], None]
+        """(..., 4) -> centres (..., 4, S) of the buckets of each side, and their widths (..., 4, 1), pixels."""
+        center, half = (priors[..., :2] + priors[..., 2:]) / 2, (priors[..., 2:] - priors[..., :2]) * self.scale_factor / 2
+        outer = torch.cat([center - half, center + half], -1)[..., [0, 2, 1, 3], None]
+        width = (2 * half / self.num_buckets)[..., [0, 0, 1, 1], None]
         inward = outer.new_tensor([1, -1, 1, -1])[:, None] * (torch.arange(self.side_num, device=priors.device) + 0.5)
         return outer + inward * width, width
 
@@ -117,8 +117,9 @@ class BucketingBBoxCoder:
 
     def decode(self, priors: Tensor, predictions: tuple[Tensor, Tensor],
                max_shape: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """(n, 4) and bucket logits and offsets, each (n, 4, S) -> boxes (n, 4), clipped to ``max_shape`` (height, width) if given, and
-        how sure the buckets are (n,), in [0, 1]: the best, with its neighbour if that is the second best, averaged over the sides."""
+        """(..., 4) and bucket logits and offsets, each (..., 4, S) -> boxes (..., 4), clipped to ``max_shape`` (height, width) if given,
+        and how sure the buckets are (...), in [0, 1]: the best, with its neighbour if that is the second best, averaged over the sides.
+        """
         logits, offsets = predictions
         centers, width = self.buckets(priors)
         values, order = logits.softmax(-1).topk(2, -1)
@@ -126,5 +127,5 @@ class BucketingBBoxCoder:
         sides = (centers.gather(-1, best) - offsets.gather(-1, best) * width).squeeze(-1)
         neighbours = (order[..., 0] - order[..., 1]).abs() == 1
         sure = (values[..., 0] + values[..., 1] * neighbours).mean(-1)
-        boxes = sides[:, [0, 2, 1, 3]]
+        boxes = sides[..., [0, 2, 1, 3]]
         return (clip_boxes(boxes, max_shape) if self.clip_border and max_shape else boxes), sure

@@ -10,11 +10,18 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from detkit.losses.weighting import mean_over_processes
-from detkit.models.dense_heads.outputs import DenseOutputs, detections, flatten_level, refuse_background_score
+from detkit.models.dense_heads.outputs import (
+    DenseOutputs,
+    detections,
+    flatten_level,
+    padded_detections,
+    refuse_background_score,
+)
 from detkit.models.settings import DensePostprocess, settings
 from detkit.nn.conv import Scale, conv_tower
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
 
 INF = 1e8
 INIT = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal', name='conv_cls', std=0.01, bias_prob=0.01))
@@ -121,6 +128,9 @@ class FCOSHead(BaseModule):
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         return detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
+
+    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
+        return padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, size)
 
 
 def centerness_of(distances: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from detkit.models.dense_heads.outputs import (
     dense_targets,
     detections,
     flatten_level,
+    padded_detections,
     refuse_background_score,
 )
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
@@ -20,6 +21,7 @@ from detkit.nn.conv import Scale, conv_tower
 from detkit.ops.boxes import aligned_iou
 from detkit.registry import MODELS, TASK_UTILS
 from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
 
 INIT = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal', name='gfl_cls', std=0.01, bias_prob=0.01))
 
@@ -86,7 +88,7 @@ class GFLHead(BaseModule):
         """L x (A_l, 4) anchors -> L x (A_l, 3): x, y of their centres and the stride of their level, pixels."""
         return [torch.cat([(a[:, :2] + a[:, 2:]) / 2, a.new_full((len(a), 1), s[0])], 1) for a, s in zip(anchors, self.anchors.strides)]
 
-    def decode(self, points: Tensor, logits: Tensor, max_shape: tuple[int, int] | None = None) -> Tensor:
+    def boxes_of(self, points: Tensor, logits: Tensor, max_shape: tuple[int, int] | None = None) -> Tensor:
         """(..., 3), (..., 4 * (reg_max + 1)) -> (..., 4) xyxy pixels."""
         return self.coder.decode(points, self.integral(logits) * points[..., 2:], max_shape)
 
@@ -98,7 +100,7 @@ class GFLHead(BaseModule):
                           levels=list(map(len, levels)))
         points = torch.cat(self.points(levels)).expand(len(samples), -1, -1)[t.positive]
         logits, target = reg[t.positive], t.boxes[t.positive]
-        boxes = self.decode(points, logits)
+        boxes = self.boxes_of(points, logits)
         quality = cls.new_zeros(cls.shape[:2])
         quality[t.positive] = aligned_iou(boxes.detach(), target)
         weight = cls.detach()[t.positive].sigmoid().amax(1) if len(target) else target.new_zeros(0)      # (P,), eq. 8's weight of a box
@@ -113,4 +115,7 @@ class GFLHead(BaseModule):
                     loss_dfl=self.loss_dfl(logits.reshape(-1, self.reg_max + 1), sides.flatten(), weight.repeat_interleave(4), 4 * total))
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return detections(out, self.points(self.anchors(out.sizes, out.cls[0].device)), self.decode, self.postprocess, samples)
+        return detections(out, self.points(self.anchors(out.sizes, out.cls[0].device)), self.boxes_of, self.postprocess, samples)
+
+    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
+        return padded_detections(out, self.points(self.anchors(out.sizes, out.cls[0].device)), self.boxes_of, self.postprocess, size)

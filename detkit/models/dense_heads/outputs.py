@@ -13,9 +13,10 @@ from torch import Tensor
 
 from detkit.models.settings import DensePostprocess, DenseTraining
 from detkit.ops.boxes import larger_than
-from detkit.ops.nms import batched_nms
+from detkit.ops.nms import batched_nms, padded_nms
 from detkit.registry import ConfigError
 from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
 from detkit.structures.sample import generator_of
 from detkit.tasks.matching import Candidates
 
@@ -138,6 +139,45 @@ def detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: D
         keep, scores = keep[:cfg.max_per_img], scores[:cfg.max_per_img]
         results.append(InstanceData(bboxes=boxes[keep], scores=scores, labels=labels[keep]))
     return results
+
+
+def padded_detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: DensePostprocess, size: tuple[int, int],
+                      group_by: str = 'class') -> Detections:
+    """``detections`` of a batch of unpadded images of ``size`` (height, width), without a loop over images: exportable.
+
+    Arguments as there; ``decode`` is given priors and predictions with the images in front, (N, n, 4) and (N, n, ...).
+    """
+    levels = []
+    for level, prior in enumerate(priors):
+        scores = out.cls[level].sigmoid()                                      # (N, A_l, K)
+        classes = scores.shape[2]
+        scores = torch.where(scores > cfg.score_thr, scores, 0.).flatten(1)
+        if cfg.nms_pre > 0:
+            kept, pairs = scores.topk(torch.sym_min(cfg.nms_pre, scores.shape[1]), 1)
+        else:
+            kept, pairs = scores, torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+        at, labels = pairs // classes, pairs % classes
+        if out.quality is not None:
+            kept = kept * out.quality[level].sigmoid().gather(1, at)
+        reg = out.reg[level]
+        reg = reg.gather(1, at[..., None].expand(-1, -1, reg.shape[2]))
+        groups = labels if group_by == 'class' else torch.full_like(labels, level)
+        levels.append((prior[at], reg, kept, labels, groups))
+    prior, reg, scores, labels, groups = (torch.cat(x, 1) for x in zip(*levels))
+    boxes = decode(prior, reg, max_shape=size)
+    if isinstance(boxes, tuple):
+        boxes, scores = boxes[0], scores * boxes[1]
+    if cfg.min_bbox_size >= 0:
+        scores = scores * larger_than(boxes, cfg.min_bbox_size)
+    keep, scores = padded_nms(boxes, scores, groups, cfg.nms, cfg.max_per_img)
+    return chosen_rows(boxes, labels, keep, scores)
+
+
+def chosen_rows(boxes: Tensor, labels: Tensor, keep: Tensor, scores: Tensor) -> Detections:
+    """The rows ``keep`` (N, M) of boxes (N, A, 4) and labels (N, A); those with score 0 hold nothing."""
+    found = scores > 0
+    return Detections(boxes.gather(1, keep[..., None].expand(-1, -1, 4)) * found[..., None], scores,
+                      labels.gather(1, keep).masked_fill(~found, -1))
 
 
 def top_candidates(scores: Tensor, threshold: float, limit: int) -> tuple[Tensor, Tensor, Tensor]:

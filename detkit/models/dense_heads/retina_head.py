@@ -12,12 +12,14 @@ from detkit.models.dense_heads.outputs import (
     dense_targets,
     detections,
     flatten_level,
+    padded_detections,
     refuse_background_score,
 )
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
 from detkit.nn.conv import conv_tower
 from detkit.registry import MODELS, TASK_UTILS
 from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
 
 INIT = dict(type='Normal', layer='Conv2d', std=0.01,
             override=dict(type='Normal', name='retina_cls', std=0.01, bias_prob=0.01))
@@ -85,3 +87,6 @@ class RetinaHead(BaseModule):
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         return detections(out, self.anchors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
+
+    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
+        return padded_detections(out, self.anchors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, size)

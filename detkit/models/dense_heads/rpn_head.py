@@ -13,12 +13,14 @@ from detkit.models.dense_heads.outputs import (
     dense_targets,
     detections,
     flatten_level,
+    padded_detections,
     refuse_background_score,
 )
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
 from detkit.nn.conv import conv_tower
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
 
 
 @MODELS.register_module()
@@ -84,3 +86,7 @@ class RPNHead(BaseModule):
         """Proposals: boxes with objectness, NMS within each level. ``for_training``: as ``proposal_cfg`` says, where there is one."""
         cfg = self.proposals_for_training if for_training and self.proposals_for_training else self.postprocess
         return detections(out, self.anchors(out.sizes, out.cls[0].device), self.coder.decode, cfg, samples, group_by='level')
+
+    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
+        anchors = self.anchors(out.sizes, out.cls[0].device)
+        return padded_detections(out, anchors, self.coder.decode, self.postprocess, size, group_by='level')

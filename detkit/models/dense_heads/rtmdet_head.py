@@ -13,12 +13,14 @@ from detkit.models.dense_heads.outputs import (
     dense_targets,
     detections,
     flatten_level,
+    padded_detections,
     refuse_background_score,
 )
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
 from detkit.nn.conv import ConvModule, bias_for_probability, conv_tower
 from detkit.registry import MODELS, TASK_UTILS
 from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
 
 PROBABILITY_EPS = 1e-12
 
@@ -113,6 +115,9 @@ class RTMDetSepBNHead(BaseModule):
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         return detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
+
+    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
+        return padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, size)
 
 
 def geometric_mean_logits(cls: Tensor, objectness: Tensor) -> Tensor:

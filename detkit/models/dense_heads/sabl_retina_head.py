@@ -12,6 +12,7 @@ from detkit.models.dense_heads.outputs import (
     dense_targets,
     detections,
     flatten_level,
+    padded_detections,
     refuse_background_score,
 )
 from detkit.models.dense_heads.retina_head import INIT
@@ -19,6 +20,7 @@ from detkit.models.settings import DensePostprocess, DenseTraining, settings
 from detkit.nn.conv import conv_tower
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
 
 
 @MODELS.register_module()
@@ -97,9 +99,12 @@ class SABLRetinaHead(BaseModule):
             loss_bbox_reg=self.loss_bbox_reg(found, offsets, offset_weights, t.avg_factor * 4 * self.coder.offset_topk))
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return detections(out, self.squares(out.sizes, out.cls[0].device), self.decode, self.postprocess, samples)
+        return detections(out, self.squares(out.sizes, out.cls[0].device), self.boxes_of, self.postprocess, samples)
 
-    def decode(self, priors: Tensor, reg: Tensor, max_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
+        return padded_detections(out, self.squares(out.sizes, out.cls[0].device), self.boxes_of, self.postprocess, size)
+
+    def boxes_of(self, priors: Tensor, reg: Tensor, max_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         return self.coder.decode(priors, self.sides(reg), max_shape)
 
     def sides(self, reg: Tensor) -> tuple[Tensor, Tensor]:

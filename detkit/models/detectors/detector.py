@@ -1,7 +1,7 @@
 """What every detector offers to a training loop and to a caller."""
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.model import BaseModel
@@ -11,14 +11,22 @@ from torch import Tensor, nn
 from detkit.ops.boxes import scale_boxes
 from detkit.registry import MODELS
 from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
+
+if TYPE_CHECKING:
+    from detkit.structures.rle_masks import RLEMasks
 
 
 class Detector(BaseModel):
-    """Backbone, neck (or several, one after the other), heads. A detector builds its heads and defines ``network``, ``losses`` and
-    ``detect``.
+    """Backbone, neck (or several, one after the other), heads. A detector builds its heads and defines the steps between them:
 
-    ``network(images)`` holds the convolutions and runs in the precision of the autocast around it; ``losses`` and ``detect``
-    work on its outputs in float32.
+    - ``context(samples, training)``: what the network must know besides the images (the padding, denoising queries); mostly nothing.
+    - ``network(images, **context)``: everything that runs in the precision of the autocast around it, images to tensors.
+    - ``losses(outputs, samples)`` and ``detect(outputs, samples)``: in float32, what is learnt from its outputs, and what they mean.
+    - ``full_masks(instances, sample, size, factor)``: for detectors of masks, small masks drawn at full size.
+    - ``decode(outputs, size)``: ``detect`` in tensors of one shape, for export.
+
+    Each depends on its arguments alone and writes nothing to ``self``.
     """
 
     def __init__(self, backbone: dict, neck: dict | list[dict] | None, data_preprocessor: dict | nn.Module | None,
@@ -35,14 +43,35 @@ class Detector(BaseModel):
         feats = self.backbone(images)
         return feats if self.neck is None else self.neck(feats)
 
-    def network(self, images: Tensor) -> Any:
+    def context(self, samples: list[DetDataSample], training: bool) -> dict[str, Any]:
+        """Keyword arguments for ``network``, from the samples of its batch. ``network`` does without any of them: a batch of unpadded
+        images, nothing to learn."""
+        return {}
+
+    def network(self, images: Tensor, **context: Any) -> Any:
         raise NotImplementedError(f'{type(self).__name__} defines no network().')
 
     def losses(self, outputs: Any, samples: list[DetDataSample]) -> dict[str, Tensor]:
         raise NotImplementedError(f'{type(self).__name__} defines no losses().')
 
     def detect(self, outputs: Any, samples: list[DetDataSample]) -> list[InstanceData]:
+        """Per image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first; ``masks`` (n, h, w) in
+        the form that ``full_masks`` takes."""
         raise NotImplementedError(f'{type(self).__name__} defines no detect().')
+
+    def full_masks(self, instances: InstanceData, sample: DetDataSample, size: tuple[int, int], factor: tuple[float, float]) -> RLEMasks:
+        """Masks of one image's instances, drawn in a frame of ``size`` (height, width) that is the network input, without its padding,
+        scaled by ``factor`` (x, y)."""
+        raise NotImplementedError(f'{type(self).__name__} defines no full_masks().')
+
+    def decode(self, outputs: Any, size: tuple[int, int]) -> Detections:
+        """What ``detect`` finds in a batch of unpadded images of ``size`` (height, width), as tensors of one shape; exportable."""
+        raise NotImplementedError(f'{type(self).__name__} defines no decode().')
+
+    def exportable(self) -> nn.Module:
+        """A module from normalised images (N, 3, H, W) to the tensors of ``Detections``, for ``torch.export`` with any N, H and W that
+        are multiples of the coarsest stride."""
+        return NetworkAndDecode(self.eval())
 
     def forward(self, inputs: Tensor, data_samples: list[DetDataSample] | None = None, mode: str = 'tensor') -> Any:
         """The entry of training loops; DDP wraps it, so everything trainable runs inside.
@@ -58,26 +87,42 @@ class Detector(BaseModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
-            return self.network(inputs)
+            return self.network(inputs, **self.context(data_samples, training=False) if data_samples else {})
         raise ValueError(f"forward has no mode '{mode}'. Known: loss, predict, tensor.")
 
     def loss(self, inputs: Tensor, data_samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Loss terms by name, scalars; those whose name contains ``loss`` are summed and minimised."""
-        outputs = self.network(inputs)
+        outputs = self.network(inputs, **self.context(data_samples, training=True))
         with torch.autocast(inputs.device.type, enabled=False):
             return self.losses(outputs, data_samples)
 
     def predict(self, inputs: Tensor, data_samples: list[DetDataSample], rescale: bool = True) -> list[DetDataSample]:
         """Fill each sample's ``pred_instances``, best first, in pixels of the original image (``rescale``) or of the input."""
         for sample, instances in zip(data_samples, self.find(inputs, data_samples)):
-            if rescale:
-                width, height = sample.scale_factor
-                instances.bboxes = scale_boxes(instances.bboxes, (1 / width, 1 / height))
+            width, height = sample.scale_factor if rescale else (1., 1.)
+            factor = 1 / width, 1 / height
+            if 'masks' in instances:
+                size = sample.ori_shape if rescale else sample.img_shape
+                instances.masks = self.full_masks(instances, sample, tuple(size[:2]), factor)
+            instances.bboxes = scale_boxes(instances.bboxes, factor)
             sample.pred_instances = instances
         return data_samples
 
     def find(self, inputs: Tensor, data_samples: list[DetDataSample]) -> list[InstanceData]:
-        """Per image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first."""
-        outputs = self.network(inputs)
+        """What ``detect`` gives for a batch."""
+        outputs = self.network(inputs, **self.context(data_samples, training=False))
         with torch.autocast(inputs.device.type, enabled=False):
             return self.detect(outputs, data_samples)
+
+
+class NetworkAndDecode(nn.Module):
+    """A detector as one function of its images."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Boxes, scores, labels and, where there are such, masks: see ``Detections``."""
+        found = self.detector.decode(self.detector.network(images), tuple(images.shape[-2:]))
+        return tuple(part for part in found if part is not None)
