@@ -22,9 +22,9 @@ def topped_up(taken: Tensor, indices: Tensor, limit: int, generator: torch.Gener
     return pick(torch.cat([taken, pick(rest, max(limit - len(taken), 0), generator)]), limit, generator)
 
 
-@TASK_UTILS.register_module()
+@TASK_UTILS.register_module(name=['PseudoSampler', 'MaskPseudoSampler'])
 class PseudoSampler:
-    """Takes every prior; the loss is then averaged over the positives (focal-loss detectors)."""
+    """Takes every prior (or query); the loss is then averaged over the positives (focal-loss detectors)."""
 
     add_gt_as_proposals = False
 

@@ -1,0 +1,70 @@
+"""MaskFormer (https://arxiv.org/abs/2107.06278) and Mask2Former (https://arxiv.org/abs/2112.01527)."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor
+
+from detkit.models.detectors.detector import Detector
+from detkit.models.query_heads.mask_queries import MaskQueries
+from detkit.registry import MODELS, ConfigError
+from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
+
+
+@MODELS.register_module(name=['MaskFormer', 'Mask2Former'])
+class MaskFormer(Detector):
+    """Backbone, a head of mask queries, and what is made of them: instances, a panoptic map, or both (``test_cfg``).
+
+    ``predict`` writes ``pred_panoptic_seg`` (``sem_seg`` (1, H, W) int32: label + 1000 * n; see detkit.structures.panoptic) and
+    ``pred_instances`` at the original image's size. ``detect`` and ``decode`` do without full-size masks.
+    """
+
+    def __init__(self, backbone: dict, panoptic_head: dict, panoptic_fusion_head: dict, neck: dict | list[dict] | None = None,
+                 train_cfg: dict | None = None, test_cfg: dict | None = None, data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(backbone, neck, data_preprocessor, init_cfg)
+        self.panoptic_head = MODELS.build(panoptic_head, train_cfg=train_cfg)
+        self.panoptic_fusion_head = MODELS.build(panoptic_fusion_head, test_cfg=test_cfg)
+        head, fusion, cfg = self.panoptic_head, self.panoptic_fusion_head, self.panoptic_fusion_head.test_cfg
+        if (head.num_things_classes, head.num_classes) != (fusion.num_things_classes, fusion.num_classes):
+            raise ConfigError('num_things_classes and num_stuff_classes of panoptic_head and panoptic_fusion_head differ.')
+        if cfg.instance_on and cfg.max_per_image > head.num_queries * head.num_classes:
+            raise ConfigError(f'test_cfg.max_per_image={cfg.max_per_image} exceeds num_queries={head.num_queries} times {head.num_classes} '
+                              f'classes: there are no more pairs of a query and a class. Lower it, or raise num_queries.')
+
+    def network(self, images: Tensor, **context: Any) -> MaskQueries:
+        return self.panoptic_head(self.extract_feat(images), **context)
+
+    def losses(self, outputs: MaskQueries, samples: list[DetDataSample]) -> dict[str, Tensor]:
+        return self.panoptic_head.loss(outputs.float(), samples)
+
+    def predict(self, inputs: Tensor, data_samples: list[DetDataSample], rescale: bool = True) -> list[DetDataSample]:
+        """As every detector's; masks are enlarged to the batch, cut, and enlarged to the image, a few at a time."""
+        outputs, fusion = self.network(inputs, **self.context(data_samples, training=False)), self.panoptic_fusion_head
+        with torch.autocast(inputs.device.type, enabled=False):
+            for sample, logits, masks in zip(data_samples, *outputs.float().last()):
+                steps = [(tuple(inputs.shape[2:]), tuple(sample.img_shape[:2]))]
+                steps += [(tuple(sample.ori_shape[:2]),) * 2] if rescale else []
+                if fusion.test_cfg.panoptic_on:
+                    sample.pred_panoptic_seg = PixelData(sem_seg=fusion.panoptic(logits, masks, steps)[None])
+                if fusion.test_cfg.instance_on:
+                    sample.pred_instances = fusion.instances(logits, masks, steps)
+        return data_samples
+
+    def detect(self, outputs: MaskQueries, samples: list[DetDataSample]) -> list[InstanceData]:
+        """As every detector's; ``masks`` are scores at the head's stride."""
+        found, stride = [], self.panoptic_head.stride
+        for sample, logits, masks in zip(samples, *outputs.float().last()):
+            height, width = sample.img_shape[:2]
+            masks = masks[:, :-(-height // stride), :-(-width // stride)]
+            rows = Detections(*(part[0] for part in self.panoptic_fusion_head.coarse(logits[None], masks[None], stride, (height, width))))
+            there = rows.scores > 0
+            found.append(InstanceData(bboxes=rows.boxes[there], scores=rows.scores[there], labels=rows.labels[there],
+                                      masks=rows.masks[there]))
+        return found
+
+    def decode(self, outputs: MaskQueries, size: tuple[int, int]) -> Detections:
+        return self.panoptic_fusion_head.coarse(*outputs.float().last(), self.panoptic_head.stride, size)

@@ -1,0 +1,134 @@
+"""From mask queries to instances and to one panoptic map (MaskFormer, https://arxiv.org/abs/2107.06278, Sec. 3.4)."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from detkit.models.settings import settings
+from detkit.ops.masks import Size, encode_masks, resized
+from detkit.registry import MODELS, ConfigError
+from detkit.structures.detections import Detections
+from detkit.structures.panoptic import INSTANCE_OFFSET
+from detkit.structures.rle_masks import RLEMasks
+
+Steps = list[tuple[Size, Size]]    # how masks are enlarged; see detkit.ops.masks.resized
+
+
+@dataclass(frozen=True)
+class MaskPostprocess:
+    panoptic_on: bool = True        # predict a panoptic map
+    instance_on: bool = False       # predict instances
+    semantic_on: bool = False
+    max_per_image: int = 100        # instances kept, of all pairs of a query and a class
+    object_mask_thr: float = 0.8    # in [0, 1]; queries with at most this score take no part in the map
+    iou_thr: float = 0.8            # a segment is dropped if less than this share of its mask is left to it by others
+    filter_low_score: bool = False  # of a segment, pixels whose mask score is below 0.5 become void
+
+    def __post_init__(self) -> None:
+        if self.semantic_on:
+            raise ConfigError('model.test_cfg semantic_on=True is not supported, nor is it by MMDetection. The panoptic map holds labels.')
+        if not (self.panoptic_on or self.instance_on):
+            raise ConfigError('model.test_cfg turns both panoptic_on and instance_on off: nothing is left to predict.')
+
+
+@MODELS.register_module()
+class MaskFormerFusionHead(BaseModule):
+    """What MaskFormer and Mask2Former make of the last layer's queries; nothing here is learnt. Labels below ``num_things_classes`` are
+    things."""
+
+    def __init__(self, num_things_classes: int = 80, num_stuff_classes: int = 53, test_cfg: dict | None = None,
+                 loss_panoptic: Any = None, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        if loss_panoptic is not None:
+            raise ConfigError('MaskFormerFusionHead learns nothing; loss_panoptic must be None.')
+        self.num_things_classes, self.num_classes = num_things_classes, num_things_classes + num_stuff_classes
+        self.test_cfg = settings(MaskPostprocess, test_cfg or {}, 'model.test_cfg')
+
+    def panoptic(self, logits: Tensor, masks: Tensor, steps: Steps) -> Tensor:
+        """(Q, K + 1) and (Q, h, w) logits -> int32 (H, W): label + INSTANCE_OFFSET * n, n from 1 for things, 0 for stuff; K is void.
+
+        Each pixel goes to the query with the largest score times mask score. Masks are enlarged a few at a time, and the best so far kept.
+        """
+        cfg, (scores, labels) = self.test_cfg, logits.softmax(-1).max(-1)
+        kept = (labels != self.num_classes) & (scores > cfg.object_mask_thr)
+        scores, labels, masks = scores[kept], labels[kept], masks[kept]
+        size = steps[-1][1]
+        best, owner = masks.new_zeros(size), torch.full(size, -1, dtype=torch.long, device=masks.device)
+        sure, areas, done = torch.zeros(size, dtype=torch.bool, device=masks.device), [], 0
+        for part in resized(masks, steps) if len(masks) else ():
+            part = part.sigmoid()
+            areas.append((part >= 0.5).sum((1, 2)))
+            value, index = (part * scores[done:done + len(part), None, None]).max(0)
+            better = value > best
+            best, owner = torch.where(better, value, best), torch.where(better, index + done, owner)
+            sure = torch.where(better, part.gather(0, index[None])[0] >= 0.5, sure)
+            done += len(part)
+        if not areas:
+            return torch.full(size, self.num_classes, dtype=torch.int32, device=masks.device)
+        area, left = torch.cat(areas), torch.bincount(owner.flatten() + 1, minlength=len(masks) + 1)[1:]
+        found = (left > 0) & (area > 0) & (left >= cfg.iou_thr * area)
+        thing = found & (labels < self.num_things_classes)
+        ids = torch.where(found, labels + INSTANCE_OFFSET * thing.cumsum(0) * thing, self.num_classes)
+        if cfg.filter_low_score:
+            owner = owner.masked_fill(~sure, -1)
+        return torch.cat([ids, ids.new_tensor([self.num_classes])])[owner].int()        # -1, nobody's, is the last
+
+    def instances(self, logits: Tensor, masks: Tensor, steps: Steps) -> InstanceData:
+        """(Q, K + 1) and (Q, h, w) logits -> ``bboxes``, ``scores``, ``labels`` and ``masks`` (RLEMasks), best first, in pixels of the frame
+        that the last step ends with. A score is the class's times the mean mask score of its pixels, a box the tightest around them.
+        """
+        scores, labels, query = self.best(logits)
+        used, row = query.unique(return_inverse=True)
+        quality, codes = [], []
+        for part in resized(masks[used], steps) if len(used) else ():
+            inside = part > 0
+            quality.append(mean_score(part, inside))
+            codes += encode_masks(inside)
+        size = steps[-1][1]
+        scores = scores * torch.cat(quality)[row] if quality else scores
+        order = scores.argsort(descending=True, stable=True)
+        found = RLEMasks(codes, *size)[row[order]]
+        return InstanceData(bboxes=torch.from_numpy(found.get_bboxes()).to(scores.device), scores=scores[order], labels=labels[order],
+                            masks=found)
+
+    def best(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, labels and queries of the things among the ``max_per_image`` best pairs."""
+        scores, pair = logits.softmax(-1)[:, :-1].flatten().topk(min(self.test_cfg.max_per_image, logits[:, :-1].numel()))
+        query, labels = pair // self.num_classes, pair % self.num_classes
+        thing = labels < self.num_things_classes
+        return scores[thing], labels[thing], query[thing]
+
+    def coarse(self, logits: Tensor, masks: Tensor, stride: int, size: Size) -> Detections:
+        """As ``instances``, for a batch, without enlarging the masks: (N, Q, K + 1) and (N, Q, h, w) logits. Boxes are in pixels of an input
+        of ``size``, masks scores at ``stride``. Exportable."""
+        count = min(self.test_cfg.max_per_image, logits.shape[1] * self.num_classes)
+        scores, pair = logits.softmax(-1)[..., :-1].flatten(1).topk(count)
+        query, labels = pair // self.num_classes, pair % self.num_classes
+        chosen = masks.gather(1, query[..., None, None].expand(-1, -1, *masks.shape[2:]))
+        scores = scores * mean_score(chosen, chosen > 0) * (labels < self.num_things_classes)
+        scores, order = scores.topk(count)
+        found, wide = scores > 0, order[..., None, None].expand(-1, -1, *masks.shape[2:])
+        chosen, labels = chosen.gather(1, wide), labels.gather(1, order)
+        (x1, x2), (y1, y2) = (extent(chosen.amax(axis), stride, length) for axis, length in ((2, size[1]), (3, size[0])))
+        boxes = torch.stack([x1, y1, x2, y2], -1).to(scores.dtype) * found[..., None]
+        return Detections(boxes, scores, torch.where(found, labels, -1), chosen.sigmoid() * found[..., None, None])
+
+
+def mean_score(masks: Tensor, inside: Tensor) -> Tensor:
+    """Mean of the mask scores inside; (..., H, W) logits -> (...)."""
+    inside = inside.to(masks.dtype)
+    return (masks.sigmoid() * inside).sum((-2, -1)) / (inside.sum((-2, -1)) + 1e-6)
+
+
+def extent(profile: Tensor, stride: int, length: int) -> tuple[Tensor, Tensor]:
+    """Where along one axis a mask begins and ends, in pixels: (N, M, cells) largest logits across the other axis, enlarged by ``stride``
+    and cut at ``length``."""
+    on = F.interpolate(profile, scale_factor=float(stride), mode='linear', align_corners=False)[..., :length] > 0
+    place = torch.arange(on.shape[-1], device=on.device)
+    return torch.where(on, place, on.shape[-1]).amin(-1), torch.where(on, place + 1, 0).amax(-1)
