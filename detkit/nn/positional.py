@@ -8,7 +8,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from detkit.registry import MODELS
+from detkit.registry import MODELS, ConfigError
 
 
 def sines(coordinates: Tensor, num_feats: int, temperature: float = 10000, scale: float = 2 * math.pi) -> Tensor:
@@ -78,3 +78,15 @@ class LearnedPositionalEncoding(BaseModule):
                              f'{self.row_embed.num_embeddings}, col_num_embed={self.col_embed.num_embeddings}).')
         x, y = self.col_embed.weight[:width], self.row_embed.weight[:height]
         return torch.cat([x[None].expand(height, -1, -1), y[:, None].expand(-1, width, -1)], -1)[None]
+
+
+def build_encoding(cfg: dict, embed_dims: int) -> nn.Module:
+    """The encoding that ``cfg`` describes, sines where it names no type.
+
+    Raises:
+        ConfigError: its channels are not ``embed_dims``.
+    """
+    encoding = MODELS.build(cfg, default_args=dict(type='SinePositionalEncoding'))
+    if encoding.num_feats * 2 != embed_dims:
+        raise ConfigError(f'positional_encoding num_feats={encoding.num_feats} must be half of the embed_dims={embed_dims}.')
+    return encoding

@@ -35,6 +35,7 @@ def flatten_levels(feats: tuple[Tensor, ...], encoding: Callable[..., Tensor], l
         sizes: (N, 2) height and width of each image in a batch padded to ``input_size``; None: nothing is padded.
     """
     tokens, pos, centers, ratios, padding, shapes = [], [], [], [], [], []
+    sizes = None if sizes is None else sizes.to(feats[0].device)
     for i, x in enumerate(feats):
         height, width = x.shape[-2:]
         rows, columns = (None, None) if sizes is None else (cells_inside(sizes[:, k], input_size[k], x.shape[2 + k]) for k in (0, 1))

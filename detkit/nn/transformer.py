@@ -78,6 +78,23 @@ class DecoderLayer(nn.Module):
         return self.norms[2](self.ffn(query))
 
 
+class Decoder(BaseModule):
+    """``num_layers`` equal layers, for ``run_decoder``, and the norm (``post_norm_cfg``; None: none) of what each of them predicts from.
+
+    ``return_intermediate``: all layers predict, not only the last.
+    """
+
+    def __init__(self, cross_attention: type[nn.Module], num_layers: int, layer_cfg: dict, self_attention: type[nn.Module] = MultiheadAttention,
+                 post_norm_cfg: dict | None = dict(type='LN'), return_intermediate: bool = True, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.layers = nn.ModuleList(MODELS.build(layer_cfg, type=DecoderLayer, cross_attention=cross_attention,
+                                                 self_attention=self_attention) for _ in range(num_layers))
+        self.embed_dims, self.return_intermediate = self.layers[0].embed_dims, return_intermediate
+        if post_norm_cfg is not None:
+            self.post_norm = build_norm(post_norm_cfg, self.embed_dims)[1]
+        xavier(self)
+
+
 def run_decoder(layers: nn.ModuleList, query: Tensor, memory: Tensor, carried: Any, look: Callable[[int, Tensor, Any], dict],
                 predict: Callable[[int, Tensor, Any], tuple[Any, Any]]) -> list[Any]:
     """The loop that all decoders share; what sets a paper apart is handed in.

@@ -40,10 +40,11 @@ class PointTraining:
 
     def __post_init__(self) -> None:
         if self.num_points < 1 or self.oversample_ratio < 1 or not 0 <= self.importance_sample_ratio <= 1:
-            raise ConfigError(f'train_cfg num_points={self.num_points}, oversample_ratio={self.oversample_ratio} and importance_sample_ratio='
-                              f'{self.importance_sample_ratio} must be at least 1, at least 1, and in [0, 1].')
+            raise ConfigError(f'train_cfg num_points={self.num_points}, oversample_ratio={self.oversample_ratio} and '
+                              f'importance_sample_ratio={self.importance_sample_ratio} must be at least 1, at least 1, and in [0, 1].')
         if self.sampler is not None and not isinstance(TASK_UTILS.build(self.sampler), PseudoSampler):
-            raise ConfigError(f"train_cfg sampler='{self.sampler['type']}' does not fit: all queries are trained. Known: MaskPseudoSampler.")
+            raise ConfigError(f"train_cfg sampler='{self.sampler['type']}' does not fit: all queries are trained. "
+                              f'Known: MaskPseudoSampler.')
 
 
 class MaskedDecoderLayer(DecoderLayer):
@@ -85,7 +86,7 @@ class Mask2FormerHead(BaseModule):
     def __init__(self, in_channels: list[int], feat_channels: int, out_channels: int, pixel_decoder: dict, transformer_decoder: dict,
                  num_things_classes: int = 80, num_stuff_classes: int = 53, num_queries: int = 100, num_transformer_feat_level: int = 3,
                  enforce_decoder_input_project: bool = False, positional_encoding: dict = SINE, strides: list[int] = [4, 8, 16, 32],
-                 loss_cls: dict = dict(type='CrossEntropyLoss', loss_weight=2.0, class_weight=[1.0] * 133 + [0.1]),
+                 loss_cls: dict = dict(type='CrossEntropyLoss', loss_weight=2.0),
                  loss_mask: dict = CROSS_ENTROPY, loss_dice: dict = DICE, train_cfg: dict | None = None,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
@@ -199,12 +200,12 @@ def mask_embedding(channels: int, out_channels: int) -> nn.Sequential:
 
 
 def check_class_weight(loss: nn.Module, num_classes: int) -> None:
-    """Give the loss a weight of 1 for each class where it has none.
+    """Give the loss, where it has none, the paper's weights: 1 for each class, 0.1 for "no object".
 
     Raises:
         ConfigError: another number of weights than the classes and "no object".
     """
-    loss.class_weight = [1.0] * (num_classes + 1) if loss.class_weight is None else list(loss.class_weight)
+    loss.class_weight = [1.0] * num_classes + [0.1] if loss.class_weight is None else list(loss.class_weight)
     if len(loss.class_weight) != num_classes + 1:
         raise ConfigError(f'loss_cls class_weight has {len(loss.class_weight)} weights for {num_classes} classes and "no object". Set '
                           f'class_weight=[1.0] * {num_classes} + [0.1].')

@@ -80,8 +80,8 @@ class MaskFormerFusionHead(BaseModule):
         return torch.cat([ids, ids.new_tensor([self.num_classes])])[owner].int()        # -1, nobody's, is the last
 
     def instances(self, logits: Tensor, masks: Tensor, steps: Steps) -> InstanceData:
-        """(Q, K + 1) and (Q, h, w) logits -> ``bboxes``, ``scores``, ``labels`` and ``masks`` (RLEMasks), best first, in pixels of the frame
-        that the last step ends with. A score is the class's times the mean mask score of its pixels, a box the tightest around them.
+        """(Q, K + 1) and (Q, h, w) logits -> ``bboxes``, ``scores``, ``labels`` and ``masks`` (RLEMasks), best first, in pixels of the
+        frame that the last step ends with. A score is the class's times the mean mask score of its pixels, a box the tightest around them.
         """
         scores, labels, query = self.best(logits)
         used, row = query.unique(return_inverse=True)
@@ -105,8 +105,8 @@ class MaskFormerFusionHead(BaseModule):
         return scores[thing], labels[thing], query[thing]
 
     def coarse(self, logits: Tensor, masks: Tensor, stride: int, size: Size) -> Detections:
-        """As ``instances``, for a batch, without enlarging the masks: (N, Q, K + 1) and (N, Q, h, w) logits. Boxes are in pixels of an input
-        of ``size``, masks scores at ``stride``. Exportable."""
+        """As ``instances``, for a batch, without enlarging the masks: (N, Q, K + 1) and (N, Q, h, w) logits. Boxes are in pixels of an
+        input of ``size``, masks scores at ``stride``. Exportable."""
         count = min(self.test_cfg.max_per_image, logits.shape[1] * self.num_classes)
         scores, pair = logits.softmax(-1)[..., :-1].flatten(1).topk(count)
         query, labels = pair // self.num_classes, pair % self.num_classes

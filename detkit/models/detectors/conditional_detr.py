@@ -1,0 +1,124 @@
+"""Conditional DETR (https://arxiv.org/abs/2108.06152)."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from detkit.models.detectors.detector import Detector
+from detkit.models.query_heads.outputs import QueryOutputs, padded_sizes, stacked
+from detkit.nn.attention import MultiheadAttention
+from detkit.nn.ffn import MLP
+from detkit.nn.ms_deform_attn import refuse_batch_second
+from detkit.nn.positional import build_encoding, sines
+from detkit.nn.tokens import flatten_levels
+from detkit.nn.transformer import Decoder, Encoder, run_decoder
+from detkit.registry import MODELS, ConfigError
+from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
+
+
+class ConditionalAttention(nn.Module):
+    """Attention whose queries and keys have a content and a spatial part, with projections of their own (Sec. 3.2).
+
+    In self-attention the parts are added. In cross-attention they stand side by side, and the query's spatial part is made from its
+    reference point; ``qpos_proj`` then adds the query's position to the content, in the first layer or (``keep_query_pos``) in all.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, attn_drop: float = 0., proj_drop: float = 0., cross_attn: bool = False,
+                 keep_query_pos: bool = False, batch_first: bool = True) -> None:
+        super().__init__()
+        refuse_batch_second(batch_first)
+        self.embed_dims, self.num_heads, self.cross_attn, self.keep_query_pos = embed_dims, num_heads, cross_attn, keep_query_pos
+        self.qcontent_proj, self.qpos_proj = nn.Linear(embed_dims, embed_dims), nn.Linear(embed_dims, embed_dims)
+        self.kcontent_proj, self.kpos_proj = nn.Linear(embed_dims, embed_dims), nn.Linear(embed_dims, embed_dims)
+        self.v_proj = nn.Linear(embed_dims, embed_dims)
+        if cross_attn:
+            self.qpos_sine_proj = nn.Linear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        nn.init.zeros_(self.out_proj.bias)
+        self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
+
+    def forward(self, query: Tensor, memory: Tensor, query_pos: Tensor, memory_pos: Tensor | None = None, visible: Tensor | None = None,
+                place: Tensor | None = None) -> Tensor:
+        """The query plus what it saw, (N, Q, C). ``place`` (N, Q, C): the reference point's encoding; the rest as in
+        ``MultiheadAttention``."""
+        q, k = self.qcontent_proj(query), self.kcontent_proj(memory)
+        k_pos = self.kpos_proj(memory_pos if self.cross_attn else query_pos)
+        if self.qpos_proj is not None:
+            q, k = q + self.qpos_proj(query_pos), k + k_pos
+        q, k, v = self.heads(q), self.heads(k), self.heads(self.v_proj(memory))
+        if self.cross_attn:
+            q, k = torch.cat([q, self.heads(self.qpos_sine_proj(place))], -1), torch.cat([k, self.heads(k_pos)], -1)
+        seen = F.scaled_dot_product_attention(q, k, v, visible, self.attn_drop.p if self.training else 0.)
+        return query + self.proj_drop(self.out_proj(seen.transpose(1, 2).flatten(2)))
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(N, length, C) -> (N, heads, length, C / heads)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class ConditionalDecoder(Decoder):
+    """``ref_point_head`` makes a reference point from a query's position, ``query_scale`` a factor of its encoding from the content."""
+
+    def __init__(self, layer_cfg: dict, **options: Any) -> None:
+        if layer_cfg.get('self_attn_cfg', {}).get('cross_attn') or not layer_cfg.get('cross_attn_cfg', {}).get('cross_attn'):
+            raise ConfigError('ConditionalDETR decoder: cross_attn must be True in layer_cfg.cross_attn_cfg and False in self_attn_cfg.')
+        super().__init__(ConditionalAttention, layer_cfg=layer_cfg, self_attention=ConditionalAttention, **options)
+        c = self.embed_dims
+        self.query_scale, self.ref_point_head = MLP(c, c, c, 2), MLP(c, c, 2, 2)
+        for layer in (*self.query_scale.layers, *self.ref_point_head.layers):
+            nn.init.xavier_uniform_(layer.weight)
+        for layer in self.layers[1:]:
+            if not layer.cross_attn.keep_query_pos:
+                layer.cross_attn.qpos_proj = None
+
+
+@MODELS.register_module()
+class ConditionalDETR(Detector):
+    """DETR whose queries look for contents and places apart: the place is learnt as a reference point."""
+
+    def __init__(self, backbone: dict, encoder: dict, decoder: dict, bbox_head: dict, positional_encoding: dict,
+                 neck: dict | list[dict] | None = None, num_queries: int = 100, train_cfg: dict | None = None, test_cfg: dict | None = None,
+                 data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__(backbone, neck, data_preprocessor, init_cfg)
+        self.encoder = MODELS.build(encoder, type=Encoder, attention=MultiheadAttention)
+        self.decoder = MODELS.build(decoder, type=ConditionalDecoder)
+        self.positional_encoding = build_encoding(positional_encoding, self.encoder.embed_dims)
+        self.query_embedding = nn.Embedding(num_queries, self.encoder.embed_dims)
+        self.bbox_head = MODELS.build(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg)
+        self.bbox_head.check_queries(num_queries)
+
+    def context(self, samples: list[DetDataSample], training: bool) -> dict[str, Any]:
+        return dict(sizes=padded_sizes(samples))
+
+    def network(self, images: Tensor, sizes: Tensor | None = None) -> QueryOutputs:
+        """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""
+        tokens = flatten_levels(self.extract_feat(images)[-1:], self.positional_encoding, None, sizes, images.shape[-2:])
+        visible = None if tokens.padding is None else ~tokens.padding[:, None, None]
+        memory = self.encoder(tokens.feats, tokens.pos, visible=visible)
+        query_pos = self.query_embedding.weight.expand(len(images), -1, -1)
+        reference = self.decoder.ref_point_head(query_pos).float().sigmoid()                            # (N, Q, 2) x, y
+        encoded = sines(reference.flip(-1), query_pos.shape[2] // 2).flatten(2).to(memory.dtype)
+
+        def look(layer: int, query: Tensor, carried: None) -> dict[str, Any]:
+            place = encoded if layer == 0 else encoded * self.decoder.query_scale(query)
+            return dict(query_pos=query_pos, memory_pos=tokens.pos, visible=visible, place=place)
+
+        def predict(layer: int, query: Tensor, carried: None) -> tuple[tuple[Tensor, Tensor], None]:
+            return self.bbox_head(self.decoder.post_norm(query), reference), None
+
+        return stacked(run_decoder(self.decoder.layers, query_pos * 0, memory, None, look, predict), self.decoder.return_intermediate)
+
+    def losses(self, outputs: QueryOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
+        return self.bbox_head.loss(outputs.float(), samples)
+
+    def detect(self, outputs: QueryOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
+        return self.bbox_head.predict(outputs.float(), samples)
+
+    def decode(self, outputs: QueryOutputs, size: tuple[int, int]) -> Detections:
+        return self.bbox_head.decode(outputs.float(), size)

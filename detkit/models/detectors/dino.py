@@ -1,0 +1,105 @@
+"""DINO (https://arxiv.org/abs/2203.03605)."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn as nn
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from detkit.models.detectors.deformable_detr import around, encoded, proposals_of, without_post_norm
+from detkit.models.detectors.detector import Detector
+from detkit.models.query_heads.denoising import Denoising, DenoisingQueries
+from detkit.models.query_heads.outputs import QueryOutputs, padded_sizes, stacked
+from detkit.models.query_heads.proposals import best_rows
+from detkit.nn.ffn import MLP
+from detkit.nn.ms_deform_attn import MultiScaleDeformableAttention
+from detkit.nn.positional import build_encoding, sines
+from detkit.nn.tokens import flatten_levels
+from detkit.nn.transformer import Decoder, Encoder, run_decoder
+from detkit.registry import MODELS, ConfigError
+from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
+from detkit.tasks.query_boxes import SigmoidBoxes
+
+
+class DINODecoder(Decoder):
+    """Queries' positions are made from their boxes by ``ref_point_head``; ``norm`` precedes the head."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(MultiScaleDeformableAttention, **without_post_norm(options))
+        c = self.embed_dims
+        self.ref_point_head, self.norm = MLP(2 * c, c, c, 2), nn.LayerNorm(c)
+        for layer in self.ref_point_head.layers:
+            nn.init.xavier_uniform_(layer.weight)
+
+
+@MODELS.register_module()
+class DINO(Detector):
+    """Deformable DETR, two-stage and refined, with three changes: queries take their boxes from the encoder's best proposals but their
+    contents are learnt (mixed query selection, Sec. 3.4), a layer's boxes also train the layer before (look forward twice, Sec. 3.5), and
+    noisy copies of the objects, near and far ones, are repaired or refused (contrastive denoising, Sec. 3.3).
+
+    Args:
+        dn_cfg: ``label_noise_scale``, ``box_noise_scale``, ``group_cfg`` (see ``detkit.models.query_heads.denoising``).
+    """
+
+    def __init__(self, backbone: dict, encoder: dict, decoder: dict, bbox_head: dict, positional_encoding: dict, dn_cfg: dict,
+                 neck: dict | list[dict] | None = None, num_queries: int = 100, num_feature_levels: int = 4, with_box_refine: bool = True,
+                 as_two_stage: bool = True, train_cfg: dict | None = None, test_cfg: dict | None = None,
+                 data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__(backbone, neck, data_preprocessor, init_cfg)
+        if not (with_box_refine and as_two_stage):
+            raise ConfigError(f'DINO has with_box_refine={with_box_refine} and as_two_stage={as_two_stage}; both must be True.')
+        self.encoder = MODELS.build(encoder, type=Encoder, attention=MultiScaleDeformableAttention)
+        self.decoder = MODELS.build(decoder, type=DINODecoder)
+        c = self.encoder.embed_dims
+        self.positional_encoding = build_encoding(positional_encoding, c)
+        self.level_embed = nn.Parameter(torch.randn(num_feature_levels, c))
+        self.query_embedding = nn.Embedding(num_queries, c)
+        self.memory_trans_fc, self.memory_trans_norm = nn.Linear(c, c), nn.LayerNorm(c)
+        nn.init.xavier_uniform_(self.query_embedding.weight)
+        nn.init.xavier_uniform_(self.memory_trans_fc.weight)
+        self.bbox_head = MODELS.build(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg, num_pred_layer=len(self.decoder.layers) + 1,
+                                      as_two_stage=True, proposals_have_classes=True)
+        self.bbox_head.check_queries(num_queries)
+        self.dn_query_generator = DenoisingQueries(dn_cfg, self.bbox_head.num_classes, c)
+        self.refine = SigmoidBoxes(1e-3)
+
+    def context(self, samples: list[DetDataSample], training: bool) -> dict[str, Any]:
+        return dict(sizes=padded_sizes(samples), denoising=self.dn_query_generator.draw(samples) if training else None)
+
+    def network(self, images: Tensor, sizes: Tensor | None = None, denoising: Denoising | None = None) -> QueryOutputs:
+        """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""
+        tokens = flatten_levels(self.extract_feat(images), self.positional_encoding, self.level_embed, sizes, images.shape[-2:])
+        memory = encoded(self.encoder, tokens)
+        logits, raw = proposals_of(self, memory, tokens, len(self.decoder.layers))
+        logits, raw = best_rows(logits.max(-1).values, self.query_embedding.num_embeddings, logits, raw)
+        query, start, among = self.query_embedding.weight.expand(len(images), -1, -1), raw.detach().sigmoid(), None
+        if denoising is not None:
+            among = denoising.among(query.shape[1])
+            query, start = torch.cat([self.dn_query_generator(denoising), query], 1), torch.cat([denoising.boxes, start], 1)
+
+        def look(layer: int, query: Tensor, boxes: Tensor) -> dict[str, Any]:
+            where = around(boxes.detach(), tokens)
+            y_first = where['references'][:, :, 0][..., [1, 0, 2, 3]]
+            query_pos = self.decoder.ref_point_head(sines(y_first, query.shape[2] // 2).flatten(2).to(query.dtype))
+            return dict(query_pos=query_pos, among=among, **where)
+
+        def predict(layer: int, query: Tensor, boxes: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            refined = self.refine(self.bbox_head.reg_branches[layer](query), boxes.detach())
+            return self.bbox_head(layer, self.decoder.norm(query), boxes), refined
+
+        predictions = run_decoder(self.decoder.layers, query, memory, start, look, predict)
+        return stacked(predictions, self.decoder.return_intermediate, proposal_logits=logits, proposal_boxes=raw.sigmoid(),
+                       denoised=None if denoising is None else denoising.index)
+
+    def losses(self, outputs: QueryOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
+        return self.bbox_head.loss(outputs.float(), samples)
+
+    def detect(self, outputs: QueryOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
+        return self.bbox_head.predict(outputs.float(), samples)
+
+    def decode(self, outputs: QueryOutputs, size: tuple[int, int]) -> Detections:
+        return self.bbox_head.decode(outputs.float(), size)

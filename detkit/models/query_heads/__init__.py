@@ -1,0 +1,1 @@
+"""Heads of detectors whose predictions are queries: a fixed number of boxes, matched with the objects one to one."""
