@@ -40,6 +40,12 @@ class RoITraining:
     assigner: Any
     sampler: Any
     pos_weight: float = -1
+    mask_size: int | tuple[int, int] = 28   # of mask targets, (height, width) or both
+    soft_mask_target: bool = False          # mask targets are covered shares in place of 0 and 1
+
+    @property
+    def size_of_masks(self) -> tuple[int, int]:
+        return (self.mask_size, self.mask_size) if isinstance(self.mask_size, int) else tuple(self.mask_size)
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,12 @@ class RoIPostprocess:
     nms: dict | None
     score_thr: float = 0.
     max_per_img: int = 100
+    mask_thr_binary: float = 0.5   # in (0, 1]; a pixel is the object's from this score on
 
     def __post_init__(self) -> None:
         check_nms(self.nms)
+        if not 0 < self.mask_thr_binary <= 1:
+            raise ConfigError(f'mask_thr_binary={self.mask_thr_binary} must lie in (0, 1]; masks that are not cut are not offered.')
 
 
 def check_nms(cfg: dict | None) -> None:

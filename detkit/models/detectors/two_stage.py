@@ -7,14 +7,18 @@ from torch import Tensor
 
 from detkit.models.dense_heads.outputs import DenseOutputs
 from detkit.models.detectors.detector import Detector
+from detkit.ops.boxes import scale_boxes
+from detkit.ops.masks import paste_masks
 from detkit.registry import MODELS, ConfigError
-from detkit.structures import DetDataSample
+from detkit.structures import DetDataSample, RLEMasks
+from detkit.structures.detections import Detections
 
 
-@MODELS.register_module(name=['TwoStageDetector', 'FasterRCNN'])
+@MODELS.register_module(name=['TwoStageDetector', 'FasterRCNN', 'MaskRCNN', 'CascadeRCNN'])
 class TwoStageDetector(Detector):
-    """Faster R-CNN (https://arxiv.org/abs/1506.01497). The network part ends at the proposal head: which regions the second
-    stage looks at depends on its outputs. ``train_cfg.rpn_proposal`` may be left out: then as ``test_cfg.rpn``."""
+    """Faster R-CNN (https://arxiv.org/abs/1506.01497); Mask and Cascade R-CNN have other RoI heads. The network part ends at the
+    proposal head: which regions the second stage looks at depends on its outputs. ``train_cfg.rpn_proposal`` may be left out: then as
+    ``test_cfg.rpn``."""
 
     def __init__(self, backbone: dict, rpn_head: dict, roi_head: dict, test_cfg: dict, train_cfg: dict | None = None,
                  neck: dict | list[dict] | None = None, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
@@ -47,3 +51,13 @@ class TwoStageDetector(Detector):
         with torch.autocast(inputs.device.type, enabled=False):
             proposals = self.rpn_head.predict(rpn_out.float(), data_samples)
         return self.roi_head.predict(feats, proposals, data_samples)
+
+    def full_masks(self, instances: InstanceData, sample: DetDataSample, size: tuple[int, int], factor: tuple[float, float]) -> RLEMasks:
+        """As every detector's: masks of boxes, pasted where the boxes are."""
+        boxes = scale_boxes(instances.bboxes, factor)
+        return RLEMasks(paste_masks(instances.masks, boxes, size, self.roi_head.postprocess.mask_thr_binary), *size)
+
+    def decode(self, outputs: tuple[tuple[Tensor, ...], DenseOutputs], size: tuple[int, int]) -> Detections:
+        """As every detector's, with the second stage; ``masks`` lie inside the boxes."""
+        feats, rpn_out = outputs
+        return self.roi_head.decode(feats, self.rpn_head.decode(rpn_out, size), size)

@@ -1,54 +1,98 @@
 """Class and box of a region (Fast R-CNN, https://arxiv.org/abs/1504.08083)."""
 from __future__ import annotations
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from detkit.models.dense_heads.outputs import chosen_rows
 from detkit.models.settings import RoIPostprocess
-from detkit.ops.nms import batched_nms
+from detkit.nn.conv import ConvModule
+from detkit.ops.nms import batched_nms, padded_nms
 from detkit.registry import MODELS, TASK_UTILS
+from detkit.structures.detections import Detections
 
 INIT = [dict(type='Normal', std=0.01, override=dict(name='fc_cls')),
         dict(type='Normal', std=0.001, override=dict(name='fc_reg')),
-        dict(type='Xavier', distribution='uniform', override=dict(name='shared_fcs'))]
+        dict(type='Xavier', distribution='uniform', override=[dict(name=n) for n in ('shared_fcs', 'cls_fcs', 'reg_fcs')])]
 
 
-@MODELS.register_module(name='Shared2FCBBoxHead')
-class BBoxHead(BaseModule):
-    """Fully connected layers shared by both tasks, then class scores (softmax, background last) and box deltas.
+@MODELS.register_module(name=['ConvFCBBoxHead', 'BBoxHead'])
+class ConvFCBBoxHead(BaseModule):
+    """Convolutions and fully connected layers, shared and then of each task, to class scores (softmax, background last) and box deltas.
 
     Args:
         in_channels, roi_feat_size: the pooled features are (in_channels, roi_feat_size, roi_feat_size).
-        num_shared_fcs, fc_out_channels: count and width of the shared layers.
+        with_avg_pool: they are averaged before the first fully connected layer.
+        num_shared_convs, num_shared_fcs: count of the shared layers, of 3x3 convolutions and fully connected; None: as the class has it.
+        num_cls_convs, num_cls_fcs, num_reg_convs, num_reg_fcs: and of each task's own.
+        conv_out_channels, fc_out_channels, conv_cfg, norm_cfg: of those layers.
         reg_class_agnostic: one box for all classes in place of one a class.
         reg_decoded_bbox: the box loss sees boxes (an IoU loss) in place of the coder's numbers.
     """
 
-    def __init__(self, in_channels: int = 256, num_classes: int = 80, num_shared_fcs: int = 2, fc_out_channels: int = 1024,
-                 roi_feat_size: int = 7, reg_class_agnostic: bool = False, reg_decoded_bbox: bool = False,
+    shared_by_default = 0, 0
+
+    def __init__(self, in_channels: int = 256, num_classes: int = 80, roi_feat_size: int | tuple[int, int] = 7, with_avg_pool: bool = False,
+                 num_shared_convs: int | None = None, num_shared_fcs: int | None = None, num_cls_convs: int = 0, num_cls_fcs: int = 0,
+                 num_reg_convs: int = 0, num_reg_fcs: int = 0, conv_out_channels: int = 256, fc_out_channels: int = 1024,
+                 conv_cfg: dict | None = None, norm_cfg: dict | None = None, reg_class_agnostic: bool = False,
+                 reg_decoded_bbox: bool = False,
                  bbox_coder: dict = dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]),
                  loss_cls: dict = dict(type='CrossEntropyLoss', use_sigmoid=False),
-                 loss_bbox: dict = dict(type='SmoothL1Loss', beta=1.0), init_cfg: dict | list | None = INIT) -> None:
-        super().__init__(init_cfg)
+                 loss_bbox: dict = dict(type='SmoothL1Loss', beta=1.0), init_cfg: dict | list | None = None) -> None:
+        super().__init__(INIT if init_cfg is None else init_cfg)
         self.num_classes, self.reg_class_agnostic = num_classes, reg_class_agnostic
         self.reg_decoded_bbox = reg_decoded_bbox
         self.coder = TASK_UTILS.build(bbox_coder)
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
-        inputs = [in_channels * roi_feat_size**2] + [fc_out_channels] * num_shared_fcs
-        self.shared_fcs = nn.ModuleList(nn.Linear(i, fc_out_channels) for i in inputs[:num_shared_fcs])
-        self.fc_cls = nn.Linear(inputs[-1], num_classes + 1)
-        self.fc_reg = nn.Linear(inputs[-1], 4 if reg_class_agnostic else 4 * num_classes)
+        height, width = (roi_feat_size, roi_feat_size) if isinstance(roi_feat_size, int) else roi_feat_size
+        self.avg_pool = nn.AvgPool2d((height, width)) if with_avg_pool else None
+        area = 1 if with_avg_pool else height * width
+
+        def layers(name: str, num_convs: int, num_fcs: int, channels: int, flat: bool) -> tuple[int, bool]:
+            """Add a branch's layers; the width of its output, and whether that is flattened."""
+            inputs = [channels] + [conv_out_channels] * num_convs
+            self.add_module(f'{name}_convs', nn.ModuleList(
+                ConvModule(i, conv_out_channels, 3, padding=1, conv_cfg=conv_cfg, norm_cfg=norm_cfg) for i in inputs[:-1]))
+            inputs = [inputs[-1] * (1 if flat or not num_fcs else area)] + [fc_out_channels] * num_fcs
+            self.add_module(f'{name}_fcs', nn.ModuleList(nn.Linear(i, fc_out_channels) for i in inputs[:-1]))
+            return inputs[-1], flat or num_fcs > 0
+
+        convs, fcs = (d if n is None else n for d, n in zip(self.shared_by_default, (num_shared_convs, num_shared_fcs)))
+        shared = layers('shared', convs, fcs, in_channels, flat=False)
+        cls_width, cls_flat = layers('cls', num_cls_convs, num_cls_fcs, *shared)
+        reg_width, reg_flat = layers('reg', num_reg_convs, num_reg_fcs, *shared)
+        self.fc_cls = nn.Linear(cls_width * (1 if cls_flat else area), num_classes + 1)
+        self.fc_reg = nn.Linear(reg_width * (1 if reg_flat else area), 4 if reg_class_agnostic else 4 * num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(n, C, S, S) -> class logits (n, K + 1) and deltas (n, K or 1, 4)."""
-        x = x.flatten(1)
-        for fc in self.shared_fcs:
-            x = F.relu(fc(x))
-        return self.fc_cls(x), self.fc_reg(x).unflatten(1, (-1, 4))
+        x = self.through(x, self.shared_convs, self.shared_fcs)
+        cls = self.flat(self.through(x, self.cls_convs, self.cls_fcs))
+        reg = self.flat(self.through(x, self.reg_convs, self.reg_fcs))
+        return self.fc_cls(cls), self.fc_reg(reg).unflatten(1, (-1, 4))
+
+    def through(self, x: Tensor, convs: nn.ModuleList, fcs: nn.ModuleList) -> Tensor:
+        for conv in convs:
+            x = conv(x)
+        for fc in fcs:
+            x = F.relu(fc(self.flat(x)))
+        return x
+
+    def flat(self, x: Tensor) -> Tensor:
+        """(n, C, S, S) -> (n, C * S * S), or their means (n, C); what is flat stays."""
+        return x if x.dim() == 2 else (x if self.avg_pool is None else self.avg_pool(x)).flatten(1)
+
+    def of_class(self, deltas: Tensor, labels: Tensor) -> Tensor:
+        """Deltas (..., K or 1, 4) and labels (...) -> those of the label's class (..., 4)."""
+        if self.reg_class_agnostic:
+            return deltas[..., 0, :]
+        return deltas.gather(-2, labels[..., None, None].expand(*labels.shape, 1, 4)).squeeze(-2)
 
     def loss(self, logits: Tensor, deltas: Tensor, rois: Tensor, labels: Tensor, gt_bboxes: Tensor,
              pos_weight: float) -> dict[str, Tensor]:
@@ -56,7 +100,7 @@ class BBoxHead(BaseModule):
         positive = labels < self.num_classes
         weight = positive.float() * (pos_weight - 1) + 1 if pos_weight > 0 else None
         count = max(len(labels), 1)
-        pred = deltas[positive, 0] if self.reg_class_agnostic else deltas[positive, labels[positive]]
+        pred = self.of_class(deltas[positive], labels[positive])
         target = gt_bboxes
         if self.reg_decoded_bbox:
             pred = self.coder.decode(rois[positive], pred)
@@ -65,6 +109,14 @@ class BBoxHead(BaseModule):
         return dict(loss_cls=self.loss_cls(logits, labels, weight, count),
                     acc=100 * (logits.argmax(1) == labels).sum() / count,
                     loss_bbox=self.loss_bbox(pred, target, avg_factor=count))
+
+    def refine(self, logits: Tensor, deltas: Tensor, rois: Tensor, size: tuple[int, int], labels: Tensor | None = None) -> Tensor:
+        """RoIs (..., 4) moved to where their most likely class says, or the class in ``labels`` where that is not background, within an
+        image of ``size`` (height, width): the next stage's RoIs (Cascade R-CNN, https://arxiv.org/abs/1712.00726, Sec. 4.1)."""
+        best = logits[..., :self.num_classes].argmax(-1)
+        if labels is not None:
+            best = torch.where(labels < self.num_classes, labels, best)
+        return self.coder.decode(rois, self.of_class(deltas, best), max_shape=size)
 
     def predict(self, logits: Tensor, deltas: Tensor, rois: Tensor, img_shape: tuple[int, int],
                 cfg: RoIPostprocess) -> InstanceData:
@@ -77,3 +129,27 @@ class BBoxHead(BaseModule):
         keep, scores = batched_nms(boxes, scores, label, cfg.nms)
         keep, scores = keep[:cfg.max_per_img], scores[:cfg.max_per_img]
         return InstanceData(bboxes=boxes[keep], scores=scores, labels=label[keep])
+
+    def decode(self, logits: Tensor, deltas: Tensor, rois: Tensor, valid: Tensor, size: tuple[int, int], cfg: RoIPostprocess) -> Detections:
+        """``predict`` of N images of one ``size`` at once, exportable: logits (N, M, K + 1), deltas (N, M, K or 1, 4), RoIs (N, M, 4), of
+        which those that are not ``valid`` (N, M) hold nothing."""
+        N, M, K = *valid.shape, self.num_classes
+        scores = logits.softmax(-1)[..., :K]
+        scores = torch.where((scores > cfg.score_thr) & valid[..., None], scores, 0.).flatten(1)
+        boxes = self.coder.decode(rois[..., None, :].expand_as(deltas), deltas, max_shape=size).expand(-1, -1, K, -1).flatten(1, 2)
+        labels = torch.arange(K, device=scores.device).expand(N, M, K).flatten(1)
+        return chosen_rows(boxes, labels, *padded_nms(boxes, scores, labels, cfg.nms, cfg.max_per_img))
+
+
+@MODELS.register_module()
+class Shared2FCBBoxHead(ConvFCBBoxHead):
+    """Of Faster R-CNN with FPN (https://arxiv.org/abs/1612.03144, Sec. 4.2)."""
+
+    shared_by_default = 0, 2
+
+
+@MODELS.register_module()
+class Shared4Conv1FCBBoxHead(ConvFCBBoxHead):
+    """Group Normalization (https://arxiv.org/abs/1803.08494, Sec. 4.2)."""
+
+    shared_by_default = 4, 1

@@ -47,13 +47,18 @@ class SingleRoIExtractor(BaseModule):
         side = ((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])).sqrt()
         return (side / self.finest_scale + 1e-6).log2().floor().clamp(0, self.num_inputs - 1).long()
 
-    def forward(self, feats: tuple[Tensor, ...], rois: list[Tensor]) -> Tensor:
-        """``rois``: per image (n_i, 4) xyxy pixels of the network input. Returns (sum n_i, C, output_size, output_size)."""
-        flat = torch.cat(rois)
-        image = torch.cat([r.new_full((len(r), 1), i) for i, r in enumerate(rois)])
-        flat, level = torch.cat([image, flat], 1), self.levels(flat)
-        on_level = [(level == i).nonzero().squeeze(1) for i in range(self.num_inputs)]
+    def forward(self, feats: tuple[Tensor, ...], rois: Tensor) -> Tensor:
+        """``rois``: (n, 5) index of the image, then xyxy in pixels of the network input. Returns (n, C, output_size, output_size)."""
+        level = self.levels(rois[:, 1:])
         # a level without RoIs is pooled as well, from none, so that all processes of a run build the same graph
-        pooled = [roi_align(x, flat[index], self.output_size, 1 / stride, self.sampling_ratio, self.aligned)
-                  for x, stride, index in zip(feats, self.featmap_strides, on_level)]
-        return torch.cat(pooled)[torch.cat(on_level).argsort()]
+        pooled = [roi_align(x, rois[(level == i).nonzero().squeeze(1)], self.output_size, 1 / stride, self.sampling_ratio, self.aligned)
+                  for i, (x, stride) in enumerate(zip(feats, self.featmap_strides))]
+        return torch.cat(pooled)[level.argsort(stable=True).argsort()]
+
+
+def numbered(rois: list[Tensor] | Tensor) -> Tensor:
+    """RoIs by image, a list of (n_i, 4) or a batch (N, M, 4) -> (n, 5), the index of the image in front."""
+    if isinstance(rois, Tensor):
+        index = torch.arange(rois.shape[0], device=rois.device, dtype=rois.dtype)[:, None, None].expand(-1, rois.shape[1], 1)
+        return torch.cat([index, rois], 2).flatten(0, 1)
+    return torch.cat([torch.cat([r.new_full((len(r), 1), i), r], 1) for i, r in enumerate(rois)])

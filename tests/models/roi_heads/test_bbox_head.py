@@ -1,4 +1,4 @@
-"""BBoxHead: losses and detections by hand."""
+"""Box heads: losses and detections by hand."""
 from __future__ import annotations
 
 import math
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from detkit.models.roi_heads.bbox_head import BBoxHead
+from detkit.models.roi_heads.bbox_head import ConvFCBBoxHead
 from detkit.models.settings import RoIPostprocess
 from detkit.registry import MODELS
 
@@ -18,11 +18,11 @@ GT = torch.tensor([[1., 0., 11., 10.], [20., 0., 30., 10.]])
 CFG = RoIPostprocess(nms=dict(type='nms', iou_threshold=.5), score_thr=.1)
 
 
-def head(**cfg: object) -> BBoxHead:
+def head(**cfg: object) -> ConvFCBBoxHead:
     return MODELS.build(dict(dict(type='Shared2FCBBoxHead', in_channels=2, roi_feat_size=2, fc_out_channels=5, num_classes=2), **cfg))
 
 
-def losses(h: BBoxHead, logits: torch.Tensor, deltas: torch.Tensor, pos_weight: float = -1.) -> dict[str, float]:
+def losses(h: ConvFCBBoxHead, logits: torch.Tensor, deltas: torch.Tensor, pos_weight: float = -1.) -> dict[str, float]:
     return {k: v.item() for k, v in h.loss(logits, deltas, ROIS, LABELS, GT, pos_weight).items()}
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detkit.models.roi_heads.roi_extractor import SingleRoIExtractor
+from detkit.models.roi_heads.roi_extractor import SingleRoIExtractor, numbered
 from detkit.registry import MODELS, ConfigError
 
 ALIGN = dict(type='RoIAlign', output_size=2, sampling_ratio=2)
@@ -34,19 +34,19 @@ def test_wide_rois_count_by_their_area_and_the_scale_may_be_set():
 def test_features_come_in_the_order_of_the_rois():
     rois = [torch.tensor([[0., 0., 450., 450.], [0., 0., 50., 50.]]),
             torch.tensor([[0., 0., 230., 230.], [9., 9., 60., 60.], [0., 0., 120., 120.]])]
-    pooled = extractor()(levels_of_two(), rois)
+    pooled = extractor()(levels_of_two(), numbered(rois))
     assert pooled.shape == (5, 1, 2, 2)
     assert_close(pooled.mean((1, 2, 3)), torch.tensor([3., 0., 12., 10., 11.]))
 
 
 def test_levels_beyond_the_strides_are_not_looked_at():
     feats = levels_of_two()
-    assert_close(extractor()((*feats, torch.full((2, 1, 8, 8), 99.)), [torch.tensor([[0., 0., 500., 500.]])]), torch.full((1, 1, 2, 2), 3.))
+    assert_close(extractor()((*feats, torch.full((2, 1, 8, 8), 99.)), numbered([torch.tensor([[0., 0., 500., 500.]])])), torch.full((1, 1, 2, 2), 3.))
 
 
 def test_no_rois_still_reach_every_level():
     feats = tuple(x.requires_grad_() for x in levels_of_two())
-    pooled = extractor()(feats, [torch.zeros(0, 4), torch.zeros(0, 4)])
+    pooled = extractor()(feats, numbered([torch.zeros(0, 4), torch.zeros(0, 4)]))
     assert pooled.shape == (0, 1, 2, 2)
     pooled.sum().backward()
     assert all(x.grad is not None for x in feats)
@@ -54,7 +54,7 @@ def test_no_rois_still_reach_every_level():
 
 def test_an_image_without_rois_shifts_nothing():
     rois = [torch.zeros(0, 4), torch.tensor([[0., 0., 50., 50.]])]
-    assert_close(extractor()(levels_of_two(), rois), torch.full((1, 1, 2, 2), 10.))
+    assert_close(extractor()(levels_of_two(), numbered(rois)), torch.full((1, 1, 2, 2), 10.))
 
 
 @pytest.mark.parametrize(('layer', 'said'), [

@@ -31,30 +31,32 @@ def proposals(count: int = 1) -> list[InstanceData]:
 
 
 def test_positives_come_first_and_background_is_the_last_label(sample: Callable):
-    rois, labels, gt = head(add_gt=False).sample_rois(PROPOSALS, sample([[0, 0, 20, 18], [41, 0, 61, 20]], [2, 0]))
-    assert rois.tolist() == PROPOSALS.tolist()
-    assert labels.tolist() == [2, 2, 0, 3]
-    assert gt.tolist() == [[0, 0, 20, 18], [0, 0, 20, 18], [41, 0, 61, 20]]
+    taken = head(add_gt=False).sample_rois(PROPOSALS, sample([[0, 0, 20, 18], [41, 0, 61, 20]], [2, 0]))
+    assert taken.boxes.tolist() == PROPOSALS.tolist()
+    assert taken.labels.tolist() == [2, 2, 0, 3]
+    assert taken.matched.tolist() == [0, 0, 1]
+    assert taken.added.tolist() == [False] * 4
 
 
 def test_objects_join_the_proposals(sample: Callable):
     objects = [[10, 30, 20, 40], [1, 50, 9, 60]]
-    rois, labels, gt = head().sample_rois(PROPOSALS, sample(objects, [1, 2]))
-    assert rois[:2].tolist() == objects
-    assert labels.tolist() == [1, 2, 3, 3, 3, 3]
-    assert gt.tolist() == objects
+    taken = head().sample_rois(PROPOSALS, sample(objects, [1, 2]))
+    assert taken.boxes[:2].tolist() == objects
+    assert taken.labels.tolist() == [1, 2, 3, 3, 3, 3]
+    assert taken.matched.tolist() == [0, 1]
+    assert taken.added.tolist() == [True, True, False, False, False, False]
 
 
 def test_without_objects_all_is_background(sample: Callable):
-    rois, labels, gt = head().sample_rois(PROPOSALS, sample([]))
-    assert (len(rois), labels.tolist(), gt.shape) == (4, [3] * 4, (0, 4))
+    taken = head().sample_rois(PROPOSALS, sample([]))
+    assert (len(taken.boxes), taken.labels.tolist(), taken.matched.shape) == (4, [3] * 4, (0,))
 
 
 def test_without_proposals_the_objects_are_looked_at(sample: Callable):
-    rois, labels, _ = head().sample_rois(PROPOSALS[:0], sample([[10, 30, 20, 40]], [1]))
-    assert (rois.tolist(), labels.tolist()) == ([[10, 30, 20, 40]], [1])
-    rois, labels, _ = head().sample_rois(PROPOSALS[:0], sample([]))
-    assert (rois.shape, labels.shape) == ((0, 4), (0,))
+    taken = head().sample_rois(PROPOSALS[:0], sample([[10, 30, 20, 40]], [1]))
+    assert (taken.boxes.tolist(), taken.labels.tolist()) == ([[10, 30, 20, 40]], [1])
+    taken = head().sample_rois(PROPOSALS[:0], sample([]))
+    assert (taken.boxes.shape, taken.labels.shape) == ((0, 4), (0,))
 
 
 def test_samples_follow_from_the_seed(sample: Callable):
@@ -62,7 +64,7 @@ def test_samples_follow_from_the_seed(sample: Callable):
     boxes[:, 2:] += 31
     h = head(num=16)
     before = torch.get_rng_state()
-    first, same, other = (h.sample_rois(boxes, sample([], seed=s))[0] for s in (3, 3, 4))
+    first, same, other = (h.sample_rois(boxes, sample([], seed=s)).boxes for s in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, same)
     assert not torch.equal(first, other)

@@ -1,0 +1,100 @@
+"""Masks of regions (Mask R-CNN, https://arxiv.org/abs/1703.06870, Fig. 4)."""
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from detkit.nn.conv import ConvModule, build_conv
+from detkit.registry import MODELS, ConfigError, did_you_mean
+from detkit.structures import BitmapMasks, PolygonMasks
+
+UPSAMPLINGS = ('deconv', 'nearest', 'bilinear')
+
+
+@MODELS.register_module()
+class FCNMaskHead(BaseModule):
+    """Convolutions, upsampling, then one mask a class, as logits.
+
+    Args:
+        num_convs, conv_kernel_size, conv_out_channels, conv_cfg, norm_cfg: of the convolutions before the upsampling.
+        roi_feat_size: of the features that come in; stands in configs, the head takes any size.
+        upsample_cfg: ``type`` 'deconv' (with ReLU after it), 'nearest', 'bilinear' or None, and ``scale_factor``.
+        class_agnostic: one mask for all classes.
+        predictor_cfg: ``type`` of the last convolution.
+        loss_mask: CrossEntropyLoss with ``use_mask``.
+    """
+
+    def __init__(self, num_convs: int = 4, roi_feat_size: int | tuple[int, int] = 14, in_channels: int = 256, conv_kernel_size: int = 3,
+                 conv_out_channels: int = 256, num_classes: int = 80, class_agnostic: bool = False,
+                 upsample_cfg: dict = dict(type='deconv', scale_factor=2), conv_cfg: dict | None = None, norm_cfg: dict | None = None,
+                 predictor_cfg: dict = dict(type='Conv'), loss_mask: dict = dict(type='CrossEntropyLoss', use_mask=True),
+                 init_cfg: dict | list | None = None) -> None:
+        super().__init__(init_cfg or dict(type='Kaiming', layer=['Conv2d', 'ConvTranspose2d']))
+        self.num_classes, self.class_agnostic = num_classes, class_agnostic
+        self.loss_mask = MODELS.build(loss_mask)
+        if not getattr(self.loss_mask, 'use_mask', False):
+            raise ConfigError(f'FCNMaskHead loss_mask is {type(self.loss_mask).__name__}; it takes CrossEntropyLoss with use_mask=True.',
+                              loss_mask)
+        inputs = [in_channels] + [conv_out_channels] * num_convs
+        self.convs = nn.ModuleList(ConvModule(i, conv_out_channels, conv_kernel_size, padding=(conv_kernel_size - 1) // 2,
+                                              conv_cfg=conv_cfg, norm_cfg=norm_cfg) for i in inputs[:-1])
+        self.upsample = upsampling(upsample_cfg, inputs[-1], conv_out_channels)
+        width = conv_out_channels if isinstance(self.upsample, nn.ConvTranspose2d) else inputs[-1]
+        self.conv_logits = build_conv(predictor_cfg, width, 1 if class_agnostic else num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, S, S) -> mask logits (n, K or 1, h, w)."""
+        for conv in self.convs:
+            x = conv(x)
+        if self.upsample is not None:
+            x = self.upsample(x)
+        return self.conv_logits(F.relu(x) if isinstance(self.upsample, nn.ConvTranspose2d) else x)
+
+    def of_class(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """(n, K or 1, h, w) and labels (n,) -> (n, h, w)."""
+        return logits[:, 0] if self.class_agnostic else logits[torch.arange(len(labels), device=labels.device), labels]
+
+    def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """Binary cross entropy of the label's mask. ``labels`` (n,); ``targets`` (n, h, w) in [0, 1].
+
+        Raises:
+            ConfigError: the targets have another size than the predictions.
+        """
+        if logits.shape[2:] != targets.shape[1:]:
+            raise ConfigError('train_cfg.rcnn.mask_size is {}x{}, and the mask head predicts {}x{}: they must be equal.'.format(
+                *targets.shape[1:], *logits.shape[2:]))
+        return self.loss_mask(logits, targets, torch.zeros_like(labels) if self.class_agnostic else labels)
+
+
+def upsampling(cfg: dict, in_channels: int, out_channels: int) -> nn.Module | None:
+    """
+    Raises:
+        ConfigError: an unknown ``type`` (CARAFE needs an operator of its own), or another key than ``type`` and ``scale_factor``.
+    """
+    kind, factor = cfg.get('type'), cfg.get('scale_factor')
+    for key in cfg:
+        if key not in ('type', 'scale_factor'):
+            raise ConfigError(f"upsample_cfg has no '{key}'.{did_you_mean(key, ('type', 'scale_factor'))} It has: type, scale_factor.", cfg)
+    if kind is None:
+        return None
+    if kind not in UPSAMPLINGS:
+        raise ConfigError(f"upsample_cfg type '{kind}' is not offered. Known: {', '.join(UPSAMPLINGS)}, None.", cfg, ('type',))
+    if factor is None:
+        raise ConfigError(f"upsample_cfg type '{kind}' needs 'scale_factor'.", cfg)
+    if kind == 'deconv':
+        return nn.ConvTranspose2d(in_channels, out_channels, factor, factor)
+    return nn.Upsample(scale_factor=factor, mode=kind, align_corners=None if kind == 'nearest' else False)
+
+
+def mask_targets(boxes: Tensor, matched: Tensor, masks: BitmapMasks | PolygonMasks, size: tuple[int, int], soft: bool = False) -> Tensor:
+    """What the masks of one image's positives should be: the part of the object's mask inside each box, stretched to ``size``.
+
+    ``boxes`` (n, 4), ``matched`` (n,) the object of each. Returns (n, *size) float32, 0 or 1, or with ``soft`` the covered share.
+    """
+    boxes = boxes.detach().cpu()
+    inside = torch.stack([boxes[:, 0::2].clamp(0, masks.width), boxes[:, 1::2].clamp(0, masks.height)], 2).flatten(1)
+    targets = masks.crop_and_resize(inside.numpy(), size, matched.cpu().numpy(), device=matched.device, binarize=not soft)
+    return torch.from_numpy(targets.to_ndarray()).to(matched.device, torch.float32)

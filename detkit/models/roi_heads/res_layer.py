@@ -1,0 +1,49 @@
+"""A stage of ResNet on the features of regions (Mask R-CNN, https://arxiv.org/abs/1703.06870, Fig. 4 left)."""
+from __future__ import annotations
+
+import torch.nn as nn
+from mmengine.model import BaseModule
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from detkit.models.backbones.resnet import BLOCKS, shortcut
+from detkit.registry import MODELS, ConfigError
+
+
+@MODELS.register_module()
+class ResLayer(BaseModule):
+    """``stage`` counts from 0; the other arguments are ResNet's. Checkpoints name its blocks ``layer4.0`` and so on, as in ResNet."""
+
+    def __init__(self, depth: int, stage: int = 3, stride: int = 2, dilation: int = 1, style: str = 'pytorch',
+                 norm_cfg: dict = dict(type='BN', requires_grad=True), norm_eval: bool = True, with_cp: bool = False,
+                 init_cfg: dict | list | None = None) -> None:
+        if depth not in BLOCKS or not 1 <= stage <= 3:
+            raise ConfigError(f'ResLayer depth={depth} must be one of {", ".join(map(str, BLOCKS))}, and stage={stage} lie in 1..3.')
+        super().__init__(init_cfg or [dict(type='Kaiming', layer='Conv2d'),
+                                      dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])])
+        self.norm_eval, self.with_cp = norm_eval, with_cp
+        block, counts = BLOCKS[depth]
+        width, channels = 64 * 2**stage, 64 * 2**(stage - 1) * block.expansion
+        blocks = []
+        for i in range(counts[stage]):
+            down = shortcut(channels, width * block.expansion, stride, False, None, norm_cfg) if i == 0 else None
+            blocks.append(block(channels, width, stride if i == 0 else 1, dilation, style, down, None, norm_cfg))
+            channels = width * block.expansion
+        self.name = f'layer{stage + 1}'
+        self.add_module(self.name, nn.Sequential(*blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, C, S, S) -> (n, 2C, S / stride, S / stride)."""
+        for block in getattr(self, self.name):
+            x = checkpoint(block, x, use_reentrant=False) if self.with_cp and x.requires_grad else block(x)
+        return x
+
+    def train(self, mode: bool = True) -> ResLayer:
+        """As nn.Module.train, then keeps BatchNorm's statistics (``norm_eval``)."""
+        super().train(mode)
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
