@@ -5,8 +5,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from detkit.nn.deform_conv import DeformConv2d, ModulatedDeformConv2d
 from detkit.registry import ConfigError, check_arguments, did_you_mean
 
+CONVS = {'Conv2d': nn.Conv2d, 'Conv': nn.Conv2d, 'deconv': nn.ConvTranspose2d, 'DCN': DeformConv2d, 'DCNv2': ModulatedDeformConv2d}
 NORMS = {'BN': ('bn', nn.BatchNorm2d), 'BN2d': ('bn', nn.BatchNorm2d), 'SyncBN': ('bn', nn.SyncBatchNorm),
          'GN': ('gn', nn.GroupNorm), 'IN': ('in', nn.InstanceNorm2d), 'LN': ('ln', nn.LayerNorm)}
 ACTIVATIONS = {'ReLU': nn.ReLU, 'LeakyReLU': nn.LeakyReLU, 'PReLU': nn.PReLU, 'ReLU6': nn.ReLU6, 'ELU': nn.ELU,
@@ -16,14 +18,17 @@ CHANNELS_ARGUMENT = {nn.GroupNorm: 'num_channels', nn.LayerNorm: 'normalized_sha
 INPLACE = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.ELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid)
 
 
-def build_conv(cfg: dict | None, *args: object, **kwargs: object) -> nn.Conv2d:
+def build_conv(cfg: dict | None, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+               dilation: int = 1, groups: int = 1, bias: bool = True) -> nn.Module:
     """A convolution of the type that ``conv_cfg`` names, with its other keys as arguments; None and 'Conv2d' are the plain one."""
     options = dict(cfg or {})
     kind = options.pop('type', 'Conv2d')
-    if kind not in ('Conv', 'Conv2d'):
-        raise ConfigError(f"conv_cfg type '{kind}' is unknown. Known: Conv2d.", cfg, ('type',))
-    check_arguments(nn.Conv2d, dict(in_channels=0, out_channels=0, kernel_size=0, **options))
-    return nn.Conv2d(*args, **kwargs, **options)
+    if kind not in CONVS:
+        raise ConfigError(f"conv_cfg type '{kind}' is unknown.{did_you_mean(kind, CONVS)} Known: {', '.join(CONVS)}.", cfg, ('type',))
+    options = dict(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride, padding=padding,
+                   dilation=dilation, groups=groups, bias=bias) | options
+    check_arguments(CONVS[kind], options)
+    return CONVS[kind](**options)
 
 
 def build_norm(cfg: dict, channels: int) -> tuple[str, nn.Module]:
@@ -74,6 +79,8 @@ class ConvModule(nn.Module):
             self.norm_name, norm = build_norm(norm_cfg, out_channels)
             self.add_module(self.norm_name, norm)
         self.activate = build_activation(act_cfg, inplace)
+        if isinstance(self.conv, DeformConv2d):
+            return                                                                                   # starts as itself says
         slope = (act_cfg or {}).get('negative_slope', 0.01) if (act_cfg or {}).get('type') == 'LeakyReLU' else 0
         nn.init.kaiming_normal_(self.conv.weight, slope, 'fan_out', 'leaky_relu' if slope else 'relu')   # as mmcv's
         if self.conv.bias is not None:

@@ -105,7 +105,7 @@ def test_a_wrong_activation_is_refused(cfg: dict, said: str):
 def test_a_convolutions_settings_are_kept_or_refused():
     assert build_conv(dict(type='Conv2d', padding_mode='reflect'), 3, 4, 3, padding=1).padding_mode == 'reflect'
     assert isinstance(build_conv(dict(type='Conv'), 3, 4, 1), nn.Conv2d)
-    with pytest.raises(ConfigError, match=r"type: conv_cfg type 'DCNv9' is unknown. Known: Conv2d."):
+    with pytest.raises(ConfigError, match=r"type: conv_cfg type 'DCNv9' is unknown. Did you mean 'DCNv2' or 'DCN'\? Known: Conv2d, "):
         build_conv(dict(type='DCNv9'), 3, 4, 1)
     with pytest.raises(ConfigError, match=r"Conv2d takes no argument 'pading_mode'. Did you mean 'padding_mode'"):
         build_conv(dict(type='Conv2d', pading_mode='reflect'), 3, 4, 1)

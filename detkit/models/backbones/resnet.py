@@ -8,7 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from detkit.nn.conv import build_conv, build_norm
-from detkit.registry import MODELS, ConfigError
+from detkit.nn.deform_conv import DeformConv2d
+from detkit.registry import MODELS, ConfigError, check_arguments
 
 
 class BasicBlock(nn.Module):
@@ -31,19 +32,19 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1. ``style='caffe'`` strides in the first 1x1, ``'pytorch'`` in the 3x3."""
+    """1x1, 3x3, 1x1. ``style='caffe'`` strides in the first 1x1, ``'pytorch'`` in the 3x3. ``inner``: channels of the 3x3."""
 
     expansion = 4
 
     def __init__(self, in_channels: int, width: int, stride: int, dilation: int, style: str, downsample: nn.Module | None,
-                 conv_cfg: dict | None, norm_cfg: dict) -> None:
+                 conv_cfg: dict | None, norm_cfg: dict, inner: int, groups: int, dcn: dict | None) -> None:
         super().__init__()
         stride1, stride2 = (stride, 1) if style == 'caffe' else (1, stride)
         out = width * self.expansion
-        self.conv1 = build_conv(conv_cfg, in_channels, width, 1, stride1, bias=False)
-        self.conv2 = build_conv(conv_cfg, width, width, 3, stride2, dilation, dilation, bias=False)
-        self.conv3 = build_conv(conv_cfg, width, out, 1, bias=False)
-        self.norm_names = add_norms(self, norm_cfg, [width, width, out])
+        self.conv1 = build_conv(conv_cfg, in_channels, inner, 1, stride1, bias=False)
+        self.conv2 = build_conv(dcn or conv_cfg, inner, inner, 3, stride2, dilation, dilation, groups, bias=False)
+        self.conv3 = build_conv(conv_cfg, inner, out, 1, bias=False)
+        self.norm_names = add_norms(self, norm_cfg, [inner, inner, out])
         self.relu, self.downsample = nn.ReLU(inplace=True), downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,6 +82,8 @@ class ResNet(BaseModule):
         style: where a bottleneck strides: ``pytorch`` in its 3x3, ``caffe`` in its first 1x1.
         deep_stem, avg_down: ResNet-D's three 3x3 convolutions, and average pooling before a shortcut's convolution.
         frozen_stages: the stem (0) and this many stages learn nothing; -1: all learn.
+        groups, base_width: ResNeXt's: a bottleneck's 3x3 has this many groups, each ``base_width`` channels in the first stage.
+        dcn: the 3x3 of bottlenecks becomes this deformable convolution in the stages that ``stage_with_dcn`` names.
         norm_eval: BatchNorm keeps its statistics during training.
         with_cp: recompute blocks in the backward pass: less memory, more time.
         zero_init_residual: blocks start as the identity (when not loaded from a checkpoint).
@@ -90,7 +93,8 @@ class ResNet(BaseModule):
                  num_stages: int = 4, strides: tuple = (1, 2, 2, 2), dilations: tuple = (1, 1, 1, 1),
                  out_indices: tuple = (0, 1, 2, 3), style: str = 'pytorch', deep_stem: bool = False, avg_down: bool = False,
                  frozen_stages: int = -1, conv_cfg: dict | None = None, norm_cfg: dict = dict(type='BN', requires_grad=True),
-                 norm_eval: bool = True, with_cp: bool = False, zero_init_residual: bool = True,
+                 norm_eval: bool = True, dcn: dict | None = None, stage_with_dcn: tuple = (False, False, False, False),
+                 with_cp: bool = False, zero_init_residual: bool = True, groups: int = 1, base_width: int = 64,
                  init_cfg: dict | list | None = None) -> None:
         if depth not in BLOCKS:
             raise ConfigError(f'ResNet depth={depth} is unknown. Known: {", ".join(map(str, BLOCKS))}.')
@@ -102,20 +106,26 @@ class ResNet(BaseModule):
         if min(len(strides), len(dilations)) < num_stages:
             raise ConfigError(f'ResNet strides={tuple(strides)} and dilations={tuple(dilations)} need an entry for each of '
                               f'num_stages={num_stages}.')
+        block, counts = BLOCKS[depth]
+        if block is BasicBlock and (groups > 1 or dcn):
+            raise ConfigError(f"ResNet depth={depth} has no bottlenecks, whose 3x3 {'dcn' if dcn else 'groups'} is about. "
+                              f'Take depth 50, 101 or 152.')
+        dcn = checked_dcn(dcn, conv_cfg, stage_with_dcn, num_stages)
         super().__init__(init_cfg or [dict(type='Kaiming', layer='Conv2d'),
                                       dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])])
         self.out_indices, self.num_stages, self.frozen_stages = tuple(out_indices), num_stages, frozen_stages
         self.norm_eval, self.with_cp, self.zero_init_residual = norm_eval, with_cp, zero_init_residual
         self.build_stem(in_channels, stem_channels or base_channels, deep_stem, conv_cfg, norm_cfg)
-        block, counts = BLOCKS[depth]
         channels = stem_channels or base_channels
         for i, count in enumerate(counts[:num_stages]):
             width = base_channels * 2**i
+            inner = width if groups == 1 else int(width * base_width / base_channels) * groups
+            special = {} if block is BasicBlock else dict(inner=inner, groups=groups, dcn=dcn if dcn and stage_with_dcn[i] else None)
             stage = []
             for b in range(count):
                 stride = strides[i] if b == 0 else 1
                 down = shortcut(channels, width * block.expansion, stride, avg_down, conv_cfg, norm_cfg) if b == 0 else None
-                stage.append(block(channels, width, stride, dilations[i], style, down, conv_cfg, norm_cfg))
+                stage.append(block(channels, width, stride, dilations[i], style, down, conv_cfg, norm_cfg, **special))
                 channels = width * block.expansion
             self.add_module(f'layer{i + 1}', nn.Sequential(*stage))
         self.freeze()
@@ -169,10 +179,25 @@ class ResNet(BaseModule):
     def init_weights(self) -> None:
         super().init_weights()
         init = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
-        if self.zero_init_residual and not any(c['type'] == 'Pretrained' for c in init):
-            for module in self.modules():
-                if isinstance(module, (BasicBlock, Bottleneck)):
-                    nn.init.zeros_(getattr(module, module.norm_names[-1]).weight)
+        if any(c['type'] == 'Pretrained' for c in init):
+            return
+        for module in self.modules():
+            if self.zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
+                nn.init.zeros_(getattr(module, module.norm_names[-1]).weight)
+            if isinstance(module, DeformConv2d):
+                module.reset_offsets()
+
+
+def checked_dcn(dcn: dict | None, conv_cfg: dict | None, stages: tuple, num_stages: int) -> dict | None:
+    """``dcn`` as a ``conv_cfg``. Raises ConfigError for what does not go together."""
+    if dcn is None:
+        return None
+    if conv_cfg is not None or len(stages) < num_stages:
+        raise ConfigError(f'ResNet dcn goes without conv_cfg={conv_cfg} and needs a stage_with_dcn for each of num_stages={num_stages}, '
+                          f'not {tuple(stages)}.', dcn)
+    if dcn.get('fallback_on_stride', False):
+        raise ConfigError('ResNet dcn fallback_on_stride=True is not offered: every 3x3 of a stage is deformable, or none.', dcn)
+    return {k: v for k, v in dcn.items() if k != 'fallback_on_stride'}
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int, avg_down: bool, conv_cfg: dict | None,
@@ -190,4 +215,5 @@ class ResNetV1d(ResNet):
     """ResNet-D: ``deep_stem`` and ``avg_down``."""
 
     def __init__(self, **options: object) -> None:
+        check_arguments(ResNet, options)
         super().__init__(deep_stem=True, avg_down=True, **options)

@@ -16,7 +16,7 @@ COUNTS = {18: 11_176_512, 34: 21_284_672, 50: 23_508_032, 101: 42_500_160, 152: 
 
 def on_meta(**cfg: object) -> nn.Module:
     with torch.device('meta'):
-        return MODELS.build(dict(type='ResNet', **cfg))
+        return MODELS.build(dict(dict(type='ResNet'), **cfg))
 
 
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -162,13 +162,42 @@ def test_norms_are_named_by_their_kind():
     assert all(not p.requires_grad for n, p in small(norm_cfg=dict(type='BN', requires_grad=False)).named_parameters() if 'bn' in n)
 
 
+def test_deformable_convolutions_stand_in_the_stages_named():
+    model = on_meta(depth=50, dcn=dict(type='DCNv2', deform_groups=2, fallback_on_stride=False), stage_with_dcn=(False, True, False, True))
+    found = {k: tuple(v.shape) for k, v in model.state_dict().items() if 'conv_offset' in k}
+    assert set(found) == {f'layer{i}.{b}.conv2.conv_offset.{p}' for i, count in ((2, 4), (4, 3)) for b in range(count)
+                          for p in ('weight', 'bias')}
+    assert found['layer2.0.conv2.conv_offset.weight'] == (2 * 27, 128, 3, 3)
+    older = on_meta(depth=50, dcn=dict(type='DCN', deformable_groups=2), stage_with_dcn=(True,) * 4)
+    assert older.layer1[0].conv2.conv_offset.out_channels == 2 * 18
+
+
+def test_a_deformable_resnet_starts_as_a_plain_one_of_other_weights():
+    model = small(depth=50, dcn=dict(type='DCN'), stage_with_dcn=(True,) * 4)
+    model.init_weights()
+    plain = small(depth=50)
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if 'conv_offset' not in k})
+    x = torch.randn(1, 3, 40, 48)
+    with torch.no_grad():
+        for a, b in zip(model.eval()(x), plain.eval()(x), strict=True):
+            assert_close(a, b)
+
+
 @pytest.mark.parametrize(('cfg', 'said'), [
     (dict(depth=51), 'ResNet depth=51 is unknown. Known: 18, 34, 50, 101, 152.'),
     (dict(depth=18, style='keras'), "ResNet style='keras' is unknown. Known: pytorch, caffe."),
     (dict(depth=18, num_stages=3), 'ResNet num_stages=3 must lie in 1..4 and cover out_indices=(0, 1, 2, 3)'),
     (dict(depth=18, frozen_stages=5), 'and frozen_stages=5'),
     (dict(depth=18, strides=(1, 2)), 'ResNet strides=(1, 2) and dilations=(1, 1, 1, 1) need an entry for each of num_stages=4.'),
-    (dict(depth=18, dcn=dict(type='DCN')), "ResNet takes no argument 'dcn'.")])
+    (dict(depth=18, plugins=[]), "ResNet takes no argument 'plugins'."),
+    (dict(depth=18, dcn=dict(type='DCN')), 'ResNet depth=18 has no bottlenecks, whose 3x3 dcn is about.'),
+    (dict(depth=34, groups=2), 'ResNet depth=34 has no bottlenecks, whose 3x3 groups is about.'),
+    (dict(depth=50, dcn=dict(type='DCN'), conv_cfg=dict(type='Conv2d')), "ResNet dcn goes without conv_cfg={'type': 'Conv2d'}"),
+    (dict(depth=50, dcn=dict(type='DCN'), stage_with_dcn=(True,)), 'a stage_with_dcn for each of num_stages=4, not (True,)'),
+    (dict(depth=50, dcn=dict(type='DCN', fallback_on_stride=True)), 'fallback_on_stride=True is not offered'),
+    (dict(depth=50, dcn=dict(type='DCNv3'), stage_with_dcn=(True,) * 4), "conv_cfg type 'DCNv3' is unknown."),
+    (dict(type='ResNeXt', depth=50, plugins=[]), "ResNet takes no argument 'plugins'."),
+    (dict(type='ResNetV1d', depth=50, plugins=[]), "ResNet takes no argument 'plugins'.")])
 def test_wrong_settings_are_refused(cfg: dict, said: str):
     with pytest.raises(ConfigError) as caught:
         on_meta(**cfg)
