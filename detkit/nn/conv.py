@@ -1,6 +1,8 @@
 """Convolution + norm + activation, with mmcv's parameter names (``conv``, ``bn``, ``gn``) and config dicts."""
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -125,4 +127,4 @@ def conv_tower(depth: int, in_channels: int, channels: int, **options: object) -
 
 def bias_for_probability(probability: float) -> float:
     """The bias with which a sigmoid starts at ``probability`` (RetinaNet, Sec. 4.1)."""
-    return float(-torch.log(torch.tensor((1 - probability) / probability)))
+    return -math.log((1 - probability) / probability)

@@ -84,8 +84,9 @@ class Decoder(BaseModule):
     ``return_intermediate``: all layers predict, not only the last.
     """
 
-    def __init__(self, cross_attention: type[nn.Module], num_layers: int, layer_cfg: dict, self_attention: type[nn.Module] = MultiheadAttention,
-                 post_norm_cfg: dict | None = dict(type='LN'), return_intermediate: bool = True, init_cfg: dict | None = None) -> None:
+    def __init__(self, cross_attention: type[nn.Module], num_layers: int, layer_cfg: dict,
+                 self_attention: type[nn.Module] = MultiheadAttention, post_norm_cfg: dict | None = dict(type='LN'),
+                 return_intermediate: bool = True, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.layers = nn.ModuleList(MODELS.build(layer_cfg, type=DecoderLayer, cross_attention=cross_attention,
                                                  self_attention=self_attention) for _ in range(num_layers))

@@ -1,4 +1,4 @@
-"""Denoising queries: noisy copies of the objects that the decoder should repair (DN-DETR; DINO, https://arxiv.org/abs/2203.03605, Sec. 3.3)."""
+"""Denoising queries: noisy copies of objects, for the decoder to repair or refuse (DINO, https://arxiv.org/abs/2203.03605, Sec. 3.3)."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field

@@ -178,4 +178,5 @@ def in_pixels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 def by_layer(losses: list[tuple[Tensor, Tensor, Tensor]], name: str) -> dict[str, Tensor]:
     """``loss_cls``, ... for the last layer, ``d0.loss_cls``, ... for the others, when ``name`` is 'loss'."""
     prefixes = [f'd{i}.' for i in range(len(losses) - 1)] + ['']
-    return {f'{prefix}{name}_{term}': value for prefix, layer in zip(prefixes, losses) for term, value in zip(('cls', 'bbox', 'iou'), layer)}
+    return {f'{prefix}{name}_{term}': value
+            for prefix, layer in zip(prefixes, losses) for term, value in zip(('cls', 'bbox', 'iou'), layer)}
