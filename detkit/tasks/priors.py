@@ -124,7 +124,7 @@ class MlvlPointGenerator:
         """
         check_levels('MlvlPointGenerator', sizes, self.strides)
         points = [grid_points(size, stride, self.offset, device) for size, stride in zip(sizes, self.strides)]
-        return [torch.cat([p, p.new_tensor(stride).expand(len(p), 2)], -1) for p, stride in zip(points, self.strides)]
+        return [torch.cat([p, p.new_tensor(stride).expand(p.shape[0], 2)], -1) for p, stride in zip(points, self.strides)]
 
     def valid(self, sizes: list[Size], pad_shape: Size, device: torch.device | None = None) -> Tensor:
         return cells_inside(sizes, self.strides, pad_shape, 1, device)

@@ -86,7 +86,7 @@ class GFLHead(BaseModule):
 
     def points(self, anchors: list[Tensor]) -> list[Tensor]:
         """L x (A_l, 4) anchors -> L x (A_l, 3): x, y of their centres and the stride of their level, pixels."""
-        return [torch.cat([(a[:, :2] + a[:, 2:]) / 2, a.new_full((len(a), 1), s[0])], 1) for a, s in zip(anchors, self.anchors.strides)]
+        return [torch.cat([(a[:, :2] + a[:, 2:]) / 2, a.new_full((a.shape[0], 1), s[0])], 1) for a, s in zip(anchors, self.anchors.strides)]
 
     def boxes_of(self, points: Tensor, logits: Tensor, max_shape: tuple[int, int] | None = None) -> Tensor:
         """(..., 3), (..., 4 * (reg_max + 1)) -> (..., 4) xyxy pixels."""
