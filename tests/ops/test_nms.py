@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from detkit.ops.boxes import pairwise_iou
-from detkit.ops.nms import batched_nms, nms, soft_nms
+from detkit.ops.nms import batched_nms, nms, padded_nms, soft_nms
 from detkit.registry import ConfigError
 
 MODULE = importlib.import_module('detkit.ops.nms')     # detkit.ops.nms is the function
@@ -171,3 +171,42 @@ def test_a_wrong_setting_is_refused(cfg: dict, said: str):
     with pytest.raises(ConfigError) as caught:
         batched_nms(BOXES, SCORES, torch.zeros(4, dtype=torch.long), cfg)
     assert said in str(caught.value)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(scored_boxes(), min_size=1, max_size=3), st.sampled_from([0.13, 0.31, 0.53]), st.sampled_from([1, 3, 50]))
+def test_padded_nms_is_batched_nms_of_each_image(drawn: list[tuple[Tensor, Tensor, Tensor]], threshold: float, most: int):
+    width = max(len(scores) for _, scores, _ in drawn)
+
+    def stacked(parts: list[Tensor]) -> Tensor:
+        return torch.stack([torch.cat([x, x.new_zeros(width - len(x), *x.shape[1:])]) for x in parts])
+    boxes, scores, groups = (stacked([image[i] for image in drawn]) for i in range(3))
+    cfg = dict(type='nms', iou_threshold=threshold)
+    index, kept = padded_nms(boxes, scores, groups, cfg, most)
+    assert index.shape == kept.shape == (len(drawn), most)
+    for i, image in enumerate(drawn):
+        expected, values = batched_nms(*image, cfg)
+        found = int((kept[i] > 0).sum())
+        assert index[i, :found].tolist() == expected[:most].tolist()
+        assert_close(kept[i, :found], values[:most])
+        assert not kept[i, found:].any() and not index[i, found:].any()
+
+
+def test_padded_nms_without_nms_is_the_best_by_score():
+    index, scores = padded_nms(BOXES[None], torch.tensor([[.1, .4, 0., .2]]), torch.zeros(1, 4, dtype=torch.long), None, 3)
+    assert index.tolist() == [[1, 3, 0]]
+    assert_close(scores, torch.tensor([[.4, .2, .1]]))
+    index, scores = padded_nms(BOXES[None], torch.zeros(1, 4), torch.zeros(1, 4, dtype=torch.long), None, -1)
+    assert index.tolist() == [[0, 0, 0, 0]] and not scores.any()
+
+
+def test_padded_nms_keeps_classes_apart_unless_told_otherwise():
+    groups = torch.tensor([[0, 1, 2, 3]])
+    for agnostic, rows in ((False, [0, 1, 2, 3]), (True, [0, 2, 3])):
+        index, scores = padded_nms(BOXES[None], SCORES[None], groups, dict(type='nms', iou_threshold=0.5, class_agnostic=agnostic), 4)
+        assert index[0, :int((scores > 0).sum())].tolist() == rows
+
+
+def test_soft_nms_cannot_be_exported_and_says_so():
+    with pytest.raises(ConfigError, match="nms type 'soft_nms' cannot be exported. Use dict"):
+        padded_nms(BOXES[None], SCORES[None], torch.zeros(1, 4, dtype=torch.long), dict(type='soft_nms'), 4)
