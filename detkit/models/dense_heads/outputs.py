@@ -46,6 +46,7 @@ class DenseTargets:
     labels: Tensor         # (N, A) int64; num_classes is background
     label_weights: Tensor  # (N, A); 0: the prior is left out
     boxes: Tensor          # (N, A, 4) matched ground truth xyxy pixels, zeros where there is none
+    matched: Tensor        # (N, A) int64: which of the image's objects a positive learns, 0 elsewhere
     positive: Tensor       # (N, A) bool
     quality: Tensor        # (N, A) in [0, 1], where the assigner gives one
     avg_factor: int        # what the sampler says a loss is divided by
@@ -76,8 +77,8 @@ def dense_targets(priors: Tensor, valid: list[Tensor], samples: list[DetDataSamp
     """
     shape = len(samples), len(priors)
     t = DenseTargets(labels=priors.new_full(shape, num_classes, dtype=torch.long), label_weights=priors.new_zeros(shape),
-                     boxes=priors.new_zeros(*shape, 4), positive=priors.new_zeros(shape, dtype=torch.bool),
-                     quality=priors.new_zeros(shape), avg_factor=0)
+                     boxes=priors.new_zeros(*shape, 4), matched=priors.new_zeros(shape, dtype=torch.long),
+                     positive=priors.new_zeros(shape, dtype=torch.bool), quality=priors.new_zeros(shape), avg_factor=0)
     avg_factor = 0
     for i, (sample, inside) in enumerate(zip(samples, valid)):
         index = within_border(priors, inside, sample.img_shape, cfg.allowed_border).nonzero().squeeze(1)
@@ -97,7 +98,7 @@ def dense_targets(priors: Tensor, valid: list[Tensor], samples: list[DetDataSamp
         t.labels[i, pos] = 0 if class_agnostic else gt.labels[matched]
         t.label_weights[i, pos] = cfg.pos_weight if cfg.pos_weight > 0 else 1.
         t.label_weights[i, neg] = 1.
-        t.boxes[i, pos] = gt.bboxes[matched]
+        t.boxes[i, pos], t.matched[i, pos] = gt.bboxes[matched], matched
         t.positive[i, pos] = True
         avg_factor += sampler.avg_factor(len(pos), len(neg))
     return replace(t, avg_factor=avg_factor)
@@ -112,42 +113,46 @@ def within_border(anchors: Tensor, valid: Tensor, img_shape: tuple[int, int], al
 
 
 def detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: DensePostprocess,
-               samples: list[DetDataSample], group_by: str = 'class') -> list[InstanceData]:
+               samples: list[DetDataSample], group_by: str = 'class', masks_of: Callable | None = None) -> list[InstanceData]:
     """Per image: threshold and top-k on each level, decode, drop tiny boxes, NMS within class (or level).
 
-    ``decode`` gives boxes, or boxes and (n,) factors of their scores: a coder that knows how sure it is.
-    Returns per image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first.
+    ``decode`` gives boxes, or boxes and (n,) factors of their scores: a coder that knows how sure it is. ``masks_of(images, index)``
+    gives masks (k, n, h, w) of k images, a slice of the batch, from indices (k, n) into the priors of all levels.
+    Returns per image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first, and such ``masks``.
     """
     results = []
     for i, sample in enumerate(samples):
-        levels = []
+        levels, start = [], 0
         for level, prior in enumerate(priors):
             scores = out.cls[level][i].detach().sigmoid()                      # (A_l, K)
             keep, labels, kept = top_candidates(scores, cfg.score_thr, cfg.nms_pre)
             if out.quality is not None:
                 kept = kept * out.quality[level][i, keep].detach().sigmoid()
             groups = labels if group_by == 'class' else torch.full_like(labels, level)
-            levels.append((prior[keep], out.reg[level][i, keep].detach(), kept, labels, groups))
-        prior, reg, scores, labels, groups = (torch.cat(x) for x in zip(*levels))
+            levels.append((prior[keep], out.reg[level][i, keep].detach(), kept, labels, groups, keep + start))
+            start += len(prior)
+        prior, reg, scores, labels, groups, index = (torch.cat(x) for x in zip(*levels))
         boxes = decode(prior, reg, max_shape=sample.img_shape[:2])
         if isinstance(boxes, tuple):
             boxes, scores = boxes[0], scores * boxes[1]
         if cfg.min_bbox_size >= 0:
             big = larger_than(boxes, cfg.min_bbox_size)
-            boxes, scores, labels, groups = boxes[big], scores[big], labels[big], groups[big]
+            boxes, scores, labels, groups, index = boxes[big], scores[big], labels[big], groups[big], index[big]
         keep, scores = batched_nms(boxes, scores, groups, cfg.nms)
         keep, scores = keep[:cfg.max_per_img], scores[:cfg.max_per_img]
         results.append(InstanceData(bboxes=boxes[keep], scores=scores, labels=labels[keep]))
+        if masks_of is not None:
+            results[-1].masks = masks_of(slice(i, i + 1), index[keep][None])[0]
     return results
 
 
 def padded_detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: DensePostprocess, size: tuple[int, int],
-                      group_by: str = 'class') -> Detections:
+                      group_by: str = 'class', masks_of: Callable | None = None) -> Detections:
     """``detections`` of a batch of unpadded images of ``size`` (height, width), without a loop over images: exportable.
 
     Arguments as there; ``decode`` is given priors and predictions with the images in front, (N, n, 4) and (N, n, ...).
     """
-    levels = []
+    levels, start = [], 0
     for level, prior in enumerate(priors):
         scores = out.cls[level].sigmoid()                                      # (N, A_l, K)
         classes = scores.shape[2]
@@ -162,15 +167,17 @@ def padded_detections(out: DenseOutputs, priors: list[Tensor], decode: Callable,
         reg = out.reg[level]
         reg = reg.gather(1, at[..., None].expand(-1, -1, reg.shape[2]))
         groups = labels if group_by == 'class' else torch.full_like(labels, level)
-        levels.append((prior[at], reg, kept, labels, groups))
-    prior, reg, scores, labels, groups = (torch.cat(x, 1) for x in zip(*levels))
+        levels.append((prior[at], reg, kept, labels, groups, at + start))
+        start = start + prior.shape[0]
+    prior, reg, scores, labels, groups, index = (torch.cat(x, 1) for x in zip(*levels))
     boxes = decode(prior, reg, max_shape=size)
     if isinstance(boxes, tuple):
         boxes, scores = boxes[0], scores * boxes[1]
     if cfg.min_bbox_size >= 0:
         scores = scores * larger_than(boxes, cfg.min_bbox_size)
     keep, scores = padded_nms(boxes, scores, groups, cfg.nms, cfg.max_per_img)
-    return chosen_rows(boxes, labels, keep, scores)
+    found = chosen_rows(boxes, labels, keep, scores)
+    return found if masks_of is None else found._replace(masks=masks_of(slice(None), index.gather(1, keep)))
 
 
 def chosen_rows(boxes: Tensor, labels: Tensor, keep: Tensor, scores: Tensor) -> Detections:

@@ -10,6 +10,7 @@ from torch import Tensor
 from detkit.losses.weighting import mean_over_processes
 from detkit.models.dense_heads.outputs import (
     DenseOutputs,
+    DenseTargets,
     dense_targets,
     detections,
     flatten_level,
@@ -106,18 +107,23 @@ class RTMDetSepBNHead(BaseModule):
         boxes = self.coder.decode(priors, torch.cat(out.reg, 1))                          # (N, A, 4)
         valid = [self.priors.valid(out.sizes, s.pad_shape, cls.device) for s in samples]
         t = dense_targets(priors, valid, samples, self.num_classes, self.assigner, self.sampler, self.training_cfg, cls, boxes)
-        quality = t.quality[t.positive]
-        total = mean_over_processes(quality.sum()).clamp(min=1)
-        loss_cls = self.loss_cls(cls.flatten(0, 1), (t.labels.flatten(), t.quality.flatten()), t.label_weights.flatten(), total)
-        if len(quality) == 0:
-            return dict(loss_cls=loss_cls, loss_bbox=boxes.sum() * 0)
-        return dict(loss_cls=loss_cls, loss_bbox=self.loss_bbox(boxes[t.positive], t.boxes[t.positive], quality, total))
+        return quality_losses(self.loss_cls, self.loss_bbox, cls, boxes, t)
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         return detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
 
     def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
         return padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, size)
+
+
+def quality_losses(loss_cls: nn.Module, loss_bbox: nn.Module, cls: Tensor, boxes: Tensor, t: DenseTargets) -> dict[str, Tensor]:
+    """Losses of logits (N, A, K) and boxes (N, A, 4), weighed and divided by the qualities of the positives, summed."""
+    quality = t.quality[t.positive]
+    total = mean_over_processes(quality.sum()).clamp(min=1)
+    scores = loss_cls(cls.flatten(0, 1), (t.labels.flatten(), t.quality.flatten()), t.label_weights.flatten(), total)
+    if len(quality) == 0:
+        return dict(loss_cls=scores, loss_bbox=boxes.sum() * 0)
+    return dict(loss_cls=scores, loss_bbox=loss_bbox(boxes[t.positive], t.boxes[t.positive], quality, total))
 
 
 def geometric_mean_logits(cls: Tensor, objectness: Tensor) -> Tensor:
