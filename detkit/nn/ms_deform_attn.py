@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from detkit.ops.ms_deform_attn import ms_deform_attn
+from detkit.ops.ms_deform_attn import extents, ms_deform_attn
 from detkit.registry import ConfigError
 
 
@@ -76,7 +76,7 @@ class MultiScaleDeformableAttention(nn.Module):
         offsets = self.sampling_offsets(where).unflatten(-1, (*points, 2)).float()                       # (N, Q, heads, L, P, 2)
         weights = self.attention_weights(where).unflatten(-1, (self.num_heads, -1)).float().softmax(-1).unflatten(-1, points[1:])
         if references.shape[-1] == 2:
-            offsets = offsets / offsets.new_tensor([[w, h] for h, w in shapes])[:, None]
+            offsets = offsets / extents(shapes, offsets.device)[:, None]
         else:
             offsets = offsets * (references[:, :, None, :, None, 2:] * (0.5 / self.num_points))
         locations = references[:, :, None, :, None, :2] + offsets

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detkit.ops.ms_deform_attn import extents
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -39,7 +41,7 @@ def flatten_levels(feats: tuple[Tensor, ...], encoding: Callable[..., Tensor], l
     for i, x in enumerate(feats):
         height, width = x.shape[-2:]
         rows, columns = (None, None) if sizes is None else (cells_inside(sizes[:, k], input_size[k], x.shape[2 + k]) for k in (0, 1))
-        whole = x.new_tensor([width, height], dtype=torch.float32)
+        whole = extents([(height, width)], x.device)[0]
         inside = None if sizes is None else torch.stack([columns.sum(1), rows.sum(1)], -1).float()       # (N, 2)
         place = encoding((height, width), x.device, inside).flatten(1, 2).to(x.dtype)
         pos.append(place if level_embed is None else place + level_embed[i])

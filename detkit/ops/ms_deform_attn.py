@@ -19,6 +19,11 @@ def ms_deform_attn(value: Tensor, shapes: list[tuple[int, int]], locations: Tens
     return by_grid_sample(value, shapes, locations, weights)
 
 
+def extents(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
+    """(L, 2) x, y: maps' width and height, in a form that stays symbolic in export (``torch.tensor`` makes constants of them)."""
+    return torch.stack([torch.full((), side, dtype=torch.float32, device=device) for h, w in shapes for side in (w, h)]).view(-1, 2)
+
+
 def by_grid_sample(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """One ``grid_sample`` a level: the form that ONNX has."""
     n, _, heads, dim = value.shape
