@@ -27,6 +27,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         'detkit.models.dense_heads.gfl_head': 'GFLHead',
         'detkit.models.dense_heads.tood_head': 'TOODHead',
         'detkit.models.dense_heads.centernet_head': 'CenterNetHead',
+        'detkit.models.dense_heads.centernet_update_head': 'CenterNetUpdateHead',
         'detkit.models.dense_heads.rpn_head': 'RPNHead',
         'detkit.models.dense_heads.sabl_retina_head': 'SABLRetinaHead',
         'detkit.models.dense_heads.rtmdet_head': 'RTMDetSepBNHead',

@@ -24,6 +24,14 @@ class DenseTraining:
 
 
 @dataclass(frozen=True)
+class TaskAlignedTraining(DenseTraining):
+    initial_epoch: int = 4      # epochs under the initial assigner
+    initial_assigner: Any = field(default_factory=lambda: dict(type='ATSSAssigner', topk=9))
+    alpha: float = 1.           # powers of score and IoU in the alignment of a prediction
+    beta: float = 6.
+
+
+@dataclass(frozen=True)
 class DensePostprocess:
     nms: dict | None = None
     nms_pre: int = -1           # candidates kept per level before NMS; -1: all
@@ -33,6 +41,18 @@ class DensePostprocess:
 
     def __post_init__(self) -> None:
         check_nms(self.nms)
+
+
+@dataclass(frozen=True)
+class HeatmapPostprocess:
+    topk: int = 100                 # peaks kept
+    local_maximum_kernel: int = 3   # cells, odd; a peak is the highest in a square of this side
+    max_per_img: int = 100          # detections kept
+
+    def __post_init__(self) -> None:
+        if self.local_maximum_kernel % 2 == 0 or min(self.topk, self.local_maximum_kernel, self.max_per_img) < 1:
+            raise ConfigError(f'test_cfg local_maximum_kernel={self.local_maximum_kernel} must be odd, and it, topk={self.topk} and '
+                              f'max_per_img={self.max_per_img} at least 1.')
 
 
 @dataclass(frozen=True)

@@ -119,9 +119,10 @@ class DepthwiseSeparableConvModule(nn.Module):
         return self.pointwise_conv(self.depthwise_conv(x))
 
 
-def conv_tower(depth: int, in_channels: int, channels: int, **options: object) -> nn.ModuleList:
-    """``depth`` 3x3 ConvModules in a row."""
-    return nn.ModuleList(ConvModule(in_channels if i == 0 else channels, channels, 3, padding=1, **options)
+def conv_tower(depth: int, in_channels: int, channels: int, dcn_on_last: bool = False, **options: object) -> nn.ModuleList:
+    """``depth`` 3x3 ConvModules in a row; ``dcn_on_last``: the last is a deformable one, version 2."""
+    special = [{}] * (depth - 1) + [dict(conv_cfg=dict(type='DCNv2')) if dcn_on_last else {}]
+    return nn.ModuleList(ConvModule(in_channels if i == 0 else channels, channels, 3, padding=1, **options | special[i])
                          for i in range(depth))
 
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from detkit.registry import MODELS
-from detkit.structures import DetDataSample
+from detkit.structures import BitmapMasks, DetDataSample
 
 SIZE = 64
 PREPROCESSOR = dict(type='DetDataPreprocessor', mean=[120., 120., 120.], std=[60., 60., 60.])
@@ -38,6 +39,21 @@ DETECTORS = dict(
         bbox_head=dict(type='GFLHead', num_classes=3, in_channels=16, stacked_convs=1, feat_channels=16,
                        norm_cfg=dict(type='GN', num_groups=4)),
         train_cfg=dict(assigner=dict(type='ATSSAssigner', topk=9)), test_cfg=DENSE_TEST),
+    tood=dict(
+        type='TOOD', data_preprocessor=PREPROCESSOR, backbone=BACKBONE, neck=NECK,
+        bbox_head=dict(type='TOODHead', num_classes=3, in_channels=16, stacked_convs=2, feat_channels=16, num_dcn=1,
+                       norm_cfg=dict(type='GN', num_groups=4)),
+        train_cfg=dict(initial_epoch=1, initial_assigner=dict(type='ATSSAssigner', topk=9),
+                       assigner=dict(type='TaskAlignedAssigner', topk=13)), test_cfg=DENSE_TEST),
+    centernet=dict(
+        type='CenterNet', data_preprocessor=PREPROCESSOR, backbone=BACKBONE,
+        neck=dict(type='CTResNetNeck', in_channels=64, num_deconv_filters=(32, 16, 16), num_deconv_kernels=(4, 4, 4)),
+        bbox_head=dict(type='CenterNetHead', num_classes=3, in_channels=16, feat_channels=16),
+        test_cfg=dict(topk=20, local_maximum_kernel=3, max_per_img=20)),
+    centernet_update=dict(
+        type='CenterNet', data_preprocessor=PREPROCESSOR, backbone=BACKBONE, neck=NECK,
+        bbox_head=dict(type='CenterNetUpdateHead', num_classes=3, in_channels=16, stacked_convs=1, feat_channels=16,
+                       strides=[8, 16, 32, 64, 128], norm_cfg=dict(type='GN', num_groups=4)), test_cfg=DENSE_TEST),
     faster_rcnn=dict(
         type='FasterRCNN', data_preprocessor=PREPROCESSOR, backbone=BACKBONE,
         neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=16, num_outs=5),
@@ -65,6 +81,30 @@ DETECTORS = dict(
         test_cfg=dict(nms_pre=200, min_bbox_size=0, score_thr=0., nms=dict(type='nms', iou_threshold=0.65), max_per_img=20)))
 
 
+def mask_queries(num_things: int, num_stuff: int, **test_cfg: object) -> dict:
+    classes = dict(num_things_classes=num_things, num_stuff_classes=num_stuff)
+    attention = dict(embed_dims=16, num_heads=2, dropout=0.0)
+    ffn = dict(embed_dims=16, feedforward_channels=32)
+    return dict(
+        type='Mask2Former', data_preprocessor=PREPROCESSOR, backbone=BACKBONE,
+        panoptic_head=dict(
+            type='Mask2FormerHead', in_channels=[8, 16, 32, 64], feat_channels=16, out_channels=16, num_queries=12, **classes,
+            pixel_decoder=dict(
+                type='MSDeformAttnPixelDecoder', norm_cfg=dict(type='GN', num_groups=4), positional_encoding=dict(num_feats=8, normalize=True),
+                encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=dict(**attention, num_levels=3, num_points=2), ffn_cfg=ffn))),
+            positional_encoding=dict(num_feats=8, normalize=True),
+            transformer_decoder=dict(num_layers=3, layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn))),
+        panoptic_fusion_head=dict(type='MaskFormerFusionHead', **classes),
+        train_cfg=dict(num_points=64, assigner=dict(type='HungarianAssigner', match_costs=[
+            dict(type='ClassificationCost', weight=2.0), dict(type='CrossEntropyLossCost', weight=5.0, use_sigmoid=True),
+            dict(type='DiceCost', weight=5.0, pred_act=True, eps=1.0)]), sampler=dict(type='MaskPseudoSampler')),
+        test_cfg=dict(panoptic_on=False, instance_on=True, max_per_image=20) | test_cfg)
+
+
+DETECTORS.update(
+    mask2former=mask_queries(3, 0), mask2former_panoptic=mask_queries(3, 1, panoptic_on=True, object_mask_thr=0.3, filter_low_score=True))
+
+
 def small_config(name: str) -> dict:
     return copy.deepcopy(DETECTORS[name])
 
@@ -89,6 +129,11 @@ def make_sample(boxes: list, labels: list[int] | None = None, size: tuple[int, i
     sample.gt_instances = InstanceData(bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
                                        labels=torch.tensor(labels, dtype=torch.long))
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    masks = np.zeros((len(boxes), *size), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, sample.gt_instances.bboxes.round().int().tolist()):
+        mask[y1:y2, x1:x2] = 1
+    sample.gt_instances.masks = BitmapMasks(masks, *size)
+    sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(np.where(masks.any(0), 255, 3).astype(np.uint8))[None])   # 3: stuff
     return sample
 
 

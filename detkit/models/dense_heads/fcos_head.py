@@ -36,7 +36,7 @@ class FCOSHead(BaseModule):
         center_sampling: only points within ``center_sample_radius`` strides of an object's centre learn it.
         norm_on_bbox: distances are in strides and cut at 0; else they are an exponential.
         centerness_on_reg: centerness comes from the tower of the distances.
-        conv_bias: 'auto' (none before a norm), True or False; of the towers.
+        conv_bias: 'auto' (none before a norm), True or False; of the towers. dcn_on_last_conv: their last is deformable.
     """
 
     def __init__(self, num_classes: int, in_channels: int, stacked_convs: int = 4, feat_channels: int = 256,
@@ -52,9 +52,8 @@ class FCOSHead(BaseModule):
         super().__init__(init_cfg)
         if len(regress_ranges) != len(strides):
             raise ConfigError(f'FCOSHead regress_ranges has {len(regress_ranges)} entries, strides has {len(strides)}.')
-        if dcn_on_last_conv or train_cfg:
-            named = 'dcn_on_last_conv=True' if dcn_on_last_conv else 'train_cfg'
-            raise ConfigError(f'FCOSHead {named} is not offered; leave it out.', train_cfg)
+        if train_cfg:
+            raise ConfigError('FCOSHead train_cfg is not offered; leave it out.', train_cfg)
         self.num_classes, self.strides, self.regress_ranges = num_classes, tuple(strides), tuple(regress_ranges)
         self.radius = center_sample_radius if center_sampling else None
         self.norm_on_bbox, self.centerness_on_reg = norm_on_bbox, centerness_on_reg
@@ -63,7 +62,7 @@ class FCOSHead(BaseModule):
         self.loss_cls, self.loss_bbox, self.loss_centerness = (MODELS.build(c) for c in (loss_cls, loss_bbox, loss_centerness))
         refuse_background_score(self.loss_cls, 'FCOSHead')
         self.postprocess = settings(DensePostprocess, test_cfg, 'model.test_cfg')
-        options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, bias=conv_bias)
+        options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, bias=conv_bias, dcn_on_last=dcn_on_last_conv)
         self.cls_convs = conv_tower(stacked_convs, in_channels, feat_channels, **options)
         self.reg_convs = conv_tower(stacked_convs, in_channels, feat_channels, **options)
         self.conv_cls = nn.Conv2d(feat_channels, num_classes, 3, padding=1)

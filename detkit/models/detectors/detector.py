@@ -99,7 +99,7 @@ class Detector(BaseModel):
     def predict(self, inputs: Tensor, data_samples: list[DetDataSample], rescale: bool = True) -> list[DetDataSample]:
         """Fill each sample's ``pred_instances``, best first, in pixels of the original image (``rescale``) or of the input."""
         for sample, instances in zip(data_samples, self.find(inputs, data_samples)):
-            width, height = sample.scale_factor if rescale else (1., 1.)
+            width, height = sample.get('scale_factor', (1., 1.)) if rescale else (1., 1.)      # none: it was not resized
             factor = 1 / width, 1 / height
             if 'masks' in instances:
                 size = sample.ori_shape if rescale else sample.img_shape

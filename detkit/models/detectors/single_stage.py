@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from detkit.structures.rle_masks import RLEMasks
 
 
-@MODELS.register_module(name=['SingleStageDetector', 'RetinaNet', 'RTMDet', 'FCOS', 'GFL', 'YOLOX'])
+@MODELS.register_module(name=['SingleStageDetector', 'RetinaNet', 'RTMDet', 'FCOS', 'GFL', 'TOOD', 'CenterNet', 'YOLOX'])
 class SingleStageDetector(Detector):
 
     def __init__(self, backbone: dict, bbox_head: dict, neck: dict | list[dict] | None = None, train_cfg: dict | None = None,

@@ -1,0 +1,150 @@
+"""CenterNet's head (https://arxiv.org/abs/1904.07850)."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from detkit.losses.weighting import mean_over_processes
+from detkit.models.dense_heads.outputs import chosen_rows
+from detkit.models.settings import HeatmapPostprocess, settings
+from detkit.nn.conv import bias_for_probability
+from detkit.registry import MODELS, ConfigError
+from detkit.structures import DetDataSample
+from detkit.structures.detections import Detections
+
+MIN_OVERLAP = 0.3     # IoU that a box keeps if its corners move by a Gaussian's radius
+
+
+@dataclass(frozen=True)
+class HeatmapOutputs:
+    """Of one feature map, in cells."""
+
+    center: Tensor   # (N, K, H, W) logits of a centre of each class
+    size: Tensor     # (N, 2, H, W) width, height of the object whose centre this is
+    shift: Tensor    # (N, 2, H, W) x, y of the centre in its cell
+
+    def float(self) -> 'HeatmapOutputs':
+        return HeatmapOutputs(self.center.float(), self.size.float(), self.shift.float())
+
+
+@MODELS.register_module()
+class CenterNetHead(BaseModule):
+    """An object is a peak of its class's heatmap; size and shift are read there. No anchors, no NMS."""
+
+    def __init__(self, in_channels: int, feat_channels: int, num_classes: int,
+                 loss_center_heatmap: dict = dict(type='GaussianFocalLoss', loss_weight=1.0),
+                 loss_wh: dict = dict(type='L1Loss', loss_weight=0.1), loss_offset: dict = dict(type='L1Loss', loss_weight=1.0),
+                 train_cfg: dict | None = None, test_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        if train_cfg:
+            raise ConfigError('CenterNetHead train_cfg is not offered; leave it out.', train_cfg)
+        self.num_classes = num_classes
+        self.loss_center_heatmap, self.loss_wh, self.loss_offset = (MODELS.build(c) for c in (loss_center_heatmap, loss_wh, loss_offset))
+        self.postprocess = settings(HeatmapPostprocess, test_cfg, 'model.test_cfg')
+
+        def branch(outputs: int) -> nn.Sequential:
+            return nn.Sequential(nn.Conv2d(in_channels, feat_channels, 3, padding=1), nn.ReLU(inplace=True),
+                                 nn.Conv2d(feat_channels, outputs, 1))
+        self.heatmap_head, self.wh_head, self.offset_head = branch(num_classes), branch(2), branch(2)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        nn.init.constant_(self.heatmap_head[2].bias, bias_for_probability(0.1))
+        for branch in (self.wh_head, self.offset_head):
+            for conv in (branch[0], branch[2]):
+                nn.init.normal_(conv.weight, std=0.001)
+                nn.init.zeros_(conv.bias)
+
+    def forward(self, feats: tuple[Tensor, ...]) -> HeatmapOutputs:
+        """Raises ConfigError for more than one feature map."""
+        if len(feats) != 1:
+            raise ConfigError(f'CenterNetHead looks at one feature map; the neck gives {len(feats)}.')
+        return HeatmapOutputs(self.heatmap_head(feats[0]), self.wh_head(feats[0]), self.offset_head(feats[0]))
+
+    def loss(self, out: HeatmapOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
+        shape = out.center.shape[-2:]
+        heat, cells, sizes, shifts = [], [], [], []
+        for i, sample in enumerate(samples):
+            gt = sample.gt_instances
+            scale = gt.bboxes.new_tensor([side / whole for side, whole in zip(shape[::-1], sample.batch_input_shape[::-1])])
+            boxes = gt.bboxes * scale.repeat(2)
+            center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+            cell = center.long().clamp(min=0).minimum(center.new_tensor(shape[::-1]).long() - 1)
+            heat.append(center_heatmap(cell, gaussian_radius(size, MIN_OVERLAP).floor(), gt.labels, self.num_classes, shape))
+            index = cell[:, 1] * shape[1] + cell[:, 0]
+            kept = last_of_each(index, shape[0] * shape[1])
+            cells.append(index[kept] + i * shape[0] * shape[1])
+            sizes.append(size[kept])
+            shifts.append((center - cell)[kept])
+        heat, cells = torch.stack(heat), torch.cat(cells)
+        total = mean_over_processes((heat == 1).sum().float()).clamp(min=1)
+
+        def at_centers(maps: Tensor) -> Tensor:
+            return maps.permute(0, 2, 3, 1).flatten(0, 2)[cells]
+        return dict(loss_center_heatmap=self.loss_center_heatmap(out.center.sigmoid(), heat, avg_factor=total),
+                    loss_wh=self.loss_wh(at_centers(out.size), torch.cat(sizes), avg_factor=total * 2),
+                    loss_offset=self.loss_offset(at_centers(out.shift), torch.cat(shifts), avg_factor=total * 2))
+
+    def predict(self, out: HeatmapOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
+        """Boxes in pixels of the image without the border that a ``RandomCenterCropPad`` laid around it."""
+        found, results = self.decode(out, tuple(samples[0].batch_input_shape)), []
+        for boxes, scores, labels, sample in zip(found.boxes, found.scores, found.labels, samples):
+            top, _, left, _ = sample.get('border', (0, 0, 0, 0))
+            kept = scores > 0
+            boxes = boxes[kept] - boxes.new_tensor([left, top, left, top])
+            results.append(InstanceData(bboxes=boxes, scores=scores[kept], labels=labels[kept]))
+        return results
+
+    def decode(self, out: HeatmapOutputs, size: tuple[int, int]) -> Detections:
+        """The highest peaks (Sec. 3, "From points to bounding boxes"); those of other places count 0. ``size``: of the network input."""
+        cfg, (classes, height, width) = self.postprocess, out.center.shape[1:]
+        center = out.center.sigmoid()
+        peaks = center == F.max_pool2d(center, cfg.local_maximum_kernel, 1, cfg.local_maximum_kernel // 2)
+        scores, index = (center * peaks).flatten(1).topk(torch.sym_min(min(cfg.topk, cfg.max_per_img), classes * height * width), 1)
+        labels, cell = index // (height * width), index % (height * width)
+        at = cell[..., None].expand(-1, -1, 2)
+        extent, shift = (x.flatten(2).transpose(1, 2).gather(1, at) for x in (out.size, out.shift))
+        middle = torch.stack([cell % width, cell // width], -1) + shift
+        scale = torch.stack([torch.scalar_tensor(whole / cells, device=center.device) for whole, cells in
+                             ((size[1], width), (size[0], height))]).repeat(2)
+        boxes = torch.cat([middle - extent / 2, middle + extent / 2], -1) * scale
+        return chosen_rows(boxes, labels, torch.arange(boxes.shape[1], device=boxes.device).expand_as(labels), scores)
+
+
+def center_heatmap(cells: Tensor, radius: Tensor, labels: Tensor, num_classes: int, shape: tuple[int, int]) -> Tensor:
+    """(K, H, W): around each object's cell (G, 2), x and y, a Gaussian of height 1 that ends at its ``radius`` (G,) and deviates by a sixth
+    of its diameter; the higher of two of one class (Sec. 3)."""
+    def profile(cell: Tensor, size: int) -> Tensor:
+        distance = torch.arange(size, device=cells.device) - cell[:, None]
+        height = torch.exp(-distance**2 / (2 * ((2 * radius + 1) / 6)**2)[:, None])
+        return height * (distance.abs() <= radius[:, None])
+    x, y = profile(cells[:, 0], shape[1]), profile(cells[:, 1], shape[0])               # (G, W), (G, H)
+    heat = x.new_zeros(num_classes, *shape)
+    for label in labels.unique().tolist():
+        mine = labels == label
+        heat[label] = (y[mine][:, :, None] * x[mine][:, None]).amax(0)
+    return heat.masked_fill(heat < torch.finfo(heat.dtype).eps, 0)
+
+
+def gaussian_radius(size: Tensor, min_overlap: float) -> Tensor:
+    """How far both corners of a box may move and it still overlaps itself by ``min_overlap`` (CornerNet, Sec. 3.2): the least of what
+    holds when one moves in and one out, when both move in, when both move out. ``size`` (G, 2) -> (G,), as CornerNet's code has it."""
+    total, area = size.sum(1), size.prod(1)
+    shifted = (total - (total**2 - 4 * area * (1 - min_overlap) / (1 + min_overlap)).sqrt()) / 2
+    inside = (2 * total - (4 * total**2 - 16 * (1 - min_overlap) * area).sqrt()) / 8
+    b = -2 * min_overlap * total
+    outside = (b + (b**2 + 16 * min_overlap * (1 - min_overlap) * area).sqrt()) / (8 * min_overlap)
+    return torch.stack([shifted, inside, outside]).amin(0)
+
+
+def last_of_each(index: Tensor, size: int) -> Tensor:
+    """(G,) numbers below ``size`` -> (G,) bool: the last that has this number, so that one of two objects in a cell is learnt."""
+    order = torch.arange(len(index), device=index.device)
+    last = order.new_full((size,), -1).scatter_reduce(0, index, order, 'amax')
+    return last[index] == order
