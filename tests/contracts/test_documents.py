@@ -1,4 +1,7 @@
-"""What the documents say is so: each command in a bash block is checked, blocks marked ``<!-- run -->`` are run, names exist."""
+"""What the documents say is so: each command in a bash block is checked, blocks marked ``<!-- run -->`` are run, names exist.
+
+A block marked ``<!-- run on -->`` goes on with the program of the marked block before it.
+"""
 from __future__ import annotations
 
 import ast
@@ -20,21 +23,32 @@ from detkit.registry import ConfigError
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md')),
              ROOT / 'data/README.md', ROOT / 'benchmarks/README.md', ROOT / 'tests/parity/README.md']
-FENCE = re.compile(r'^(?P<mark><!-- run -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$', re.M | re.S)
+FENCE = re.compile(r'^(?P<mark><!-- run( on)? -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$', re.M | re.S)
 TOOL = re.compile(r'(?:python )?tools/(\w+)\.py')
 SETUP = configparser.ConfigParser(interpolation=None)
 SETUP.read(ROOT / 'setup.cfg')
 
 
-def blocks(language: str) -> list[tuple[str, str, bool]]:
-    """(where, body, marked to run) of every fenced block in ``language``."""
+def blocks(language: str) -> list[tuple[str, str, str]]:
+    """(where, body, its mark) of every fenced block in ``language``."""
     found = []
     for document in DOCUMENTS:
         text = document.read_text(encoding='utf-8')
         for match in FENCE.finditer(text):
             if match['language'] == language:
                 line = text[:match.start()].count('\n') + 1
-                found.append((f'{document.relative_to(ROOT)}:{line}', match['body'], bool(match['mark'])))
+                found.append((f'{document.relative_to(ROOT)}:{line}', match['body'], match['mark'] or ''))
+    return found
+
+
+def programs(language: str) -> list[tuple[str, str]]:
+    """(where, body) of what is marked to run."""
+    found: list[tuple[str, str]] = []
+    for where, body, mark in blocks(language):
+        if ' on ' in mark:
+            found[-1] = found[-1][0], found[-1][1] + body
+        elif mark:
+            found.append((where, body))
     return found
 
 
@@ -101,7 +115,7 @@ def test_a_wrong_command_would_be_noticed(command: str):
         check(command)
 
 
-@pytest.mark.parametrize(('where', 'body'), [(w, b) for w, b, run in blocks('bash') if run])
+@pytest.mark.parametrize(('where', 'body'), programs('bash'))
 def test_a_marked_command_runs(where: str, body: str, tmp_path: Path):
     text = re.sub(r'^detkit ', 'python -m detkit.cli ', body, flags=re.M)
     text = re.sub(r'^python ', f'{shlex.quote(sys.executable)} ', text, flags=re.M)
@@ -110,7 +124,7 @@ def test_a_marked_command_runs(where: str, body: str, tmp_path: Path):
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize(('where', 'body'), [(w, b) for w, b, run in blocks('python') if run])
+@pytest.mark.parametrize(('where', 'body'), programs('python'))
 def test_a_marked_program_runs(where: str, body: str, tmp_path: Path):
     done = run([sys.executable, '-c', body], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -180,3 +194,8 @@ def test_paths_in_tables_and_text_exist():
 
 def test_shipped_recipes_are_where_configs_are_looked_for():
     assert config_folder() == ROOT / 'configs'
+
+
+def test_the_head_that_is_added_takes_fewer_than_100_lines():
+    head, = [body for _, body, _ in blocks('python') if 'class PlainHead' in body]
+    assert head.count('\n') < 100
