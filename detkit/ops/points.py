@@ -11,7 +11,7 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
     Points are x, y as shares of the map: 0 and 1 are its outer edges.
     """
-    grid = points.reshape(len(points), 1, -1, 2) * 2 - 1
+    grid = points.flatten(1, -2)[:, None] * 2 - 1
     return F.grid_sample(maps, grid.to(maps.dtype), align_corners=False).reshape(*maps.shape[:2], *points.shape[1:-1])
 
 

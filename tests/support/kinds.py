@@ -78,7 +78,40 @@ DETECTORS = dict(
         neck=dict(type='CSPNeXtPAFPN', in_channels=[64, 128, 256], out_channels=16, num_csp_blocks=1),
         bbox_head=dict(type='RTMDetSepBNHead', num_classes=3, in_channels=16, feat_channels=16, stacked_convs=1, with_objectness=False),
         train_cfg=dict(assigner=dict(type='DynamicSoftLabelAssigner', topk=13)),
-        test_cfg=dict(nms_pre=200, min_bbox_size=0, score_thr=0., nms=dict(type='nms', iou_threshold=0.65), max_per_img=20)))
+        test_cfg=dict(nms_pre=200, min_bbox_size=0, score_thr=0., nms=dict(type='nms', iou_threshold=0.65), max_per_img=20)),
+    rtmdet_ins=dict(
+        type='RTMDet', data_preprocessor=PREPROCESSOR,
+        backbone=dict(type='CSPNeXt', deepen_factor=0.167, widen_factor=0.25),
+        neck=dict(type='CSPNeXtPAFPN', in_channels=[64, 128, 256], out_channels=16, num_csp_blocks=1),
+        bbox_head=dict(type='RTMDetInsSepBNHead', num_classes=3, in_channels=16, feat_channels=16, stacked_convs=1),
+        train_cfg=dict(assigner=dict(type='DynamicSoftLabelAssigner', topk=13)),
+        test_cfg=dict(nms_pre=200, min_bbox_size=0, score_thr=0., nms=dict(type='nms', iou_threshold=0.65), max_per_img=20)),
+    yolox=dict(
+        type='YOLOX', data_preprocessor=PREPROCESSOR,
+        backbone=dict(type='CSPDarknet', deepen_factor=0.33, widen_factor=0.125, use_depthwise=True),
+        neck=dict(type='YOLOXPAFPN', in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1, use_depthwise=True),
+        bbox_head=dict(type='YOLOXHead', num_classes=3, in_channels=16, feat_channels=16, stacked_convs=1, use_depthwise=True),
+        train_cfg=dict(assigner=dict(type='SimOTAAssigner', center_radius=2.5)),
+        test_cfg=dict(score_thr=0.01, nms=dict(type='nms', iou_threshold=0.65), max_per_img=20)))
+
+
+def two_stage(kind: str, roi_head: dict, rcnn: dict | list[dict]) -> dict:
+    """The Faster R-CNN above with other parts behind its proposals."""
+    base = copy.deepcopy(DETECTORS['faster_rcnn'])
+    return base | dict(type=kind, roi_head=base['roi_head'] | roi_head, train_cfg=base['train_cfg'] | dict(rcnn=rcnn))
+
+
+MASKS = dict(
+    mask_roi_extractor=dict(type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=4, sampling_ratio=2), out_channels=16,
+                            featmap_strides=[4, 8, 16, 32]),
+    mask_head=dict(type='FCNMaskHead', num_convs=1, in_channels=16, conv_out_channels=8, num_classes=3))
+RCNN = dict(DETECTORS['faster_rcnn']['train_cfg']['rcnn'], mask_size=8)
+STAGES = [dict(type='Shared2FCBBoxHead', in_channels=16, fc_out_channels=32, roi_feat_size=3, num_classes=3, reg_class_agnostic=agnostic)
+          for agnostic in (True, False)]
+DETECTORS.update(
+    mask_rcnn=two_stage('MaskRCNN', MASKS, RCNN),
+    cascade_rcnn=two_stage('CascadeRCNN', dict(MASKS, type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5], bbox_head=STAGES),
+                           [RCNN, RCNN]))
 
 
 def mask_queries(num_things: int, num_stuff: int, **test_cfg: object) -> dict:

@@ -123,7 +123,7 @@ class Mask2FormerHead(BaseModule):
             memories.append(project(x).flatten(2).transpose(1, 2) + level)
             places.append(self.positional_encoding(x.shape[-2:], x.device).flatten(1, 2).to(x.dtype))
             resized.append(F.interpolate(features, x.shape[-2:], mode='bilinear', align_corners=False))
-        query, query_pos = (e.weight.expand(len(features), -1, -1) for e in (self.query_feat, self.query_embed))
+        query, query_pos = (e.weight.expand(features.shape[0], -1, -1) for e in (self.query_feat, self.query_embed))
         logits, embeds = zip(self.predict(query))
         for i, layer in enumerate(self.transformer_decoder.layers):
             level = i % len(memories)
