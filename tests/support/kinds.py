@@ -8,6 +8,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
+from detkit.nn.conv import ConvModule
 from detkit.registry import MODELS
 from detkit.structures import BitmapMasks, DetDataSample
 
@@ -123,7 +124,8 @@ def mask_queries(num_things: int, num_stuff: int, **test_cfg: object) -> dict:
         panoptic_head=dict(
             type='Mask2FormerHead', in_channels=[8, 16, 32, 64], feat_channels=16, out_channels=16, num_queries=12, **classes,
             pixel_decoder=dict(
-                type='MSDeformAttnPixelDecoder', norm_cfg=dict(type='GN', num_groups=4), positional_encoding=dict(num_feats=8, normalize=True),
+                type='MSDeformAttnPixelDecoder', norm_cfg=dict(type='GN', num_groups=4),
+                positional_encoding=dict(num_feats=8, normalize=True),
                 encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=dict(**attention, num_levels=3, num_points=2), ffn_cfg=ffn))),
             positional_encoding=dict(num_feats=8, normalize=True),
             transformer_decoder=dict(num_layers=3, layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn))),
@@ -149,6 +151,9 @@ def small_detector(name: str, **changes: object) -> nn.Module:
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_uniform_(module.weight, a=1)
+    for module in model.modules():
+        if isinstance(module, ConvModule) and isinstance(module.activate, nn.SiLU):
+            nn.init.kaiming_uniform_(module.conv.weight, nonlinearity='relu')      # makes up for SiLU; else nothing arrives at the end
     for conv in getattr(getattr(model, 'bbox_head', None), 'rtm_reg', ()):
         nn.init.normal_(conv.weight, std=0.1)
         nn.init.constant_(conv.bias, 1.5)      # strides to every side: boxes that overlap objects

@@ -59,7 +59,7 @@ class MaskFormerFusionHead(BaseModule):
         kept = (labels != self.num_classes) & (scores > cfg.object_mask_thr)
         scores, labels, masks = scores[kept], labels[kept], masks[kept]
         size = steps[-1][1]
-        best, owner = masks.new_zeros(size), torch.full(size, -1, dtype=torch.long, device=masks.device)
+        best, owner = masks.new_full(size, -1.), torch.full(size, -1, dtype=torch.long, device=masks.device)
         sure, areas, done = torch.zeros(size, dtype=torch.bool, device=masks.device), [], 0
         for part in resized(masks, steps) if len(masks) else ():
             part = part.sigmoid()
