@@ -1,9 +1,16 @@
-"""Multi-scale deformable attention (Deformable DETR, https://arxiv.org/abs/2010.04159, eq. 3)."""
+"""Multi-scale deformable attention (Deformable DETR, https://arxiv.org/abs/2010.04159, eq. 3), in two forms that give the same numbers.
+
+``by_grid_sample`` is a few ordinary operators: it exports, compiles, and runs on a GPU. ``ByBag`` is for eager mode on a CPU, where it
+takes less than half the time (``benchmarks/deform_attn.py``).
+"""
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def ms_deform_attn(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
@@ -11,12 +18,15 @@ def ms_deform_attn(value: Tensor, shapes: list[tuple[int, int]], locations: Tens
 
     Args:
         value: (N, S, heads, D), the levels' maps of ``shapes`` (height, width) one after the other, row by row.
-        locations: (N, Q, heads, L, P, 2) x, y; 0 and 1 are the outer edges of a map.
-        weights: (N, Q, heads, L, P).
+        locations: (N, Q, heads, L, P, 2) x, y in at least float32; 0 and 1 are the outer edges of a map.
+        weights: (N, Q, heads, L, P), of the same type.
 
-    Returns: (N, Q, heads * D).
+    Returns: (N, Q, heads * D), of the values' type; the sums are made in that of the locations.
     """
-    return by_grid_sample(value, shapes, locations, weights)
+    full = value.to(locations.dtype)
+    if value.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return by_grid_sample(full, shapes, locations, weights).to(value.dtype)
+    return ByBag.apply(full, shapes, locations, weights).to(value.dtype)
 
 
 def extents(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
@@ -25,11 +35,122 @@ def extents(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
 
 
 def by_grid_sample(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-    """One ``grid_sample`` a level: the form that ONNX has."""
+    """One ``grid_sample`` a level."""
     n, _, heads, dim = value.shape
-    grids = (2 * locations - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1).to(value.dtype)                  # (N * heads, L, Q, P, 2)
+    grids = (2 * locations - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)                                  # (N * heads, L, Q, P, 2)
     levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], -1)               # L x (N * heads, D, h * w)
     sampled = torch.cat([F.grid_sample(level.reshape(n * heads, dim, h, w), grids[:, i], mode='bilinear', align_corners=False)
                          for i, (level, (h, w)) in enumerate(zip(levels, shapes))], -1)                  # (N * heads, D, Q, L * P)
-    spread = weights.flatten(3).transpose(1, 2).flatten(0, 1)[:, None].to(value.dtype)                   # (N * heads, 1, Q, L * P)
+    spread = weights.flatten(3).transpose(1, 2).flatten(0, 1)[:, None]                                   # (N * heads, 1, Q, L * P)
     return (sampled * spread).sum(-1).reshape(n, heads * dim, -1).transpose(1, 2)
+
+
+class ByBag(torch.autograd.Function):
+    """Bilinear sampling and the weighted sum are one weighted sum of table rows, which ``embedding_bag`` does without intermediates.
+
+    A row is one head's D values of one cell. Maps are framed by a cell of zeros, so that the four cells around any point (moved to the
+    frame if it lies farther out) exist: the first at ``base``, the others 1, a map's width, and a width + 1 cells on.
+    B = N * Q * heads sums, of 4 corners x L * P points each.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+        n, _, heads, dim = value.shape
+        table = framed(value, shapes)                                                                    # (rows, D)
+        base, right, down, inside = cells(locations, shapes, len(table) // (n * heads))
+        rows = corner_rows(base, shapes, heads)
+        out = F.embedding_bag(rows, table, mode='sum', per_sample_weights=corner_weights(right, down, weights.reshape(base.shape)))
+        ctx.save_for_backward(table, base, right, down, inside, weights)
+        ctx.shapes, ctx.heads = shapes, heads
+        return out.view(n, -1, heads * dim)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+        table, base, right, down, inside, weights = ctx.saved_tensors
+        shapes, heads, flat = ctx.shapes, ctx.heads, weights.reshape(base.shape)
+        grad = grad.reshape(len(base), -1)                                                               # (B, D)
+        to_value = gradient_of_value(grad, base, corner_weights(right, down, flat), shapes, len(weights), len(table), heads)
+        rows = corner_rows(base, shapes, heads)
+        bag = torch.arange(len(rows), dtype=rows.dtype).repeat_interleave(rows.shape[1])
+        first = torch.arange(0, rows.numel(), rows.shape[1], dtype=rows.dtype)
+        corners = torch.ops.aten._embedding_bag_per_sample_weights_backward(grad, table, rows.flatten(), first, bag, 0)
+        a, b, c, d = corners.view(len(base), 4, -1).unbind(1)                                            # 4 x (B, L * P)
+        top, bottom = torch.lerp(a, b, right), torch.lerp(c, d, right)
+        to_location = torch.stack([torch.lerp(b - a, d - c, down), bottom - top], -1) * inside * flat[..., None]
+        to_location = to_location.view(*weights.shape, 2) * sides(shapes, grad)
+        return to_value, None, to_location, torch.lerp(top, bottom, down).view(weights.shape)
+
+
+def sides(shapes: list[tuple[int, int]], like: Tensor) -> Tensor:
+    """(L, 1, 2): width and height of each level, in cells."""
+    return like.new_tensor([[w, h] for h, w in shapes])[:, None]
+
+
+def framed(value: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
+    """(N, S, heads, D) -> (N * F * heads, D): every map with a cell of zeros around it, F cells in all."""
+    n, _, heads, dim = value.shape
+    table = value.new_zeros(n, sum((h + 2) * (w + 2) for h, w in shapes), heads, dim)
+    for (h, w), level, frame in zip(shapes, value.split([h * w for h, w in shapes], 1),
+                                    table.split([(h + 2) * (w + 2) for h, w in shapes], 1)):
+        frame.view(n, h + 2, w + 2, heads, dim)[:, 1:-1, 1:-1] = level.reshape(n, h, w, heads, dim)
+    return table.view(-1, dim)
+
+
+def cells(locations: Tensor, shapes: list[tuple[int, int]], framed_cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where points lie in the table, each (B, L * P).
+
+    Returns: int32 row of the upper left of the four cells around each point; how far to the right and down of it, in [0, 1]; and
+    (B, L * P, 2) bool, False where moving the point in x, in y, changes nothing, as it lies outside.
+    """
+    n, _, heads = locations.shape[:3]
+    size = sides(shapes, locations)
+    place = locations * size + 0.5                                       # in cells of the frame, the first cell's middle at 0
+    inside = (place > 0) & (place < size + 1)
+    place = place.clamp_(min=0).minimum(size + 1)
+    low = torch.minimum(place.int().clamp_(min=0), size.int())           # clamped again for NaN, which a float clamp lets pass
+    right, down = (place - low).flatten(0, 2).flatten(1, 2).unbind(-1)
+    width = torch.tensor([w + 2 for _, w in shapes], dtype=torch.int32)[:, None]
+    start = torch.tensor([0, *((h + 2) * (w + 2) for h, w in shapes[:-1])], dtype=torch.int32).cumsum(0, dtype=torch.int32)[:, None]
+    cell = low[..., 1] * width + low[..., 0] + start
+    image = torch.arange(n, dtype=torch.int32).view(-1, 1, 1, 1, 1) * framed_cells
+    row = (cell + image) * heads + torch.arange(heads, dtype=torch.int32).view(-1, 1, 1)
+    return row.view(right.shape), right.contiguous(), down.contiguous(), inside.view(*right.shape, 2)
+
+
+def corner_rows(base: Tensor, shapes: list[tuple[int, int]], heads: int) -> Tensor:
+    """(B, L * P) -> (B, 4 * L * P): rows of the four cells; corner by corner: upper left, upper right, lower left, lower right."""
+    points = base.shape[1] // len(shapes)
+    width = torch.tensor([w + 2 for _, w in shapes], dtype=torch.int32).repeat_interleave(points)
+    steps = torch.stack([torch.zeros_like(width), torch.ones_like(width), width, width + 1]) * heads     # (4, L * P)
+    return (base[:, None] + steps).flatten(1)
+
+
+def corner_weights(right: Tensor, down: Tensor, weights: Tensor) -> Tensor:
+    """3 x (B, L * P) -> (B, 4 * L * P): bilinear factors times the attention, corner by corner."""
+    lower = weights * down
+    upper = weights - lower
+    upper_right, lower_right = upper * right, lower * right
+    return torch.stack([upper - upper_right, upper_right, lower - lower_right, lower_right], 1).flatten(1)
+
+
+def gradient_of_value(grad: Tensor, base: Tensor, factors: Tensor, shapes: list[tuple[int, int]], n: int, rows: int,
+                      heads: int) -> Tensor:
+    """(N, S, heads, D). ``grad`` (B, D), ``base`` (B, L * P), ``factors`` (B, 4 * L * P); ``rows`` of the table.
+
+    Points are sorted by their upper left cell once; then each cell sums over its points for each corner, and what a corner received
+    belongs to the cell one to the right, below, or both.
+    """
+    order = base.flatten().sort(stable=True).indices
+    count = torch.bincount(base.flatten(), minlength=rows)
+    first = count.cumsum(0) - count
+    source = order // base.shape[1]
+    factors = factors.view(len(base), 4, -1).transpose(0, 1).reshape(4, -1)
+    corners = [F.embedding_bag(source, grad, first, mode='sum', per_sample_weights=f[order]).view(n, -1, heads, grad.shape[1])
+               for f in factors]
+    levels = []
+    for i, (h, w) in enumerate(shapes):
+        start = sum((a + 2) * (b + 2) for a, b in shapes[:i])
+        a, b, c, d = (x[:, start:start + (h + 2) * (w + 2)].view(n, h + 2, w + 2, heads, -1) for x in corners)
+        levels.append((a[:, 1:-1, 1:-1] + b[:, 1:-1, :-2] + c[:, :-2, 1:-1] + d[:, :-2, :-2]).flatten(1, 2))
+    return torch.cat(levels, 1)
