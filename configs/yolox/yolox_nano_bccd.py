@@ -37,8 +37,8 @@ train_dataloader = dict(
     dataset=dict(
         _delete_=True, type='MultiImageMixDataset', pipeline=train_pipeline,
         dataset=dict(
-            type='CocoDataset', data_root='data/bccd/', ann_file='annotations/train.json', data_prefix=dict(img='images/'),
-            metainfo=dict(classes=('RBC', 'WBC', 'Platelets')), pipeline=load_pipeline)))
+            type='CocoDataset', data_root={{_base_.data_root}}, ann_file='annotations/train.json', data_prefix=dict(img='images/'),
+            metainfo={{_base_.metainfo}}, pipeline=load_pipeline)))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
