@@ -81,14 +81,14 @@ class DecoderLayer(nn.Module):
 class Decoder(BaseModule):
     """``num_layers`` equal layers, for ``run_decoder``, and the norm (``post_norm_cfg``; None: none) of what each of them predicts from.
 
-    ``return_intermediate``: all layers predict, not only the last.
+    ``return_intermediate``: all layers predict, not only the last. ``layer``: the class of the layers.
     """
 
     def __init__(self, cross_attention: type[nn.Module], num_layers: int, layer_cfg: dict,
                  self_attention: type[nn.Module] = MultiheadAttention, post_norm_cfg: dict | None = dict(type='LN'),
-                 return_intermediate: bool = True, init_cfg: dict | None = None) -> None:
+                 return_intermediate: bool = True, init_cfg: dict | None = None, layer: type[nn.Module] = DecoderLayer) -> None:
         super().__init__(init_cfg)
-        self.layers = nn.ModuleList(MODELS.build(layer_cfg, type=DecoderLayer, cross_attention=cross_attention,
+        self.layers = nn.ModuleList(MODELS.build(layer_cfg, type=layer, cross_attention=cross_attention,
                                                  self_attention=self_attention) for _ in range(num_layers))
         self.embed_dims, self.return_intermediate = self.layers[0].embed_dims, return_intermediate
         if post_norm_cfg is not None:

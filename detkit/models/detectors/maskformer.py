@@ -35,6 +35,9 @@ class MaskFormer(Detector):
             raise ConfigError(f'test_cfg.max_per_image={cfg.max_per_image} exceeds num_queries={head.num_queries} times {head.num_classes} '
                               f'classes: there are no more pairs of a query and a class. Lower it, or raise num_queries.')
 
+    def context(self, samples: list[DetDataSample], training: bool) -> dict[str, Any]:
+        return self.panoptic_head.context(samples)
+
     def network(self, images: Tensor, **context: Any) -> MaskQueries:
         return self.panoptic_head(self.extract_feat(images), **context)
 

@@ -11,19 +11,30 @@ from mmengine.model import BaseModule, caffe2_xavier_init
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from detkit.losses.weighting import mean_over_processes
-from detkit.models.query_heads.mask_queries import MaskQueries, masks_of, named_by_layer, query_of_object, true_segments
+from detkit.models.query_heads.mask_queries import (
+    MaskQueries,
+    average_factors,
+    build_decoder,
+    check_class_weight,
+    check_sampler,
+    class_losses,
+    labels_of,
+    mask_embedding,
+    masks_of,
+    name_of,
+    named_by_layer,
+    query_of_object,
+    true_segments,
+)
 from detkit.models.query_heads.pixel_decoder import SINE, xavier_normal
 from detkit.models.settings import settings
-from detkit.nn.attention import MultiheadAttention
-from detkit.nn.conv import build_norm
+from detkit.nn.positional import build_encoding
 from detkit.nn.transformer import DecoderLayer
 from detkit.ops.points import sample_points, uncertain_points
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
 from detkit.structures.sample import generator_of
 from detkit.tasks.matching import Candidates
-from detkit.tasks.samplers import PseudoSampler
 
 MASK_POINTS = 4      # purpose of the generator: apart from other heads'
 CROSS_ENTROPY = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=5.0)
@@ -42,9 +53,7 @@ class PointTraining:
         if self.num_points < 1 or self.oversample_ratio < 1 or not 0 <= self.importance_sample_ratio <= 1:
             raise ConfigError(f'train_cfg num_points={self.num_points}, oversample_ratio={self.oversample_ratio} and '
                               f'importance_sample_ratio={self.importance_sample_ratio} must be at least 1, at least 1, and in [0, 1].')
-        if self.sampler is not None and not isinstance(TASK_UTILS.build(self.sampler), PseudoSampler):
-            raise ConfigError(f"train_cfg sampler='{self.sampler['type']}' does not fit: all queries are trained. "
-                              f'Known: MaskPseudoSampler.')
+        check_sampler(self.sampler)
 
 
 class MaskedDecoderLayer(DecoderLayer):
@@ -55,20 +64,6 @@ class MaskedDecoderLayer(DecoderLayer):
         query = self.norms[0](self.cross_attn(query, memory, query_pos, memory_pos, visible))
         query = self.norms[1](self.self_attn(query, query, query_pos))
         return self.norms[2](self.ffn(query))
-
-
-class MaskedDecoder(BaseModule):
-    """The layers, and the norm through which predictions see the queries."""
-
-    def __init__(self, num_layers: int, layer_cfg: dict, post_norm_cfg: dict = dict(type='LN'), return_intermediate: bool = True,
-                 init_cfg: dict | None = None) -> None:
-        super().__init__(init_cfg)
-        if not return_intermediate:
-            raise ConfigError('Mask2Former predicts after every layer; return_intermediate=False is not supported.')
-        self.layers = nn.ModuleList(MODELS.build(layer_cfg, type=MaskedDecoderLayer, cross_attention=MultiheadAttention)
-                                    for _ in range(num_layers))
-        self.embed_dims = self.layers[0].embed_dims
-        self.post_norm = build_norm(post_norm_cfg, self.embed_dims)[1]
 
 
 @MODELS.register_module()
@@ -96,7 +91,7 @@ class Mask2FormerHead(BaseModule):
         self.assigner = train_cfg and TASK_UTILS.build(train_cfg['assigner'])
         self.pixel_decoder = MODELS.build(pixel_decoder, in_channels=in_channels, strides=strides, feat_channels=feat_channels,
                                           out_channels=out_channels)
-        self.transformer_decoder = MODELS.build(transformer_decoder, type=MaskedDecoder)
+        self.transformer_decoder = build_decoder(transformer_decoder, layer=MaskedDecoderLayer)
         c = self.transformer_decoder.embed_dims
         if self.pixel_decoder.num_outs < num_transformer_feat_level:
             raise ConfigError(f'num_transformer_feat_level={num_transformer_feat_level} exceeds pixel_decoder.num_outs='
@@ -104,7 +99,7 @@ class Mask2FormerHead(BaseModule):
         project = c != feat_channels or enforce_decoder_input_project
         self.decoder_input_projs = nn.ModuleList(nn.Conv2d(feat_channels, c, 1) if project else nn.Identity()
                                                  for _ in range(num_transformer_feat_level))
-        self.positional_encoding = MODELS.build(positional_encoding, default_args=dict(type='SinePositionalEncoding'))
+        self.positional_encoding = build_encoding(positional_encoding, c)
         self.query_embed, self.query_feat = nn.Embedding(num_queries, feat_channels), nn.Embedding(num_queries, feat_channels)
         self.level_embed = nn.Embedding(num_transformer_feat_level, feat_channels)
         self.cls_embed = nn.Linear(feat_channels, self.num_classes + 1)
@@ -114,6 +109,10 @@ class Mask2FormerHead(BaseModule):
         xavier_normal(self.transformer_decoder)
         for projection in self.decoder_input_projs if project else ():
             caffe2_xavier_init(projection)
+
+    def context(self, samples: list[DetDataSample]) -> dict[str, Any]:
+        """Nothing: padding is looked at like everything else, as in the paper's code."""
+        return {}
 
     def forward(self, feats: tuple[Tensor, ...]) -> MaskQueries:
         """The backbone's maps, fine to coarse."""
@@ -144,11 +143,16 @@ class Mask2FormerHead(BaseModule):
             gt, generator = true_segments(sample, self.num_things_classes, self.num_classes), on_device(sample, out.features.device)
             image = MaskQueries(out.logits[:, i], out.embeds[:, i], out.features[i])
             index = self.match(image, gt, generator, sample)
-            labels.append(torch.where(index >= 0, torch.cat([gt.labels, index.new_zeros(1)])[index], self.num_classes))
+            labels.append(labels_of(index, gt.labels, self.num_classes))
             masks, targets = self.at_points(image, gt.masks, query_of_object(index, len(gt)), generator)
             predicted.append(masks)
             wanted.append(targets)
-        return self.layer_losses(out.logits, torch.stack(labels, 1), torch.cat(predicted, 1), torch.cat(wanted, 1))
+        predicted, wanted = torch.cat(predicted, 1), torch.cat(wanted, 1)
+        factors = average_factors(torch.stack(labels, 1), predicted.shape[1], self.loss_cls.class_weight)
+        return named_by_layer(dict(
+            loss_cls=class_losses(self.loss_cls, out.logits, torch.stack(labels, 1), factors),
+            loss_mask=[self.loss_mask(p.flatten(), w.flatten(), avg_factor=factors.masks * p.shape[1]) for p, w in zip(predicted, wanted)],
+            loss_dice=[self.loss_dice(p, w, avg_factor=factors.masks) for p, w in zip(predicted, wanted)]))
 
     @torch.no_grad()
     def match(self, image: MaskQueries, gt: InstanceData, generator: torch.Generator | None, sample: DetDataSample) -> Tensor:
@@ -172,18 +176,6 @@ class Mask2FormerHead(BaseModule):
         matched = queries >= 0
         return predicted[matched].view(depth, -1, cfg.num_points), wanted[matched].view(depth, -1, cfg.num_points)
 
-    def layer_losses(self, logits: Tensor, labels: Tensor, predicted: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        """``logits`` (D, N, Q, K + 1), ``labels`` (D, N, Q) with K for no object, ``predicted`` and ``wanted`` (D, M, P)."""
-        weights = logits.new_tensor(self.loss_cls.class_weight)[labels].sum((1, 2))
-        factors = mean_over_processes(torch.cat([weights, weights.new_tensor([predicted.shape[1]])]))
-        total, losses = factors[-1].clamp(min=1), dict(loss_cls=[], loss_mask=[], loss_dice=[])
-        for d in range(len(logits)):
-            losses['loss_cls'].append(self.loss_cls(logits[d].flatten(0, 1), labels[d].flatten(), avg_factor=factors[d]))
-            losses['loss_mask'].append(self.loss_mask(predicted[d].flatten(), wanted[d].flatten(), avg_factor=total * predicted.shape[2]))
-            losses['loss_dice'].append(self.loss_dice(predicted[d], wanted[d], avg_factor=total))
-        return named_by_layer(losses)
-
-
 def where_masked(embeds: Tensor, features: Tensor) -> Tensor:
     """(N, 1, Q, S) bool: the cells of a level on which a query's mask lies, at which alone it looks (Sec. 3.2.1); all where there are none.
 
@@ -193,29 +185,7 @@ def where_masked(embeds: Tensor, features: Tensor) -> Tensor:
     return (on | ~on.any(-1, keepdim=True))[:, None]
 
 
-def mask_embedding(channels: int, out_channels: int) -> nn.Sequential:
-    """Three linear layers from a query to the vector of its mask."""
-    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU(),
-                         nn.Linear(channels, out_channels))
-
-
-def check_class_weight(loss: nn.Module, num_classes: int) -> None:
-    """Give the loss, where it has none, the paper's weights: 1 for each class, 0.1 for "no object".
-
-    Raises:
-        ConfigError: another number of weights than the classes and "no object".
-    """
-    loss.class_weight = [1.0] * num_classes + [0.1] if loss.class_weight is None else list(loss.class_weight)
-    if len(loss.class_weight) != num_classes + 1:
-        raise ConfigError(f'loss_cls class_weight has {len(loss.class_weight)} weights for {num_classes} classes and "no object". Set '
-                          f'class_weight=[1.0] * {num_classes} + [0.1].')
-
-
 def on_device(sample: DetDataSample, device: torch.device) -> torch.Generator | None:
     """As ``generator_of``, but of the masks' device: drawing millions of points elsewhere would take longer than using them."""
     generator = generator_of(sample, MASK_POINTS)
     return generator if generator is None or device.type == 'cpu' else torch.Generator(device).manual_seed(generator.initial_seed())
-
-
-def name_of(sample: DetDataSample) -> str:
-    return f"image {sample.get('img_path') or sample.get('img_id')}"

@@ -8,12 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from detkit.registry import ConfigError
+from detkit.losses.weighting import mean_over_processes
+from detkit.nn.attention import MultiheadAttention
+from detkit.nn.transformer import Decoder, DecoderLayer
+from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
+from detkit.tasks.samplers import PseudoSampler
 
 
 @dataclass(frozen=True)
@@ -78,3 +83,67 @@ def named_by_layer(losses: dict[str, list[Tensor]]) -> dict[str, Tensor]:
     last = {name: values[-1] for name, values in losses.items()}
     depth = len(next(iter(losses.values())))
     return last | {f'd{i}.{name}': values[i] for i in range(depth - 1) for name, values in losses.items()}
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What losses are divided by, the same in all processes."""
+
+    classes: Tensor    # (D,) weights of all queries' targets
+    masks: Tensor      # () masks that are learnt, at least 1
+
+
+def average_factors(labels: Tensor, num_masks: int, class_weight: list[float]) -> Factors:
+    """``labels`` (D, N, Q), K for no object; ``num_masks``: of each layer."""
+    weights = torch.tensor(class_weight, device=labels.device)[labels].sum((1, 2))
+    factors = mean_over_processes(torch.cat([weights, weights.new_tensor([num_masks])]))
+    return Factors(factors[:-1], factors[-1].clamp(min=1))
+
+
+def class_losses(loss: nn.Module, logits: Tensor, labels: Tensor, factors: Factors) -> list[Tensor]:
+    """Each layer's; ``logits`` (D, N, Q, K + 1), ``labels`` (D, N, Q)."""
+    return [loss(x.flatten(0, 1), y.flatten(), avg_factor=f) for x, y, f in zip(logits, labels, factors.classes)]
+
+
+def labels_of(index: Tensor, gt_labels: Tensor, num_classes: int) -> Tensor:
+    """Matches (D, Q) -> what each query is to say, ``num_classes`` where it has no object."""
+    return torch.where(index >= 0, torch.cat([gt_labels, index.new_zeros(1)])[index], num_classes)
+
+
+def name_of(sample: DetDataSample) -> str:
+    return f"image {sample.get('img_path') or sample.get('img_id')}"
+
+
+def mask_embedding(channels: int, out_channels: int) -> nn.Sequential:
+    """Three linear layers from a query to the vector of its mask."""
+    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU(),
+                         nn.Linear(channels, out_channels))
+
+
+def build_decoder(cfg: dict, layer: type[nn.Module] = DecoderLayer) -> Decoder:
+    """
+    Raises:
+        ConfigError: its intermediate layers are not to predict.
+    """
+    decoder = MODELS.build(cfg, type=Decoder, cross_attention=MultiheadAttention, layer=layer)
+    if not decoder.return_intermediate:
+        raise ConfigError('mask queries predict after every layer; return_intermediate=False is not supported.', cfg)
+    return decoder
+
+
+def check_sampler(cfg: dict | None) -> None:
+    """Raise ConfigError for a sampler that leaves queries out."""
+    if cfg is not None and not isinstance(TASK_UTILS.build(cfg), PseudoSampler):
+        raise ConfigError(f"train_cfg sampler='{cfg['type']}' does not fit: all queries are trained. Known: MaskPseudoSampler.")
+
+
+def check_class_weight(loss: nn.Module, num_classes: int) -> None:
+    """Give the loss, where it has none, the paper's weights: 1 for each class, 0.1 for "no object".
+
+    Raises:
+        ConfigError: another number of weights than the classes and "no object".
+    """
+    loss.class_weight = [1.0] * num_classes + [0.1] if loss.class_weight is None else list(loss.class_weight)
+    if len(loss.class_weight) != num_classes + 1:
+        raise ConfigError(f'loss_cls class_weight has {len(loss.class_weight)} weights for {num_classes} classes and "no object". Set '
+                          f'class_weight=[1.0] * {num_classes} + [0.1].')

@@ -8,7 +8,15 @@ from mmengine.structures import InstanceData, PixelData
 from torch.testing import assert_close
 
 import detkit.models.query_heads.mask2former_head as module
-from detkit.models.query_heads.mask_queries import MaskQueries, named_by_layer, query_of_object, true_segments
+import detkit.models.query_heads.mask_queries as mask_queries
+from detkit.models.query_heads.mask_queries import (
+    MaskQueries,
+    average_factors,
+    class_losses,
+    named_by_layer,
+    query_of_object,
+    true_segments,
+)
 from detkit.registry import MODELS, ConfigError
 from detkit.structures import BitmapMasks, DetDataSample
 
@@ -104,25 +112,31 @@ def test_a_perfect_query_is_matched_with_its_object(head):
     assert (index == -1).sum() == 2 * 10
 
 
-def test_layer_losses_by_hand(head):
+def test_class_losses_by_hand(head):
     made = head(num_queries=2)
-    logits = torch.zeros(1, 1, 2, 4)                                       # every class at 1 / 4
-    got = made.layer_losses(logits, torch.tensor([[[1, 3]]]), torch.zeros(1, 1, 4), torch.tensor([[[1., 1, 0, 0]]]))
-    log4, log2 = torch.tensor(4.).log(), torch.tensor(2.).log()
-    assert_close(got, dict(loss_cls=2 * log4, loss_mask=5 * log2, loss_dice=torch.tensor(5 * (1 - (2 * 1 + 1) / (2 + 2 + 1)))))
-    wrong = made.layer_losses(torch.tensor([[[[0., 0, 0, 0], [9., 0, 0, 0]]]]), torch.tensor([[[1, 3]]]), torch.zeros(1, 0, 4),
-                              torch.zeros(1, 0, 4))
-    assert_close(wrong['loss_cls'], 2 * (log4 + 0.1 * torch.logsumexp(torch.tensor([9., 0, 0, 0]), 0)) / 1.1)
-    assert wrong['loss_mask'] == wrong['loss_dice'] == 0
+    logits, labels = torch.tensor([[[[0., 0, 0, 0], [9., 0, 0, 0]]]]), torch.tensor([[[1, 3]]])      # a class at 1 / 4, and no object
+    factors = average_factors(labels, 0, made.loss_cls.class_weight)
+    assert factors.classes.tolist() == pytest.approx([1.1]) and factors.masks == 1
+    got, = class_losses(made.loss_cls, logits, labels, factors)
+    assert_close(got, 2 * (torch.tensor(4.).log() + 0.1 * torch.logsumexp(logits[0, 0, 1], 0)) / 1.1)
+
+
+def test_mask_losses_by_hand(head, monkeypatch):
+    monkeypatch.setattr(module, 'uncertain_points', at_every_pixel)
+    made = head(num_queries=1)
+    made.train_cfg = module.PointTraining(made.train_cfg.assigner, num_points=4)
+    out = MaskQueries(torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 1, 16), torch.zeros(1, 16, 2, 2))   # every pixel at 1 / 2
+    got = made.loss(out, [truth(torch.tensor([[[1, 1], [0, 0]]], dtype=torch.uint8), [1])])
+    assert_close(got, dict(loss_cls=2 * torch.tensor(4.).log(), loss_mask=5 * torch.tensor(2.).log(),
+                           loss_dice=torch.tensor(5 * (1 - (2 * 1 + 1) / (2 + 2 + 1)))))
 
 
 def test_counts_are_averaged_over_processes(head, monkeypatch):
-    made = head(num_queries=2)
-    monkeypatch.setattr(module, 'mean_over_processes', lambda factors: factors * 2)      # the other process has three times as much
-    args = (torch.zeros(1, 1, 2, 4), torch.tensor([[[1, 3]]]), torch.zeros(1, 1, 4), torch.tensor([[[1., 1, 0, 0]]]))
-    got = made.layer_losses(*args)
-    monkeypatch.undo()
-    assert_close({k: 2 * v for k, v in got.items()}, made.layer_losses(*args))
+    made = head()
+    args = drawn(made, 1), [truth(squares((0, 0, 4, 4), (3, 2, 8, 7)), [2, 0])]
+    alone = made.loss(*args)
+    monkeypatch.setattr(mask_queries, 'mean_over_processes', lambda factors: factors * 2)      # the other has three times as much
+    assert_close({k: 2 * v for k, v in made.loss(*args).items()}, alone)
 
 
 def test_names_are_mmdetections():
