@@ -12,4 +12,4 @@ class Detections(NamedTuple):
     boxes: Tensor                # (N, M, 4) xyxy pixels of the network input
     scores: Tensor               # (N, M)
     labels: Tensor               # (N, M) int64
-    masks: Tensor | None = None  # (N, M, h, w) scores in [0, 1], in the frame that the detector says
+    masks: Tensor | None = None  # (N, M, h, w) scores in [0, 1], or logits, in the frame that the detector says

@@ -8,7 +8,6 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
-from detkit.nn.conv import ConvModule
 from detkit.registry import MODELS
 from detkit.structures import BitmapMasks, DetDataSample
 
@@ -89,8 +88,8 @@ DETECTORS = dict(
         test_cfg=dict(nms_pre=200, min_bbox_size=0, score_thr=0., nms=dict(type='nms', iou_threshold=0.65), max_per_img=20)),
     yolox=dict(
         type='YOLOX', data_preprocessor=PREPROCESSOR,
-        backbone=dict(type='CSPDarknet', deepen_factor=0.33, widen_factor=0.125, use_depthwise=True),
-        neck=dict(type='YOLOXPAFPN', in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1, use_depthwise=True),
+        backbone=dict(type='CSPDarknet', deepen_factor=0.1, widen_factor=0.125),
+        neck=dict(type='YOLOXPAFPN', in_channels=[32, 64, 128], out_channels=16, num_csp_blocks=1),
         bbox_head=dict(type='YOLOXHead', num_classes=3, in_channels=16, feat_channels=16, stacked_convs=1, use_depthwise=True),
         train_cfg=dict(assigner=dict(type='SimOTAAssigner', center_radius=2.5)),
         test_cfg=dict(score_thr=0.01, nms=dict(type='nms', iou_threshold=0.65), max_per_img=20)))
@@ -136,8 +135,23 @@ def mask_queries(num_things: int, num_stuff: int, **test_cfg: object) -> dict:
         test_cfg=dict(panoptic_on=False, instance_on=True, max_per_image=20) | test_cfg)
 
 
+def maskformer() -> dict:
+    cfg = mask_queries(3, 1, panoptic_on=True, object_mask_thr=0.3)
+    attention, ffn = dict(embed_dims=16, num_heads=2), dict(embed_dims=16, feedforward_channels=32)
+    pixel_decoder = dict(
+        type='TransformerEncoderPixelDecoder', norm_cfg=dict(type='GN', num_groups=4),
+        positional_encoding=dict(num_feats=8, normalize=True),
+        encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)))
+    return cfg | dict(
+        type='MaskFormer', panoptic_head=cfg['panoptic_head'] | dict(type='MaskFormerHead', pixel_decoder=pixel_decoder),
+        train_cfg=dict(assigner=dict(type='HungarianAssigner', match_costs=[
+            dict(type='ClassificationCost', weight=1.0), dict(type='FocalLossCost', weight=20.0, binary_input=True),
+            dict(type='DiceCost', weight=1.0, pred_act=True, eps=1.0)])))
+
+
 DETECTORS.update(
-    mask2former=mask_queries(3, 0), mask2former_panoptic=mask_queries(3, 1, panoptic_on=True, object_mask_thr=0.3, filter_low_score=True))
+    maskformer=maskformer(), mask2former=mask_queries(3, 0),
+    mask2former_panoptic=mask_queries(3, 1, panoptic_on=True, object_mask_thr=0.3, filter_low_score=True))
 
 
 def small_config(name: str) -> dict:
@@ -151,13 +165,24 @@ def small_detector(name: str, **changes: object) -> nn.Module:
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_uniform_(module.weight, a=1)
-    for module in model.modules():
-        if isinstance(module, ConvModule) and isinstance(module.activate, nn.SiLU):
-            nn.init.kaiming_uniform_(module.conv.weight, nonlinearity='relu')      # makes up for SiLU; else nothing arrives at the end
     for conv in getattr(getattr(model, 'bbox_head', None), 'rtm_reg', ()):
         nn.init.normal_(conv.weight, std=0.1)
         nn.init.constant_(conv.bias, 1.5)      # strides to every side: boxes that overlap objects
+    if any(isinstance(module, nn.SiLU) for module in model.modules()):
+        take_statistics(model)                 # deep SiLU networks pass nothing on with those that they start with
     return model.eval()
+
+
+def take_statistics(model: nn.Module) -> None:
+    """Let the batch norms normalise, as they do after training: here to pictures of noise, some brighter than others."""
+    norms = {m: m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+    for norm in norms:
+        norm.momentum = 1.
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        model.train().network(torch.randn(8, 3, 96, 96, generator=generator) + torch.randn(8, 3, 1, 1, generator=generator))
+    for norm, momentum in norms.items():
+        norm.momentum = momentum
 
 
 def make_sample(boxes: list, labels: list[int] | None = None, size: tuple[int, int] = (SIZE, SIZE), **metainfo: object) -> DetDataSample:

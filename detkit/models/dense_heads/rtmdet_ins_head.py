@@ -37,6 +37,7 @@ from detkit.tasks.samplers import pick
 
 SAMPLING_MASKS = 5    # purpose of the generator that draws the priors whose masks are learnt
 REACH = 8             # offsets between a pixel and a prior count in so many strides of the prior
+NOWHERE = -100.       # logit of the pixels of a row that holds nothing
 CHUNK = 2**24         # numbers that a layer of dynamic convolutions gives at once in prediction
 
 
@@ -234,10 +235,10 @@ class RTMDetInsSepBNHead(BaseModule):
         return RLEMasks(resize_masks(instances.masks, [((height, width), (height, width)), (scaled, size)], threshold), *size)
 
     def decode(self, out: InstanceOutputs, size: tuple[int, int]) -> Detections:
-        """Masks are scores at the finest level's stride."""
+        """``masks``: logits at the finest level's stride, as ``predict``'s: scores would lose what lies between pixels when enlarged."""
         found = padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, size,
                                   masks_of=partial(self.masks_of, out))
-        return found._replace(masks=found.masks.sigmoid() * (found.scores > 0)[..., None, None])
+        return found._replace(masks=found.masks.masked_fill((found.scores <= 0)[..., None, None], NOWHERE))
 
 
 def with_bitmaps(sample: DetDataSample, device: torch.device) -> DetDataSample:
