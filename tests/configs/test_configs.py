@@ -43,7 +43,8 @@ def test_what_a_recipe_names_exists(name: str):
         assert DATASETS.get(dataset.type) is not None
         assert len(Compose(dataset.pipeline).transforms) == len(dataset.pipeline)
     for part in ('val', 'test'):
-        assert METRICS.get(cfg[f'{part}_evaluator'].type) is not None
+        metrics = cfg[f'{part}_evaluator']
+        assert all(METRICS.get(metric.type) is not None for metric in (metrics if isinstance(metrics, list) else [metrics]))
     assert [step.type for step in cfg.train_dataloader.dataset.pipeline][-1] == 'PackDetInputs'
     assert all(step.type in TRANSFORMS for step in cfg.test_dataloader.dataset.pipeline)
 
