@@ -30,6 +30,7 @@ from detkit.structures.detections import Detections
 from detkit.tasks.samplers import PseudoSampler
 
 CERTAIN = 100.      # logits end here: binary cross entropy of a score that is 0 or 1 in float32
+LARGEST = 20.       # log of a size in strides; beyond it areas overflow, in the first evaluations of a run
 LEAST_SIZE = 1e-8   # added to a size in strides before its logarithm
 
 
@@ -162,7 +163,7 @@ def boxes_of(corners: Tensor, raw: Tensor) -> Tensor:
     """(..., 4) xyxy pixels, from corners of cells and their strides (..., 4), and (..., 4) shifts of the centre and logs of the size, in
     strides."""
     center = corners[..., :2] + raw[..., :2] * corners[..., 2:]
-    half = raw[..., 2:].exp() * corners[..., 2:] / 2
+    half = raw[..., 2:].clamp(max=LARGEST).exp() * corners[..., 2:] / 2
     return torch.cat([center - half, center + half], -1)
 
 
