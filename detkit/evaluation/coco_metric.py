@@ -13,6 +13,7 @@ from mmengine.logging import MMLogger
 from detkit.evaluation.coco import CocoResult, category_ids, evaluate_coco, no_common_class, read_ground_truth
 from detkit.files import find_data, write_json
 from detkit.registry import METRICS, ConfigError, did_you_mean
+from detkit.structures.rle_masks import RLEMasks
 
 KINDS = ('bbox', 'segm', 'proposal')
 AP_ITEMS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'APs', 'mAP_m': 'APm', 'mAP_l': 'APl'}
@@ -217,9 +218,11 @@ def coco_detections(results: Sequence[dict], ids: Sequence[Any],
     return boxes, masks
 
 
-def encode_masks(masks: torch.Tensor | np.ndarray | list[dict]) -> list[dict]:
+def encode_masks(masks: torch.Tensor | np.ndarray | RLEMasks | list[dict]) -> list[dict]:
     """Masks (n, height, width), bool, as compressed RLE whose counts are text; RLE passes through."""
     from pycocotools import mask as rle
+    if isinstance(masks, RLEMasks):
+        return masks.codes
     if isinstance(masks, torch.Tensor):
         masks = masks.detach().cpu().numpy()
     if isinstance(masks, np.ndarray):
