@@ -8,6 +8,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
+from detkit.nn.deform_conv import DeformConv2d
 from detkit.registry import MODELS
 from detkit.structures import BitmapMasks, DetDataSample
 
@@ -163,13 +164,17 @@ def small_detector(name: str, **changes: object) -> nn.Module:
     torch.manual_seed(0)
     model = MODELS.build(small_config(name) | changes)
     for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.Linear, DeformConv2d)):
             nn.init.kaiming_uniform_(module.weight, a=1)
     for conv in getattr(getattr(model, 'bbox_head', None), 'rtm_reg', ()):
         nn.init.normal_(conv.weight, std=0.1)
         nn.init.constant_(conv.bias, 1.5)      # strides to every side: boxes that overlap objects
-    if any(isinstance(module, nn.SiLU) for module in model.modules()):
-        take_statistics(model)                 # deep SiLU networks pass nothing on with those that they start with
+    for conv in model.bbox_head.rtm_cls if name == 'rtmdet_ins' else ():
+        conv.weight.data.mul_(0.05)            # scores below one, in which no two are equal
+    for conv in getattr(getattr(model, 'bbox_head', None), 'wh_head', ())[2:]:
+        nn.init.constant_(conv.bias, 4.)       # cells
+    if name == 'centernet' or any(isinstance(module, nn.SiLU) for module in model.modules()):
+        take_statistics(model)                 # these networks pass little on with those that they start with
     return model.eval()
 
 
@@ -188,7 +193,7 @@ def take_statistics(model: nn.Module) -> None:
 def make_sample(boxes: list, labels: list[int] | None = None, size: tuple[int, int] = (SIZE, SIZE), **metainfo: object) -> DetDataSample:
     labels = [i % 3 for i in range(len(boxes))] if labels is None else labels
     sample = DetDataSample(metainfo=dict(
-        img_id=0, ori_shape=size, img_shape=size, pad_shape=size, scale_factor=(1., 1.), seed=0) | metainfo)
+        img_id=0, ori_shape=size, img_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1., 1.), seed=0) | metainfo)
     sample.gt_instances = InstanceData(bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
                                        labels=torch.tensor(labels, dtype=torch.long))
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))

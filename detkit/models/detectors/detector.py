@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, Sequential
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ class Detector(BaseModel):
                  init_cfg: dict | list | None) -> None:
         super().__init__(MODELS.build(data_preprocessor or dict(type='DetDataPreprocessor')), init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.neck = nn.Sequential(*map(MODELS.build, neck)) if isinstance(neck, (list, tuple)) else MODELS.build(neck)
+        self.neck = Sequential(*map(MODELS.build, neck)) if isinstance(neck, (list, tuple)) else MODELS.build(neck)
 
     def _dump_init_info(self) -> None:
         """Silence mmengine's report of how each single parameter was initialised: hundreds of lines that hide the run's own."""

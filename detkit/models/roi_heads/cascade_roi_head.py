@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -55,7 +55,7 @@ class CascadeRoIHead(BaseModule):
                 raise ConfigError(f'{name} of num_stages={num_stages} must be a list of {num_stages}.')
         parts = dict(bbox_roi_extractor=bbox_roi_extractor, bbox_head=bbox_head, mask_roi_extractor=mask_roi_extractor, mask_head=mask_head)
         for name, cfg in parts.items():
-            setattr(self, name, None if cfg is None else nn.ModuleList(map(MODELS.build, one_a_stage(name, cfg, num_stages))))
+            setattr(self, name, None if cfg is None else ModuleList(map(MODELS.build, one_a_stage(name, cfg, num_stages))))
         self.prepare(list(stage_loss_weights), [f's{i}.' for i in range(num_stages)], train_cfg, test_cfg)
 
     def prepare(self, weights: list[float], prefixes: list[str], train_cfgs: list[dict] | None, test_cfg: dict | None) -> None:
@@ -177,7 +177,7 @@ class CascadeRoIHead(BaseModule):
 
 def at(modules: nn.Module, stage: int) -> nn.Module:
     """A stage's module, where there is one for each."""
-    return modules[stage] if isinstance(modules, nn.ModuleList) else modules
+    return modules[stage] if isinstance(modules, ModuleList) else modules
 
 
 def one_a_stage(name: str, cfg: dict | list[dict], num_stages: int) -> list[dict]:

@@ -55,7 +55,7 @@ class FCNMaskHead(BaseModule):
 
     def of_class(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(n, K or 1, h, w) and labels (n,) -> (n, h, w)."""
-        return logits[:, 0] if self.class_agnostic else logits[torch.arange(len(labels), device=labels.device), labels]
+        return logits[:, 0] if self.class_agnostic else logits[torch.arange(labels.shape[0], device=labels.device), labels]
 
     def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         """Binary cross entropy of the label's mask. ``labels`` (n,); ``targets`` (n, h, w) in [0, 1].

@@ -53,7 +53,16 @@ class SingleRoIExtractor(BaseModule):
         # a level without RoIs is pooled as well, from none, so that all processes of a run build the same graph
         pooled = [roi_align(x, rois[(level == i).nonzero().squeeze(1)], self.output_size, 1 / stride, self.sampling_ratio, self.aligned)
                   for i, (x, stride) in enumerate(zip(feats, self.featmap_strides))]
-        return torch.cat(pooled)[level.argsort(stable=True).argsort()]
+        return torch.cat(pooled)[place_among(level, len(pooled))]
+
+
+def place_among(group: Tensor, count: int) -> Tensor:
+    """(n,) groups 0 .. ``count`` - 1 -> (n,) where each element stands when the groups are put behind one another, in order.
+
+    A stable argsort turned round, from operators that ONNX has."""
+    mine = (group[:, None] == torch.arange(count, device=group.device)).long()
+    before = mine.sum(0).cumsum(0) - mine.sum(0)
+    return ((mine.cumsum(0) - 1 + before) * mine).sum(1)
 
 
 def numbered(rois: list[Tensor] | Tensor) -> Tensor:
