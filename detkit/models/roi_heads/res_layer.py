@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from detkit.models.backbones.resnet import BLOCKS, shortcut
+from detkit.models.backbones.resnet import BLOCKS, Bottleneck, shortcut
 from detkit.registry import MODELS, ConfigError
 
 
@@ -25,10 +25,11 @@ class ResLayer(BaseModule):
         self.norm_eval, self.with_cp = norm_eval, with_cp
         block, counts = BLOCKS[depth]
         width, channels = 64 * 2**stage, 64 * 2**(stage - 1) * block.expansion
+        special = dict(inner=width, groups=1, dcn=None) if block is Bottleneck else {}
         blocks = []
         for i in range(counts[stage]):
             down = shortcut(channels, width * block.expansion, stride, False, None, norm_cfg) if i == 0 else None
-            blocks.append(block(channels, width, stride if i == 0 else 1, dilation, style, down, None, norm_cfg))
+            blocks.append(block(channels, width, stride if i == 0 else 1, dilation, style, down, None, norm_cfg, **special))
             channels = width * block.expansion
         self.name = f'layer{stage + 1}'
         self.add_module(self.name, nn.Sequential(*blocks))
