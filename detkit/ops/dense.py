@@ -86,7 +86,7 @@ def sampled_deform_conv(x: Tensor, offset: Tensor, mask: Tensor | None, weight: 
     groups = offset.shape[1] // (2 * kh * kw)
     # sides that are powers of two: grid_sample then meets whole pixels exactly, and an offset of 0 has the gradient of the next pixel
     x = F.pad(x, (0, power_of_two(width) - width, 0, power_of_two(height) - height))
-    dy, dx = offset.view(count * groups, kh, kw, 2, out_h, out_w).unbind(3)
+    dy, dx = offset.reshape(count * groups, kh, kw, 2, out_h, out_w).unbind(3)
     y, x_at = (along(n, k, s, p, d) for n, k, s, p, d in zip((out_h, out_w), (kh, kw), stride, padding, dilation))        # (k, n)
     grid = torch.stack([to_grid(dx + x_at[:, None], x.shape[3]), to_grid(dy + y[:, None, :, None], x.shape[2])], -1)
     threads = torch.get_num_threads()

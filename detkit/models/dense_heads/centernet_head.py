@@ -107,10 +107,12 @@ class CenterNetHead(BaseModule):
         center = out.center.sigmoid()
         peaks = center == F.max_pool2d(center, cfg.local_maximum_kernel, 1, cfg.local_maximum_kernel // 2)
         scores, index = (center * peaks).flatten(1).topk(torch.sym_min(min(cfg.topk, cfg.max_per_img), classes * height * width), 1)
-        labels, cell = index // (height * width), index % (height * width)
+        labels = index // (height * width)
+        cell = index - labels * (height * width)           # a remainder by a symbolic number has no ONNX form
+        y = cell // width
         at = cell[..., None].expand(-1, -1, 2)
         extent, shift = (x.flatten(2).transpose(1, 2).gather(1, at) for x in (out.size, out.shift))
-        middle = torch.stack([cell % width, cell // width], -1) + shift
+        middle = torch.stack([cell - y * width, y], -1) + shift
         scale = torch.stack([torch.scalar_tensor(whole / cells, device=center.device) for whole, cells in
                              ((size[1], width), (size[0], height))]).repeat(2)
         boxes = torch.cat([middle - extent / 2, middle + extent / 2], -1) * scale
