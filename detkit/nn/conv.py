@@ -11,8 +11,8 @@ from detkit.nn.deform_conv import DeformConv2d, ModulatedDeformConv2d
 from detkit.registry import ConfigError, check_arguments, did_you_mean
 
 CONVS = {'Conv2d': nn.Conv2d, 'Conv': nn.Conv2d, 'deconv': nn.ConvTranspose2d, 'DCN': DeformConv2d, 'DCNv2': ModulatedDeformConv2d}
-NORMS = {'BN': ('bn', nn.BatchNorm2d), 'BN2d': ('bn', nn.BatchNorm2d), 'SyncBN': ('bn', nn.SyncBatchNorm), 'MMSyncBN': ('bn', nn.SyncBatchNorm),
-         'GN': ('gn', nn.GroupNorm), 'IN': ('in', nn.InstanceNorm2d), 'LN': ('ln', nn.LayerNorm)}
+NORMS = {'BN': ('bn', nn.BatchNorm2d), 'BN2d': ('bn', nn.BatchNorm2d), 'SyncBN': ('bn', nn.SyncBatchNorm),
+         'MMSyncBN': ('bn', nn.SyncBatchNorm), 'GN': ('gn', nn.GroupNorm), 'IN': ('in', nn.InstanceNorm2d), 'LN': ('ln', nn.LayerNorm)}
 ACTIVATIONS = {'ReLU': nn.ReLU, 'LeakyReLU': nn.LeakyReLU, 'PReLU': nn.PReLU, 'ReLU6': nn.ReLU6, 'ELU': nn.ELU,
                'Sigmoid': nn.Sigmoid, 'Tanh': nn.Tanh, 'GELU': nn.GELU, 'SiLU': nn.SiLU, 'Swish': nn.SiLU, 'Mish': nn.Mish,
                'HSwish': nn.Hardswish, 'HSigmoid': nn.Hardsigmoid}

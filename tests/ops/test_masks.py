@@ -1,6 +1,9 @@
 """Mask paste-back and run-length codes."""
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -78,3 +81,32 @@ def test_no_masks_give_no_codes():
     assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), (8, 8)) == []
     assert resize_masks(torch.zeros(0, 4, 4), [((8, 8), (8, 8))], 0.5) == []
     assert encode_masks(torch.zeros(0, 4, 4, dtype=torch.bool)) == []
+
+
+MEASURED = '''
+import resource, torch
+from detkit.ops.masks import paste_masks, resize_masks
+
+def peak_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+draw = torch.Generator().manual_seed(0)
+corner, extent = torch.rand(100, 2, generator=draw) * 2000, torch.rand(100, 2, generator=draw) * 1000
+masks, boxes = torch.rand(100, 28, 28, generator=draw), torch.cat([corner, corner + extent], 1)
+boxes[0] = torch.tensor([0., 0., 4000., 3000.])
+paste_masks(masks[:1], boxes[:1] / 100, (30, 40)), resize_masks(masks[:1], [((40, 40), (30, 40))], 0.5)
+before = peak_mb()
+assert len(paste_masks(masks, boxes, (3000, 4000))) == 100
+pasted = peak_mb() - before
+assert len(resize_masks(masks[:4], [((750, 1000), (750, 1000)), ((3000, 4000), (3000, 4000))], 0.5)) == 4
+print(pasted, peak_mb() - before)
+'''
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the peak of the memory is read as Linux counts it')
+def test_a_hundred_masks_of_twelve_megapixels_take_the_memory_of_a_few():
+    """As bool masks they would take 1200 MB, as float masks four times that."""
+    run = subprocess.run([sys.executable, '-c', MEASURED], capture_output=True, text=True, check=True)
+    pasted, resized_too = map(float, run.stdout.split())
+    assert pasted < 150
+    assert resized_too < 300
