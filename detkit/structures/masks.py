@@ -101,9 +101,10 @@ class BitmapMasks:
             raise ValueError(f"crop_and_resize interpolation='{interpolation}' is not offered. Known: bilinear.")
         if len(self) == 0 or len(bboxes) == 0:
             return BitmapMasks(np.zeros((0, *out_shape), np.uint8), *out_shape)
+        used, of = np.unique(as_index(inds), return_inverse=True)          # a mask is taken once, however many boxes look at it
         rois = torch.as_tensor(as_index(bboxes), dtype=torch.float32, device=device)
-        rois = torch.cat([torch.arange(len(rois), device=device)[:, None].float(), rois], 1)
-        masks = torch.from_numpy(self.masks[as_index(inds)]).to(device).float()[:, None]
+        rois = torch.cat([torch.as_tensor(of, dtype=torch.float32, device=device)[:, None], rois], 1)
+        masks = torch.from_numpy(self.masks[used]).to(device).float()[:, None]
         targets = roi_align(masks, rois, out_shape, 1.0, 0, aligned=True)[:, 0]
         return BitmapMasks((targets >= 0.5 if binarize else targets).cpu().numpy().astype(np.uint8 if binarize else np.float32),
                            *out_shape)
