@@ -28,8 +28,8 @@ class DeltaXYWHBBoxCoder:
         self.max_log_ratio = abs(math.log(wh_ratio_clip))
 
     def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
-        """(n, 4), (n, 4) -> (n, 4) normalised (dx, dy, dw, dh)."""
-        size_p, size_b = priors[:, 2:] - priors[:, :2], boxes[:, 2:] - boxes[:, :2]
+        """(n, 4), (n, 4) -> (n, 4) normalised (dx, dy, dw, dh); finite for boxes without area too."""
+        size_p, size_b = ((x[:, 2:] - x[:, :2]).clamp(min=1e-6) for x in (priors, boxes))
         shift = ((boxes[:, :2] + boxes[:, 2:]) / 2 - (priors[:, :2] + priors[:, 2:]) / 2) / size_p
         deltas = torch.cat([shift, (size_b / size_p).log()], -1)
         return (deltas - deltas.new_tensor(self.means)) / deltas.new_tensor(self.stds)

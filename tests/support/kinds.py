@@ -166,9 +166,14 @@ def small_detector(name: str, **changes: object) -> nn.Module:
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, DeformConv2d)):
             nn.init.kaiming_uniform_(module.weight, a=1)
-    for conv in getattr(getattr(model, 'bbox_head', None), 'rtm_reg', ()):
-        nn.init.normal_(conv.weight, std=0.1)
-        nn.init.constant_(conv.bias, 1.5)      # strides to every side: boxes that overlap objects
+    for module in model.modules():
+        if isinstance(module, DeformConv2d):
+            module.conv_offset.weight.data *= 0.1      # about a pixel: further away the noise of one layer is the next one's
+    # boxes that overlap objects: 1.5 strides to every side, or as a logarithm; masks that are no step functions
+    for layers, bias in dict(rtm_reg=1.5, multi_level_conv_reg=1., rtm_kernel=0.).items():
+        for conv in getattr(getattr(model, 'bbox_head', None), layers, ()):
+            nn.init.normal_(conv.weight, std=0.02)
+            nn.init.constant_(conv.bias, bias)
     for conv in model.bbox_head.rtm_cls if name == 'rtmdet_ins' else ():
         conv.weight.data.mul_(0.05)            # scores below one, in which no two are equal
     for conv in getattr(getattr(model, 'bbox_head', None), 'wh_head', ())[2:]:
@@ -179,13 +184,14 @@ def small_detector(name: str, **changes: object) -> nn.Module:
 
 
 def take_statistics(model: nn.Module) -> None:
-    """Let the batch norms normalise, as they do after training: here to pictures of noise, some brighter than others."""
+    """Let the batch norms normalise, as they do after training: here to pictures of noise, fine and coarse."""
     norms = {m: m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
     for norm in norms:
         norm.momentum = 1.
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        model.train().network(torch.randn(8, 3, 96, 96, generator=generator) + torch.randn(8, 3, 1, 1, generator=generator))
+        fine, coarse = torch.randn(16, 3, 128, 128, generator=generator), torch.randn(16, 3, 8, 8, generator=generator)
+        model.train().network(fine + coarse.repeat_interleave(16, 2).repeat_interleave(16, 3))
     for norm, momentum in norms.items():
         norm.momentum = momentum
 

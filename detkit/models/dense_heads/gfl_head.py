@@ -104,9 +104,8 @@ class GFLHead(BaseModule):
         quality = cls.new_zeros(cls.shape[:2])
         quality[t.positive] = aligned_iou(boxes.detach(), target)
         weight = cls.detach()[t.positive].sigmoid().amax(1) if len(target) else target.new_zeros(0)      # (P,), eq. 8's weight of a box
-        num_pos = mean_over_processes(torch.tensor(float(t.avg_factor), device=cls.device))
         total = mean_over_processes(weight.sum()).clamp(min=1)
-        loss_cls = self.loss_cls(cls.flatten(0, 1), (t.labels.flatten(), quality.flatten()), t.label_weights.flatten(), num_pos)
+        loss_cls = self.loss_cls(cls.flatten(0, 1), (t.labels.flatten(), quality.flatten()), t.label_weights.flatten(), t.avg_factor)
         if len(target) == 0:
             return dict(loss_cls=loss_cls, loss_bbox=reg.sum() * 0, loss_dfl=reg.sum() * 0)
         stride = points[:, 2:]

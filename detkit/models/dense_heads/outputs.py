@@ -11,6 +11,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from detkit.losses.weighting import mean_over_processes
 from detkit.models.settings import DensePostprocess, DenseTraining
 from detkit.ops.boxes import larger_than
 from detkit.ops.nms import batched_nms, padded_nms
@@ -49,7 +50,7 @@ class DenseTargets:
     matched: Tensor        # (N, A) int64: which of the image's objects a positive learns, 0 elsewhere
     positive: Tensor       # (N, A) bool
     quality: Tensor        # (N, A) in [0, 1], where the assigner gives one
-    avg_factor: int        # what the sampler says a loss is divided by
+    avg_factor: Tensor     # what the sampler says a loss is divided by, the mean over processes
 
 
 def refuse_background_score(loss: torch.nn.Module, head: str) -> None:
@@ -78,7 +79,7 @@ def dense_targets(priors: Tensor, valid: list[Tensor], samples: list[DetDataSamp
     shape = len(samples), len(priors)
     t = DenseTargets(labels=priors.new_full(shape, num_classes, dtype=torch.long), label_weights=priors.new_zeros(shape),
                      boxes=priors.new_zeros(*shape, 4), matched=priors.new_zeros(shape, dtype=torch.long),
-                     positive=priors.new_zeros(shape, dtype=torch.bool), quality=priors.new_zeros(shape), avg_factor=0)
+                     positive=priors.new_zeros(shape, dtype=torch.bool), quality=priors.new_zeros(shape), avg_factor=priors.new_zeros(()))
     avg_factor = 0
     for i, (sample, inside) in enumerate(zip(samples, valid)):
         index = within_border(priors, inside, sample.img_shape, cfg.allowed_border).nonzero().squeeze(1)
@@ -101,7 +102,7 @@ def dense_targets(priors: Tensor, valid: list[Tensor], samples: list[DetDataSamp
         t.boxes[i, pos], t.matched[i, pos] = gt.bboxes[matched], matched
         t.positive[i, pos] = True
         avg_factor += sampler.avg_factor(len(pos), len(neg))
-    return replace(t, avg_factor=avg_factor)
+    return replace(t, avg_factor=mean_over_processes(priors.new_tensor(float(avg_factor))))
 
 
 def within_border(anchors: Tensor, valid: Tensor, img_shape: tuple[int, int], allowed_border: float) -> Tensor:

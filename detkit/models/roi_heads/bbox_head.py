@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from detkit.losses.weighting import mean_over_processes
 from detkit.models.dense_heads.outputs import chosen_rows
 from detkit.models.settings import RoIPostprocess
 from detkit.nn.conv import ConvModule
@@ -99,7 +100,7 @@ class ConvFCBBoxHead(BaseModule):
         """``rois`` (n, 4); ``labels`` (n,), background = K; ``gt_bboxes`` (n_pos, 4) of the positives, in their order."""
         positive = labels < self.num_classes
         weight = positive.float() * (pos_weight - 1) + 1 if pos_weight > 0 else None
-        count = max(len(labels), 1)
+        count = mean_over_processes(logits.new_tensor(float(len(labels)))).clamp(min=1)
         pred = self.of_class(deltas[positive], labels[positive])
         target = gt_bboxes
         if self.reg_decoded_bbox:
@@ -107,7 +108,7 @@ class ConvFCBBoxHead(BaseModule):
         else:
             target = self.coder.encode(rois[positive], gt_bboxes)
         return dict(loss_cls=self.loss_cls(logits, labels, weight, count),
-                    acc=100 * (logits.argmax(1) == labels).sum() / count,
+                    acc=100 * (logits.argmax(1) == labels).sum() / max(len(labels), 1),
                     loss_bbox=self.loss_bbox(pred, target, avg_factor=count))
 
     def refine(self, logits: Tensor, deltas: Tensor, rois: Tensor, size: tuple[int, int], labels: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from detkit.losses.weighting import mean_over_processes
 from detkit.nn.conv import ConvModule, build_conv
 from detkit.registry import MODELS, ConfigError, did_you_mean
 from detkit.structures import BitmapMasks, PolygonMasks
@@ -66,7 +67,9 @@ class FCNMaskHead(BaseModule):
         if logits.shape[2:] != targets.shape[1:]:
             raise ConfigError('train_cfg.rcnn.mask_size is {}x{}, and the mask head predicts {}x{}: they must be equal.'.format(
                 *targets.shape[1:], *logits.shape[2:]))
-        return self.loss_mask(logits, targets, torch.zeros_like(labels) if self.class_agnostic else labels)
+        count = logits.new_tensor(float(len(labels)))
+        share = count / mean_over_processes(count).clamp(min=1)      # the loss is a mean; another process may hold more masks
+        return share * self.loss_mask(logits, targets, torch.zeros_like(labels) if self.class_agnostic else labels)
 
 
 def upsampling(cfg: dict, in_channels: int, out_channels: int) -> nn.Module | None:
