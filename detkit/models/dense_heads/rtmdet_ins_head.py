@@ -198,7 +198,7 @@ class RTMDetInsSepBNHead(BaseModule):
         height, width = prototypes.shape[2:]
         places = grid_points((height, width), self.priors.strides[0], self.priors.offset, prototypes.device)   # (h * w, 2)
         ones = torch.cat([-places, torch.ones_like(places[:, :1])], 1).T                             # -x, -y, 1
-        maps = torch.cat([ones.expand(len(prototypes), -1, -1), prototypes.flatten(2)], 1)           # (N, 3 + C, h * w)
+        maps = torch.cat([ones.expand(prototypes.shape[0], -1, -1), prototypes.flatten(2)], 1)           # (N, 3 + C, h * w)
         sizes = [o * i for o, i in self.dynamic_layers] + [o for o, _ in self.dynamic_layers]
         parts = kernels.split(sizes, -1)
         weights = [w.unflatten(-1, layer) for w, layer in zip(parts, self.dynamic_layers)]           # (N, n, outputs, inputs)
