@@ -23,6 +23,11 @@ def our_scope():
     register_all_modules(init_default_scope=True)
 
 
+def with_pipeline(dataset: dict) -> dict:
+    """The data set that has one: this, or the one that it wraps."""
+    return dataset if 'pipeline' in dataset else with_pipeline(dataset.dataset)
+
+
 def build_on_meta(name: str) -> torch.nn.Module:
     with torch.device('meta'):
         return MODELS.build(load_config(ROOT / 'configs' / name).model)
@@ -39,13 +44,13 @@ def test_a_recipe_loads_and_its_model_builds(name: str):
 def test_what_a_recipe_names_exists(name: str):
     cfg = load_config(ROOT / 'configs' / name)
     for part in ('train', 'val', 'test'):
-        dataset = cfg[f'{part}_dataloader'].dataset
+        dataset = with_pipeline(cfg[f'{part}_dataloader'].dataset)
         assert DATASETS.get(dataset.type) is not None
         assert len(Compose(dataset.pipeline).transforms) == len(dataset.pipeline)
     for part in ('val', 'test'):
         metrics = cfg[f'{part}_evaluator']
         assert all(METRICS.get(metric.type) is not None for metric in (metrics if isinstance(metrics, list) else [metrics]))
-    assert [step.type for step in cfg.train_dataloader.dataset.pipeline][-1] == 'PackDetInputs'
+    assert [step.type for step in with_pipeline(cfg.train_dataloader.dataset).pipeline][-1] == 'PackDetInputs'
     assert all(step.type in TRANSFORMS for step in cfg.test_dataloader.dataset.pipeline)
 
 

@@ -3,15 +3,18 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import nn
 
 from detkit.config import load_config
 from detkit.data.synthetic import generate
+from detkit.engine import train
 from detkit.engine.hooks.replay import set_epoch
 from detkit.engine.loaders import build_loader
 from detkit.engine.ring import RingLoader
-from detkit.registry import register_all_modules
+from detkit.registry import MODELS, register_all_modules
 
 MIX = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True), dict(type='Resize', scale=(64, 64)),
        dict(type='CachedMosaic', img_scale=(64, 64), max_cached_images=4),
@@ -81,3 +84,25 @@ def test_every_random_transform_can_be_replayed(root: Path):
     assert hashes(root, pipeline=EVERY, num_workers=2) == found
     assert hashes(root, pipeline=EVERY, num_workers=1, cache=dict(type='lmdb', workers=1)) == found
     assert len(set(found)) == len(found)
+
+
+# ------------------------------------------------------------------------------------------------- the epoch, in the model
+def test_parts_of_a_model_that_ask_are_told_the_epoch(toy: Any, tmp_path: Path):
+    told = []
+
+    class Asks(nn.Module):
+        def set_epoch(self, epoch: int) -> None:
+            told.append(epoch)
+    cfg = toy(tmp_path)
+    register_asking_detector(Asks)
+    cfg.model.type = 'AskingDetector'
+    train(cfg)
+    assert told == [0, 1, 2]
+
+
+def register_asking_detector(part: type[nn.Module]) -> None:
+    @MODELS.register_module(force=True)
+    class AskingDetector(MODELS.get('ToyDetector')):
+        def __init__(self, **options: object) -> None:
+            super().__init__(**options)
+            self.part = part()

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.hooks import Hook
+from torch import nn
 
 from detkit.registry import HOOKS
 
 
 @HOOKS.register_module()
 class ReplayHook(Hook):
-    """Hands the seed and the epoch to data set and sampler, and seeds Python, numpy and torch before each iteration.
+    """Hands the seed and the epoch to data set and sampler, the epoch to the parts of the model that ask for it, and seeds Python, numpy
+    and torch before each iteration.
 
     The states of the global generators need not be saved: what dropout draws in iteration i depends on (seed, process, i) alone,
     not on what was drawn before, nor on whether an evaluation lay in between.
@@ -30,6 +32,7 @@ class ReplayHook(Hook):
 
     def before_train_epoch(self, runner: Any) -> None:
         set_epoch(runner.train_dataloader.dataset, runner.epoch)
+        tell_epoch(runner.model, runner.epoch)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         python, numpy, *words = np.random.SeedSequence([runner.seed, runner.rank, runner.iter]).generate_state(4)
@@ -40,12 +43,17 @@ class ReplayHook(Hook):
 
 @HOOKS.register_module()
 class SetEpochInfoHook(Hook):
-    """Tell a model that has ``set_epoch`` which epoch begins."""
+    """Tell the model, or parts of it, that have ``set_epoch`` which epoch begins. In a run of detkit's runner that is done without it."""
 
     def before_train_epoch(self, runner: Any) -> None:
-        model = runner.model.module if hasattr(runner.model, 'module') else runner.model
-        if hasattr(model, 'set_epoch'):
-            model.set_epoch(runner.epoch)
+        tell_epoch(runner.model, runner.epoch)
+
+
+def tell_epoch(model: nn.Module, epoch: int) -> None:
+    """Call ``set_epoch`` of every module that has it: a loss may change with the epoch (TOOD)."""
+    for module in model.modules():
+        if hasattr(module, 'set_epoch'):
+            module.set_epoch(epoch)
 
 
 def parts(dataset: Any) -> Iterator[Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from detkit.models.dense_heads.fcos_head import FCOSHead, centerness_of
+from detkit.nn.deform_conv import ModulatedDeformConv2d
 from detkit.registry import MODELS, ConfigError
 
 
@@ -85,9 +86,14 @@ def test_every_parameter_learns_even_without_objects(sample: Callable):
     assert [n for n, p in h.named_parameters() if p.grad is None] == []
 
 
+def test_the_last_convolution_of_both_towers_may_be_deformable():
+    h = head(stacked_convs=2, dcn_on_last_conv=True, conv_bias=True)
+    for tower in (h.cls_convs, h.reg_convs):
+        assert [isinstance(m.conv, ModulatedDeformConv2d) for m in tower] == [False, True] and tower[1].conv.bias is not None
+    assert h(FEATS).cls[0].shape == (1, 6, 2)
+
+
 def test_settings_that_cannot_be_are_named():
-    with pytest.raises(ConfigError, match='dcn_on_last_conv'):
-        head(dcn_on_last_conv=True)
     with pytest.raises(ConfigError, match='train_cfg'):
         head(train_cfg=dict(assigner=dict(type='MaxIoUAssigner')))
     with pytest.raises(ConfigError, match='regress_ranges has 1 entries, strides has 2'):
