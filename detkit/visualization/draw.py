@@ -3,14 +3,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from detkit.opencv import cv2
+from detkit.structures.rle_masks import RLEMasks
 from detkit.visualization.colours import Colour, as_colour, class_colours, readable_on
 from detkit.visualization.picture import Picture
 from detkit.visualization.text import font_size, put_text_, text_size
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Objects:
     boxes: np.ndarray               # (n, 4) xyxy pixels
     labels: np.ndarray              # (n,) int
     scores: np.ndarray | None       # (n,), or None for ground truth
-    masks: np.ndarray | None        # (n, height, width) bool
+    masks: np.ndarray | RLEMasks | None   # (n, height, width) bool; codes are decoded one by one as they are drawn
 
 
 def draw_instances(image: np.ndarray, instances: Any, classes: Sequence[str] = (), *, palette: Any = None,
@@ -52,7 +56,7 @@ def draw_instances(image: np.ndarray, instances: Any, classes: Sequence[str] = (
     if objects.masks is not None:
         mask_colours = colours if mask_color is None else class_colours(mask_color, count)
         for mask, label in zip(objects.masks, objects.labels, strict=True):
-            draw_mask_(canvas, mask, mask_colours[label], alpha)
+            draw_mask_(canvas, as_drawn(mask, zoom), mask_colours[label], alpha)
     corners = np.rint(objects.boxes).astype(int)
     for (x1, y1, x2, y2), label in zip(corners.tolist(), objects.labels, strict=True):
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colours[label], thickness)
@@ -85,11 +89,12 @@ def as_objects(instances: Any) -> Objects:
     fields = dict(instances) if isinstance(instances, Mapping) else dict(instances.items())
     boxes, labels, scores = (as_array(fields.get(key)) for key in ('bboxes', 'labels', 'scores'))
     masks = fields.get('masks')
-    masks = as_array(masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks)
+    if not isinstance(masks, RLEMasks):
+        masks = as_array(masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks)
     labels = np.zeros(0, int) if labels is None else labels.astype(int)
     if boxes is None or (masks is not None and len(labels) and not boxes.any()):   # heads that predict masks alone
         boxes = boxes_of(masks) if masks is not None else np.zeros((len(labels), 4))
-    return Objects(boxes.reshape(-1, 4).astype(float), labels, scores, None if masks is None else masks.astype(bool))
+    return Objects(boxes.reshape(-1, 4).astype(float), labels, scores, masks)
 
 
 def as_array(value: Any) -> np.ndarray | None:
@@ -99,8 +104,10 @@ def as_array(value: Any) -> np.ndarray | None:
     return value.detach().cpu().numpy() if hasattr(value, 'detach') else np.asarray(value)
 
 
-def boxes_of(masks: np.ndarray) -> np.ndarray:
+def boxes_of(masks: np.ndarray | RLEMasks) -> np.ndarray:
     """(n, 4) xyxy, the smallest box round each mask (n, height, width)."""
+    if isinstance(masks, RLEMasks):
+        return masks.get_bboxes()
     corners = [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks]
     return np.array([(x, y, x + w, y + h) for x, y, w, h in corners], float).reshape(-1, 4)
 
@@ -116,13 +123,16 @@ def visible(objects: Objects, score_thr: float) -> Objects:
 
 
 def enlarged(objects: Objects, zoom: float) -> Objects:
+    """With larger boxes; masks are enlarged as they are drawn."""
+    return Objects(objects.boxes * zoom, objects.labels, objects.scores, objects.masks)
+
+
+def as_drawn(mask: np.ndarray | torch.Tensor, zoom: float) -> np.ndarray:
+    """One mask, bool (height, width), in the pixels of the enlarged picture."""
+    mask = np.asarray(mask).astype(bool)
     if zoom == 1:
-        return objects
-    masks = objects.masks
-    if masks is not None and len(masks):
-        masks = np.stack([cv2.resize(m.astype(np.uint8), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
-                          for m in masks]).astype(bool)
-    return Objects(objects.boxes * zoom, objects.labels, objects.scores, masks)
+        return mask
+    return cv2.resize(mask.astype(np.uint8), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
 def draw_mask_(canvas: np.ndarray, mask: np.ndarray, colour: Colour, alpha: float) -> None:

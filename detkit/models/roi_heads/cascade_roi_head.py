@@ -43,13 +43,12 @@ class CascadeRoIHead(BaseModule):
         train_cfg: one a stage, each trained on the boxes of the one before.
     """
 
-    shared_head = None
-
     def __init__(self, num_stages: int, stage_loss_weights: list[float], bbox_roi_extractor: dict | list[dict],
                  bbox_head: dict | list[dict], mask_roi_extractor: dict | list[dict] | None = None,
                  mask_head: dict | list[dict] | None = None, train_cfg: list[dict] | None = None, test_cfg: dict | None = None,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
+        self.shared_head = None
         for name, given in (('stage_loss_weights', stage_loss_weights), ('train_cfg.rcnn', train_cfg)):
             if given is not None and (not isinstance(given, (list, tuple)) or len(given) != num_stages):
                 raise ConfigError(f'{name} of num_stages={num_stages} must be a list of {num_stages}.')

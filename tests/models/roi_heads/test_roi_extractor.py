@@ -41,7 +41,8 @@ def test_features_come_in_the_order_of_the_rois():
 
 def test_levels_beyond_the_strides_are_not_looked_at():
     feats = levels_of_two()
-    assert_close(extractor()((*feats, torch.full((2, 1, 8, 8), 99.)), numbered([torch.tensor([[0., 0., 500., 500.]])])), torch.full((1, 1, 2, 2), 3.))
+    rois = numbered([torch.tensor([[0., 0., 500., 500.]])])
+    assert_close(extractor()((*feats, torch.full((2, 1, 8, 8), 99.)), rois), torch.full((1, 1, 2, 2), 3.))
 
 
 def test_no_rois_still_reach_every_level():
