@@ -7,6 +7,8 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from detkit.ops.masks import encode_masks
+from detkit.structures.rle_masks import RLEMasks
 from detkit.visualization import Picture, draw_instances, side_by_side
 from detkit.visualization.colours import class_colours, readable_on
 from detkit.visualization.draw import label_corner
@@ -143,3 +145,17 @@ def test_a_picture_shows_itself_and_saves_whole(tmp_path):
     with pytest.raises(ValueError, match="ending '.txt'"):
         picture.save(tmp_path / 'a.txt')
     assert [p.name for p in tmp_path.rglob('*') if p.is_file()] == ['a.png']
+
+
+@pytest.mark.parametrize('zoom', [1, 4])
+def test_coded_masks_are_drawn_as_the_masks_they_stand_for(zoom):
+    masks = np.zeros((3, 20, 20), bool)
+    masks[0, 5:10, 5:10] = masks[1, 2:4, 3:18] = masks[2, 12:18, 1:6] = True
+    found = {'bboxes': np.array([[5., 5., 10., 10.], [3., 2., 18., 4.], [1., 12., 6., 18.]]), 'labels': np.array([0, 1, 0]),
+             'scores': np.array([0.9, 0.2, 0.5])}
+    image = np.full((20, 20, 3), 128, np.uint8)
+    coded = RLEMasks(encode_masks(masks), 20, 20)
+    drawn = [np.asarray(draw_instances(image, {**found, 'masks': m}, score_thr=0.3, zoom=zoom)) for m in (masks, coded)]
+    np.testing.assert_array_equal(*drawn)
+    without = {key: found[key] for key in ('labels', 'scores')}
+    np.testing.assert_array_equal(*[np.asarray(draw_instances(image, {**without, 'masks': m}, zoom=zoom)) for m in (masks, coded)])

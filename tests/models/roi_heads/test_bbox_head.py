@@ -118,3 +118,55 @@ def test_initial_weights_are_mmdetections():
     assert h.fc_reg.weight.std().item() == pytest.approx(.001, rel=.05)
     bound = math.sqrt(6 / (256 + 256))                  # Xavier, uniform
     assert h.shared_fcs[0].weight.abs().max().item() == pytest.approx(bound, rel=.01)
+
+
+@pytest.mark.parametrize(('cfg', 'widths'), [
+    (dict(type='BBoxHead', with_avg_pool=True), (2, 2)),
+    (dict(type='BBoxHead'), (8, 8)),
+    (dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=3, norm_cfg=dict(type='BN')), (5, 5)),
+    (dict(type='ConvFCBBoxHead', num_shared_convs=1, conv_out_channels=3), (12, 12)),
+    (dict(type='ConvFCBBoxHead', num_shared_convs=1, num_cls_convs=1, num_cls_fcs=2, num_reg_convs=2, conv_out_channels=3), (5, 12)),
+    (dict(type='ConvFCBBoxHead', num_cls_fcs=1, num_reg_convs=1, conv_out_channels=3, with_avg_pool=True), (5, 3)),
+    (dict(type='Shared2FCBBoxHead', num_cls_fcs=1), (5, 5))])
+def test_layers_are_counted_by_branch(cfg: dict, widths: tuple[int, int]):
+    h = head(**cfg)
+    assert (h.fc_cls.in_features, h.fc_reg.in_features) == widths
+    logits, deltas = h(torch.randn(3, 2, 2, 2))
+    assert (logits.shape, deltas.shape) == ((3, 3), (3, 2, 4))
+    for branch in ('shared', 'cls', 'reg'):
+        default = dict(zip(('convs', 'fcs'), h.shared_by_default)) if branch == 'shared' else {}
+        for kind in ('convs', 'fcs'):
+            assert len(getattr(h, f'{branch}_{kind}')) == cfg.get(f'num_{branch}_{kind}', default.get(kind, 0))
+
+
+def test_names_of_convolutions_are_mmdetections():
+    assert set(head(type='Shared4Conv1FCBBoxHead', conv_out_channels=3, norm_cfg=dict(type='BN')).state_dict()) >= {
+        'shared_convs.3.conv.weight', 'shared_convs.3.bn.running_mean', 'shared_fcs.0.weight', 'fc_cls.bias', 'fc_reg.bias'}
+
+
+def test_regions_move_by_their_likeliest_class_or_by_the_one_they_should_have():
+    h, logits = head(), torch.tensor([[1., 2., 9.], [2., 1., 9.], [2., 1., 9.]])         # background is likeliest, and is no class
+    deltas = torch.zeros(3, 2, 4)
+    deltas[:, 0, 0], deltas[:, 1, 0] = 1., 2.                                            # a pixel, two pixels to the right
+    assert h.refine(logits, deltas, ROIS, (50, 100))[:, 0].tolist() == pytest.approx([2, 21, 41])
+    assert h.refine(logits, deltas, ROIS, (50, 100), LABELS)[:, 0].tolist() == pytest.approx([2, 21, 41])
+    assert h.refine(logits, deltas, ROIS, (50, 100), LABELS.flip(0))[:, 0].tolist() == pytest.approx([2, 21, 42])
+    assert head(reg_class_agnostic=True).refine(logits, deltas[:, 1:], ROIS, (50, 100))[:, 0].tolist() == pytest.approx([2, 22, 42])
+
+
+@pytest.mark.parametrize('agnostic', [False, True])
+def test_decoding_a_batch_is_predicting_its_images(agnostic: bool):
+    h, draw = head(reg_class_agnostic=agnostic), torch.Generator().manual_seed(0)
+    rois = torch.rand(2, 6, 4, generator=draw) * 40
+    rois[..., 2:] += 40
+    logits, deltas = torch.randn(2, 6, 3, generator=draw), torch.randn(2, 6, 1 if agnostic else 2, 4, generator=draw)
+    valid = torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
+    found = h.decode(logits, deltas, rois, valid, (70, 75), CFG)
+    for i in range(2):
+        want = h.predict(logits[i][valid[i]], deltas[i][valid[i]], rois[i][valid[i]], (70, 75), CFG)
+        count = len(want)
+        assert 0 < count < 12
+        assert_close(found.boxes[i, :count], want.bboxes)
+        assert_close(found.scores[i, :count], want.scores)
+        assert found.labels[i].tolist() == want.labels.tolist() + [-1] * (100 - count)
+        assert found.scores[i, count:].abs().sum() == found.boxes[i, count:].abs().sum() == 0
