@@ -96,6 +96,9 @@ class Part(Subset):
     def __getitem__(self, index: Any) -> Any:
         return self.dataset[index]
 
+    def __getitems__(self, indices: list) -> list:
+        return [self[i] for i in indices]
+
     def get_data_info(self, idx: int) -> dict:
         """What AspectRatioBatchSampler asks for."""
         return self.dataset.get_data_info(idx)

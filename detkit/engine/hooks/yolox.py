@@ -45,10 +45,11 @@ class YOLOXModeSwitchHook(Hook):
     def before_train_epoch(self, runner: Any) -> None:
         if self.done or runner.epoch + 1 < runner.max_epochs - self.num_last_epochs:
             return
-        for dataset in self.mixing:
-            dataset.update_skip_type_keys([key for key in self.skip_type_keys if key in dataset.names])
+        left_out = [[key for key in self.skip_type_keys if key in dataset.names] for dataset in self.mixing]
+        for dataset, keys in zip(self.mixing, left_out):
+            dataset.update_skip_type_keys(keys)
         self.head.use_l1 = self.done = True
-        runner.logger.info(f'epoch {runner.epoch + 1}: {", ".join(self.skip_type_keys)} left out from now on, L1 loss added')
+        runner.logger.info(f'epoch {runner.epoch + 1}: {", ".join(left_out[0]) or "nothing"} left out from now on, L1 loss added')
 
 
 @HOOKS.register_module()
