@@ -1,0 +1,7 @@
+"""Cascade Mask R-CNN, ResNet-101-FPN, 12 epochs on COCO (https://arxiv.org/abs/1906.09756).
+
+Expect 42.9 box AP and 37.3 mask AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2 images:
+    torchrun --nproc-per-node 8 tools/train.py configs/cascade_rcnn/cascade-mask-rcnn_r101_fpn_1x_coco.py --launcher pytorch
+"""
+_base_ = './cascade-mask-rcnn_r50_fpn_1x_coco.py'
+model = dict(backbone=dict(depth=101, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101')))

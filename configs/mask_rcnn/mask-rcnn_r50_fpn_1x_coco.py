@@ -1,0 +1,7 @@
+"""Mask R-CNN, ResNet-50-FPN, 12 epochs on COCO (https://arxiv.org/abs/1703.06870).
+
+Expect 38.2 box AP and 34.7 mask AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2 images:
+    torchrun --nproc-per-node 8 tools/train.py configs/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py --launcher pytorch
+"""
+_base_ = ['../_base_/models/mask-rcnn_r50_fpn.py', '../_base_/datasets/coco_instance.py',
+          '../_base_/schedules/schedule_1x.py', '../_base_/default_runtime.py']
