@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import torch
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
+from detkit.nn.deform_roi_pool import DeformRoIPool, ModulatedDeformRoIPool
 from detkit.ops.dense import roi_align
-from detkit.registry import MODELS, ConfigError, did_you_mean
+from detkit.registry import MODELS, ConfigError, check_arguments, did_you_mean
 
+DEFORMABLE = {'DeformRoIPoolPack': DeformRoIPool, 'ModulatedDeformRoIPoolPack': ModulatedDeformRoIPool}
 ALIGN_OPTIONS = {'output_size', 'sampling_ratio', 'aligned', 'pool_mode', 'use_torchvision'}
 
 
@@ -16,7 +18,8 @@ class SingleRoIExtractor(BaseModule):
     """RoIAlign on the one level that fits each RoI's size (FPN, https://arxiv.org/abs/1612.03144, eq. 1).
 
     Args:
-        roi_layer: ``dict(type='RoIAlign', output_size, sampling_ratio=0, aligned=True)``.
+        roi_layer: ``dict(type='RoIAlign', output_size, sampling_ratio=0, aligned=True)``, or one of mmcv's deformable ones, ``dict(
+            type='DeformRoIPoolPack' (or 'ModulatedDeformRoIPoolPack'), output_size, output_channels, ...)``.
         out_channels: of the feature maps. featmap_strides: of the levels used, fine to coarse.
         finest_scale: RoIs with a mean side below twice this many pixels are pooled from the finest level.
     """
@@ -25,8 +28,17 @@ class SingleRoIExtractor(BaseModule):
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         options = {k: v for k, v in roi_layer.items() if k != 'type'}
+        self.out_channels, self.featmap_strides, self.finest_scale = out_channels, list(featmap_strides), finest_scale
+        self.roi_layers = nn.ModuleList()                  # none for RoIAlign, which has no weights
+        if roi_layer.get('type') in DEFORMABLE:
+            layer = DEFORMABLE[roi_layer['type']]
+            for stride in self.featmap_strides:
+                check_arguments(layer, dict(options, spatial_scale=1 / stride))
+                self.roi_layers.append(layer(spatial_scale=1 / stride, **options))
+            return
         if roi_layer.get('type') != 'RoIAlign':
-            raise ConfigError(f"roi_layer type '{roi_layer.get('type')}' is unknown. Known: RoIAlign.", roi_layer, ('type',))
+            raise ConfigError(f"roi_layer type '{roi_layer.get('type')}' is unknown. Known: RoIAlign, {', '.join(DEFORMABLE)}.", roi_layer,
+                              ('type',))
         for key in options:
             if key not in ALIGN_OPTIONS:
                 raise ConfigError(f"RoIAlign has no '{key}'.{did_you_mean(key, ALIGN_OPTIONS)}", roi_layer)
@@ -35,8 +47,7 @@ class SingleRoIExtractor(BaseModule):
         if options.get('pool_mode', 'avg') != 'avg':
             raise ConfigError(f"RoIAlign pool_mode='{options['pool_mode']}' is not offered. Known: avg.", roi_layer)
         self.output_size, self.sampling_ratio = options['output_size'], options.get('sampling_ratio', 0)
-        self.aligned, self.out_channels = options.get('aligned', True), out_channels
-        self.featmap_strides, self.finest_scale = list(featmap_strides), finest_scale
+        self.aligned = options.get('aligned', True)
 
     @property
     def num_inputs(self) -> int:
@@ -51,8 +62,12 @@ class SingleRoIExtractor(BaseModule):
         """``rois``: (n, 5) index of the image, then xyxy in pixels of the network input. Returns (n, C, output_size, output_size)."""
         level = self.levels(rois[:, 1:])
         # a level without RoIs is pooled as well, from none, so that all processes of a run build the same graph
-        pooled = [roi_align(x, rois[(level == i).nonzero().squeeze(1)], self.output_size, 1 / stride, self.sampling_ratio, self.aligned)
-                  for i, (x, stride) in enumerate(zip(feats, self.featmap_strides))]
+        theirs = [rois[(level == i).nonzero().squeeze(1)] for i in range(self.num_inputs)]
+        if self.roi_layers:
+            pooled = [layer(x, r) for layer, x, r in zip(self.roi_layers, feats, theirs)]
+        else:
+            pooled = [roi_align(x, r, self.output_size, 1 / stride, self.sampling_ratio, self.aligned)
+                      for x, r, stride in zip(feats, theirs, self.featmap_strides)]
         return torch.cat(pooled)[place_among(level, len(pooled))]
 
 

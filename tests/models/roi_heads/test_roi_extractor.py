@@ -58,8 +58,17 @@ def test_an_image_without_rois_shifts_nothing():
     assert_close(extractor()(levels_of_two(), numbered(rois)), torch.full((1, 1, 2, 2), 10.))
 
 
+def test_a_deformable_layer_has_weights_for_each_level():
+    pool = extractor(roi_layer=dict(type='ModulatedDeformRoIPoolPack', output_size=2, output_channels=1, deform_fc_channels=4))
+    assert {k.split('.')[1] for k in pool.state_dict()} == {'0', '1', '2', '3'}
+    rois = numbered([torch.tensor([[0., 0., 450., 450.]]), torch.tensor([[9., 9., 60., 60.]])])
+    assert_close(pool(levels_of_two(), rois).mean((1, 2, 3)), torch.tensor([1.5, 5.]))          # half of the values: the shares
+
+
 @pytest.mark.parametrize(('layer', 'said'), [
-    (dict(type='RoIPool', output_size=7), "roi_layer.type: roi_layer type 'RoIPool' is unknown. Known: RoIAlign."),
+    (dict(type='RoIPool', output_size=7), "roi_layer.type: roi_layer type 'RoIPool' is unknown. Known: RoIAlign, DeformRoIPoolPack, "
+     'ModulatedDeformRoIPoolPack.'),
+    (dict(type='DeformRoIPoolPack', output_size=7), "DeformRoIPool needs 'output_channels'."),
     (dict(type='RoIAlign', output_sise=7), "roi_layer: RoIAlign has no 'output_sise'. Did you mean 'output_size'?"),
     (dict(type='RoIAlign'), "roi_layer: RoIAlign needs 'output_size'."),
     (dict(type='RoIAlign', output_size=7, pool_mode='max'), "roi_layer: RoIAlign pool_mode='max' is not offered. Known: avg.")])
