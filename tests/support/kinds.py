@@ -115,6 +115,35 @@ DETECTORS.update(
                            [RCNN, RCNN]))
 
 
+def queries(kind: str, levels: int, plain_encoder: bool, costs: list[dict], cross: dict | None = None,
+            own: dict | None = None, **more: object) -> dict:
+    """A detection transformer of two layers, 20 queries and 32 channels."""
+    attention, ffn = dict(embed_dims=32, num_heads=4, dropout=0.1), dict(embed_dims=32, feedforward_channels=64, ffn_drop=0.1)
+    deformable = dict(embed_dims=32, num_heads=4, num_points=2, num_levels=levels)
+    return dict(
+        type=kind, data_preprocessor=PREPROCESSOR, num_queries=20,
+        backbone=dict(BACKBONE, out_indices=(3,) if levels == 1 else (1, 2, 3)),
+        neck=dict(type='ChannelMapper', in_channels=[64] if levels == 1 else [16, 32, 64], kernel_size=1, out_channels=32, act_cfg=None,
+                  norm_cfg=dict(type='GN', num_groups=4), num_outs=levels),
+        encoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=attention if plain_encoder else deformable, ffn_cfg=ffn)),
+        decoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=own or attention, cross_attn_cfg=cross or deformable, ffn_cfg=ffn)),
+        positional_encoding=dict(num_feats=16, normalize=True),
+        bbox_head=dict(type=f'{kind}Head', num_classes=3, embed_dims=32),
+        train_cfg=dict(assigner=dict(type='HungarianAssigner', match_costs=costs + [
+            dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'), dict(type='IoUCost', iou_mode='giou', weight=2.0)])),
+        test_cfg=dict(max_per_img=20)) | more
+
+
+FOCAL_COST = [dict(type='FocalLossCost', weight=2.0)]
+DETECTORS.update(
+    detr=queries('DETR', 1, True, [dict(type='ClassificationCost')], cross=dict(embed_dims=32, num_heads=4, dropout=0.1)),
+    conditional_detr=queries('ConditionalDETR', 1, True, FOCAL_COST, own=dict(embed_dims=32, num_heads=4),
+                             cross=dict(embed_dims=32, num_heads=4, cross_attn=True)),
+    deformable_detr_plain=queries('DeformableDETR', 4, False, FOCAL_COST),
+    deformable_detr=queries('DeformableDETR', 4, False, FOCAL_COST, with_box_refine=True, as_two_stage=True),
+    dino=queries('DINO', 4, False, FOCAL_COST, dn_cfg=dict(group_cfg=dict(num_dn_queries=10))))
+
+
 def mask_queries(num_things: int, num_stuff: int, **test_cfg: object) -> dict:
     classes = dict(num_things_classes=num_things, num_stuff_classes=num_stuff)
     attention = dict(embed_dims=16, num_heads=2, dropout=0.0)

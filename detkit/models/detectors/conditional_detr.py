@@ -53,7 +53,7 @@ class ConditionalAttention(nn.Module):
             q, k = q + self.qpos_proj(query_pos), k + k_pos
         q, k, v = self.heads(q), self.heads(k), self.heads(self.v_proj(memory))
         if self.cross_attn:
-            q, k = torch.cat([q, self.heads(self.qpos_sine_proj(place))], -1), torch.cat([k, self.heads(k_pos)], -1)
+            q, k = torch.cat([q, self.heads(self.qpos_sine_proj(place))], -1), torch.cat([k, self.heads(k_pos).expand_as(k)], -1)
         seen = F.scaled_dot_product_attention(q, k, v, visible, self.attn_drop.p if self.training else 0.)
         return query + self.proj_drop(self.out_proj(seen.transpose(1, 2).flatten(2)))
 
