@@ -27,7 +27,7 @@ from mmengine.config.utils import ImportTransformer, RemoveAssignFromAST
 
 from detkit.files import atomic_path
 from detkit.options import parse_options
-from detkit.registry import OUR_SCOPES, ConfigError, did_you_mean
+from detkit.registry import LIKE_MMPRETRAIN, OUR_SCOPES, PRETRAINING, ConfigError, did_you_mean
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 PACKAGE = Path(__file__).resolve().parent
@@ -292,7 +292,8 @@ def import_custom(cfg: Config) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            if not wanted.get('allow_failed_imports', False):
+            theirs = module.split('.')[0] in PRETRAINING       # we have some of its classes; what is missing is said by its name
+            if not theirs and not wanted.get('allow_failed_imports', False):
                 raise ConfigError(f"custom_imports.imports: cannot import '{module}' ({error}). Is it installed, or is its folder "
                                   f'in PYTHONPATH? With allow_failed_imports=True a config is read without it.') from error
 
@@ -315,10 +316,12 @@ def translate_scope(cfg: Config) -> None:
 
 
 def translated(node: Any) -> Any:
-    """``node`` without ``_scope_`` keys of ours and without lazy classes of MMDetection or mmcv: their names stand instead."""
+    """``node`` without ``_scope_`` keys of ours and without lazy classes of MMDetection, of mmcv, or of mmpretrain where ours are like
+    them: their names stand instead."""
     if isinstance(node, (LazyAttr, LazyObject)):
-        theirs = str(node.module).split('.')[0] in ('mmdet', 'mmcv') and str(node) != str(node.module)
-        return str(node).rpartition('.')[2] if theirs else node
+        package, name = str(node.module).split('.')[0], str(node).rpartition('.')[2]
+        theirs = package in ('mmdet', 'mmcv') or package in PRETRAINING and name in LIKE_MMPRETRAIN
+        return name if theirs and str(node) != str(node.module) else node
     if isinstance(node, dict):
         if dict.get(node, '_scope_') in (*OUR_SCOPES, None):
             dict.pop(node, '_scope_', None)

@@ -2,7 +2,7 @@
 
 They are children of mmengine's root registries with the scope ``detkit``. A name is looked up in ``catalogue.py`` and its
 module imported on first use, so that importing detkit costs nothing. The prefixes ``mmdet.``, ``mmcv.`` and ``mmengine.``
-mean detkit's own class, or mmengine's where detkit has none.
+mean detkit's own class, or mmengine's where detkit has none; ``mmpretrain.`` means detkit's for the classes in LIKE_MMPRETRAIN.
 
 Registries stay silent about where they look; every failure is a ConfigError that names the config key.
 """
@@ -21,6 +21,8 @@ from mmengine.registry import Registry as MMEngineRegistry
 from detkit.catalogue import CATALOGUE
 
 OUR_SCOPES = ('detkit', 'mmdet', 'mmcv', 'mmengine')   # prefixes that mean "detkit's class of that name"
+PRETRAINING = ('mmpretrain', 'mmcls')                  # the new and the old name of a package with classes of other arguments
+LIKE_MMPRETRAIN = frozenset({'TIMMBackbone'})          # ours that take its arguments, with its defaults
 
 
 class ConfigError(ValueError):
@@ -98,6 +100,9 @@ class Registry(MMEngineRegistry):
         if name in self._module_dict:
             return self._module_dict[name]
         found = self.inherited(name)
+        if found is None and name.split('.')[0] in PRETRAINING and '.' in name:
+            raise ConfigError(f"no '{key}': of mmpretrain's classes detkit has {', '.join(sorted(LIKE_MMPRETRAIN))}, and mmpretrain "
+                              f'itself is not installed, or not named in custom_imports.')
         if found is None:
             raise ConfigError(f"no '{key}' in the registry '{self.name}'.{did_you_mean(name, self.names())} "
                               f'Registered by your own code? Name its module in custom_imports.')
@@ -116,7 +121,8 @@ class Registry(MMEngineRegistry):
 
 def plain_name(key: str) -> str:
     scope, _, rest = key.partition('.')
-    return rest if rest and scope in OUR_SCOPES and '.' not in rest else key
+    ours = scope in OUR_SCOPES and '.' not in rest or scope in PRETRAINING and rest in LIKE_MMPRETRAIN
+    return rest if rest and ours else key
 
 
 def dotted(path: str) -> Any:

@@ -131,6 +131,13 @@ def test_custom_modules_are_imported_from_the_working_folder(tmp_path: Path, mon
     load_config(dict(custom_imports=dict(imports=['not_there'], allow_failed_imports=True)))
 
 
+def test_mmpretrain_need_not_be_there_for_configs_that_import_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of its classes are ours; one that is not is named when it is built."""
+    monkeypatch.setitem(sys.modules, 'mmpretrain', None)             # not installed, whatever is
+    cfg = load_config(dict(custom_imports=dict(imports=['mmpretrain.models'], allow_failed_imports=False), model=dict(type='A')))
+    assert cfg.model.type == 'A'
+
+
 def test_sources_are_not_changed(files: Path) -> None:
     source = dict(model=dict(type='A', _scope_='mmdet'))
     given = Config(source)

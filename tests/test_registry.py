@@ -94,11 +94,19 @@ def test_our_class_hides_mmengines_of_the_same_name():
 
 
 def test_a_scope_that_is_not_installed_is_an_unknown_name():
-    assert refusal(MODELS, dict(type='mmpretrain.ConvNeXt')).startswith("type: no 'mmpretrain.ConvNeXt' in the registry 'model'.")
+    assert refusal(MODELS, dict(type='mmseg.ConvNeXt')).startswith("type: no 'mmseg.ConvNeXt' in the registry 'model'.")
+
+
+def test_mmpretrains_names_mean_ours_only_where_arguments_and_defaults_agree():
+    assert MODELS.get('mmpretrain.TIMMBackbone') is MODELS.get('mmcls.TIMMBackbone') is MODELS.get('TIMMBackbone')
+    assert refusal(MODELS, dict(type='mmpretrain.ResNet')) == (
+        "type: no 'mmpretrain.ResNet': of mmpretrain's classes detkit has TIMMBackbone, and mmpretrain itself is not installed, "
+        'or not named in custom_imports.')
 
 
 @pytest.mark.parametrize(('key', 'plain'), [
     ('FPN', 'FPN'), ('mmdet.FPN', 'FPN'), ('detkit.FPN', 'FPN'), ('mmpretrain.FPN', 'mmpretrain.FPN'),
+    ('mmpretrain.TIMMBackbone', 'TIMMBackbone'), ('mmpretrain.models.TIMMBackbone', 'mmpretrain.models.TIMMBackbone'),
     ('mmdet.models.FPN', 'mmdet.models.FPN'), ('mmdet.', 'mmdet.')])
 def test_only_a_single_known_scope_is_taken_off_a_name(key: str, plain: str):
     assert plain_name(key) == plain

@@ -11,8 +11,16 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from detkit.engine.checkpoint import load_weights
-from detkit.models.backbones.swin import (APART, PatchMerging, ShiftedWindows, SwinTransformer, from_windows, relative_positions,
-                                          shift_mask, to_windows)
+from detkit.models.backbones.swin import (
+    APART,
+    PatchMerging,
+    ShiftedWindows,
+    SwinTransformer,
+    from_windows,
+    relative_positions,
+    shift_mask,
+    to_windows,
+)
 from detkit.registry import MODELS, ConfigError
 
 SMALL = dict(embed_dims=8, depths=(2, 2), num_heads=(2, 4), strides=(4, 2), out_indices=(0, 1), window_size=4)
