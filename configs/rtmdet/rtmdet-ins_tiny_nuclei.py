@@ -1,7 +1,7 @@
 """RTMDet-Ins-tiny (https://arxiv.org/abs/2212.07784, Sec. 3.4) from scratch on microscope pictures of cell nuclei, at twice their size.
 
     python tools/train.py configs/rtmdet/rtmdet-ins_tiny_nuclei.py
-    python tools/test.py configs/rtmdet/rtmdet-ins_tiny_nuclei.py work_dirs/rtmdet-ins_tiny_nuclei/epoch_120.pth
+    python tools/test.py configs/rtmdet/rtmdet-ins_tiny_nuclei.py work_dirs/rtmdet-ins_tiny_nuclei/epoch_60.pth
 """
 _base_ = ['../_base_/datasets/nuclei_instance.py', '../_base_/default_runtime.py']
 
@@ -38,7 +38,7 @@ train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
-max_epochs = 120
+max_epochs = 60
 base_lr = 0.002               # for 8 images a step
 amp = 'auto'                  # bfloat16 where the machine has it
 channels_last = 'auto'
