@@ -15,7 +15,7 @@ from detkit.models.roi_heads.fcn_mask_head import mask_targets
 from detkit.models.roi_heads.roi_extractor import numbered
 from detkit.models.settings import RoIPostprocess, RoITraining, settings
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
-from detkit.structures import DetDataSample
+from detkit.structures import BitmapMasks, DetDataSample, PolygonMasks
 from detkit.structures.detections import Detections
 from detkit.structures.sample import generator_of
 from detkit.tasks.matching import Candidates, preceded_by_truth
@@ -186,12 +186,18 @@ def one_a_stage(name: str, cfg: dict | list[dict], num_stages: int) -> list[dict
     return cfgs
 
 
-def masks_of(sample: DetDataSample) -> object:
+def masks_of(sample: DetDataSample) -> BitmapMasks | PolygonMasks:
     """
     Raises:
-        ConfigError: the data pipeline loaded none.
+        ConfigError: the data pipeline loaded none, or masks of another size than the image, padded or not.
     """
+    name = repr(sample.get('img_path') or sample.get('img_id'))
     if 'masks' not in sample.gt_instances:
-        raise ConfigError(f"image {sample.get('img_path', sample.get('img_id'))!r} came without masks, which this model learns from. Set "
-                          f'with_mask=True in the LoadAnnotations of train_dataloader.dataset.pipeline.')
-    return sample.gt_instances.masks
+        raise ConfigError(f'image {name} came without masks, which this model learns from. Set with_mask=True in the LoadAnnotations of '
+                          f'train_dataloader.dataset.pipeline.')
+    masks = sample.gt_instances.masks
+    sizes = [tuple(sample.get(key)[:2]) for key in ('img_shape', 'pad_shape', 'batch_input_shape') if key in sample]
+    if (masks.height, masks.width) not in sizes:
+        raise ConfigError(f'image {name} has masks of {masks.height}x{masks.width} pixels (height x width), and the image has '
+                          f'{sizes[0][0]}x{sizes[0][1]}. A transform of train_dataloader.dataset.pipeline changed one without the other.')
+    return masks

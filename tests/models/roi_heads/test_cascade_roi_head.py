@@ -1,8 +1,10 @@
 """CascadeRoIHead: what its stages hand on, their losses and their mean."""
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData
@@ -10,6 +12,7 @@ from torch.testing import assert_close
 
 from detkit.models.roi_heads.cascade_roi_head import CascadeRoIHead, SampledRoIs
 from detkit.registry import MODELS, ConfigError
+from detkit.structures import BitmapMasks
 
 PROPOSALS = torch.tensor([[0., 0., 20., 20.], [0., 0., 20., 16.], [40., 0., 60., 20.], [40., 40., 60., 60.]])
 
@@ -115,6 +118,15 @@ def test_a_sample_without_masks_is_named(sample: Callable):
     one = sample([[0, 0, 20, 18]], [2], img_path='a/b.png')
     del one.gt_instances.masks
     with pytest.raises(ConfigError, match=r"image 'a/b.png' came without masks, .* with_mask=True in the LoadAnnotations"):
+        head().loss((torch.randn(1, 4, 8, 8),), proposals(), [one])
+
+
+@pytest.mark.parametrize(('size', 'fits'), [((64, 64), True), ((96, 128), True), ((64, 128), True), ((64, 63), False), ((32, 32), False)])
+def test_masks_of_another_size_than_the_image_are_named(sample: Callable, size: tuple[int, int], fits: bool):
+    one = sample([[0, 0, 20, 18]], [2], img_path='a/b.png', pad_shape=(64, 128), batch_input_shape=(96, 128))
+    one.gt_instances.masks = BitmapMasks(np.ones((1, *size)), *size)
+    with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match=(
+            rf"image 'a/b.png' has masks of {size[0]}x{size[1]} pixels .height x width., and the image has 64x64")):
         head().loss((torch.randn(1, 4, 8, 8),), proposals(), [one])
 
 
