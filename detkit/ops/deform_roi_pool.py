@@ -45,7 +45,8 @@ def sampled_bins(feature: Tensor, image: Tensor, bins: Tensor, scale: float, sam
     start, side = bins[:, :2] * scale - 0.5, (bins[:, 2:, 0, 0] - bins[:, :2, 0, 0]).detach() * scale       # (n, 2, h, w), (n, 2)
     counts = torch.full_like(side, sampling_ratio).long() if sampling_ratio > 0 else side.ceil().long().clamp(min=1)
     kinds, which = torch.cat([image[:, None], counts], 1).unique(dim=0, return_inverse=True)
-    parts = [feature.new_zeros(0, feature.shape[1], *bins.shape[2:]) + 0 * (feature[..., 0, 0].sum() + bins[:, :2].sum())]   # reached by none
+    # of no RoIs, so that all processes of a run build the same graph
+    parts = [feature.new_zeros(0, feature.shape[1], *bins.shape[2:]) + 0 * (feature[..., 0, 0].sum() + bins[:, :2].sum())]
     order = [which[:0]]
     for k, (i, columns, rows) in enumerate(kinds.tolist()):
         mine = (which == k).nonzero().squeeze(1)

@@ -44,7 +44,7 @@ DETECTORS = dict(
         type='TOOD', data_preprocessor=PREPROCESSOR, backbone=BACKBONE, neck=NECK,
         bbox_head=dict(type='TOODHead', num_classes=3, in_channels=16, stacked_convs=2, feat_channels=16, num_dcn=1,
                        norm_cfg=dict(type='GN', num_groups=4)),
-        train_cfg=dict(initial_epoch=1, initial_assigner=dict(type='ATSSAssigner', topk=9),
+        train_cfg=dict(initial_epoch=0, initial_assigner=dict(type='ATSSAssigner', topk=9),
                        assigner=dict(type='TaskAlignedAssigner', topk=13)), test_cfg=DENSE_TEST),
     centernet=dict(
         type='CenterNet', data_preprocessor=PREPROCESSOR, backbone=BACKBONE,
@@ -112,7 +112,12 @@ STAGES = [dict(type='Shared2FCBBoxHead', in_channels=16, fc_out_channels=32, roi
 DETECTORS.update(
     mask_rcnn=two_stage('MaskRCNN', MASKS, RCNN),
     cascade_rcnn=two_stage('CascadeRCNN', dict(MASKS, type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5], bbox_head=STAGES),
-                           [RCNN, RCNN]))
+                           [RCNN, RCNN]),
+    swin=two_stage('MaskRCNN', MASKS, RCNN) | dict(backbone=dict(
+        type='SwinTransformer', embed_dims=8, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 4), window_size=3, drop_path_rate=0.)),
+    timm=DETECTORS['retinanet'] | dict(
+        backbone=dict(type='TIMMBackbone', model_name='test_resnet', features_only=True, out_indices=(2, 3, 4)),
+        neck=dict(NECK, in_channels=[48, 192, 96], start_level=0)))
 
 
 def queries(kind: str, levels: int, plain_encoder: bool, costs: list[dict], cross: dict | None = None,

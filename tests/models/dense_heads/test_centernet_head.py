@@ -4,11 +4,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from kinds import small_detector
 from torch import nn
 from torch.testing import assert_close
 
+from detkit.config import load_config
+from detkit.data.compose import Compose
 from detkit.models.dense_heads.centernet_head import (
     CenterNetHead,
     HeatmapOutputs,
@@ -16,6 +20,7 @@ from detkit.models.dense_heads.centernet_head import (
     gaussian_radius,
     last_of_each,
 )
+from detkit.models.detectors.tta import DetTTAModel
 from detkit.ops.boxes import aligned_iou
 from detkit.registry import MODELS, ConfigError
 
@@ -95,6 +100,28 @@ def test_peaks_are_boxes(sample: Callable):
 def test_the_border_laid_around_an_image_is_taken_off(sample: Callable):
     found = head().predict(outputs(), [sample([], size=(16, 16), border=(1., 15., 2., 14.))])[0]
     assert found.bboxes[0].tolist() == [4, 2, 12, 6]
+
+
+def test_a_whole_image_on_its_canvas_comes_back_in_its_own_pixels():
+    """Through the recipe's test pipeline, which neither resizes nor says so; a flipped view is turned back."""
+    cfg = load_config('centernet_r18_8xb16-crop512-140e_coco')
+    canvas = next(step for step in cfg.test_pipeline if step['type'] == 'RandomCenterCropPad')
+    pack = [*cfg.test_pipeline[-1]['meta_keys'], 'flip', 'flip_direction']
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    model, found = small_detector('centernet', test_cfg=dict(topk=5)), []
+    for prob in (0., 1.):
+        pipeline = Compose([dict(type='LoadImageFromNDArray'), dict(type='RandomFlip', prob=prob), canvas,
+                            dict(type='PackDetInputs', meta_keys=pack)])
+        packed = pipeline(dict(img=image.copy(), img_id=0, img_path='drawn', rng=np.random.default_rng(0)))
+        assert packed['inputs'].shape == (3, 64, 96) and packed['data_samples'].border.tolist() == [7, 57, 13, 83]
+        with torch.no_grad():
+            data = model.data_preprocessor(dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']]), False)
+            found.append(model(**data, mode='predict')[0])
+        in_canvas = model.bbox_head.decode(model.network(data['inputs']), (64, 96)).boxes[0, :len(found[-1].pred_instances)]
+        assert_close(found[-1].pred_instances.bboxes, in_canvas - torch.tensor([13., 7, 13, 7]))
+    merged = DetTTAModel(model, dict(nms=dict(type='nms', iou_threshold=.99), max_per_img=10)).merge_preds([found])[0].pred_instances
+    turned = found[1].pred_instances.bboxes[0] * torch.tensor([-1., 1, -1, 1]) + torch.tensor([70., 0, 70, 0])
+    assert (merged.bboxes - turned[[2, 1, 0, 3]]).abs().amax(1).min() < 1e-3
 
 
 def test_places_that_are_no_peak_are_not_detected(sample: Callable):
