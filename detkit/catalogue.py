@@ -14,6 +14,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         'detkit.models.backbones.resnext': 'ResNeXt',
         'detkit.models.backbones.csp_next': 'CSPNeXt',
         'detkit.models.backbones.swin': 'SwinTransformer',
+        'detkit.models.backbones.timm_backbone': 'TIMMBackbone',
         'detkit.models.backbones.csp_darknet': 'CSPDarknet',
         'detkit.models.necks.fpn': 'FPN',
         'detkit.models.necks.ct_resnet_neck': 'CTResNetNeck',

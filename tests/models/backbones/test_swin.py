@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from detkit.config import load_config
 from detkit.engine.checkpoint import load_weights
 from detkit.models.backbones.swin import (
     APART,
@@ -21,7 +22,7 @@ from detkit.models.backbones.swin import (
     shift_mask,
     to_windows,
 )
-from detkit.registry import MODELS, ConfigError
+from detkit.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, ConfigError
 
 SMALL = dict(embed_dims=8, depths=(2, 2), num_heads=(2, 4), strides=(4, 2), out_indices=(0, 1), window_size=4)
 OPTIONS = dict(qkv_bias=True, qk_scale=None, attn_drop=0., proj_drop=0.)
@@ -306,3 +307,18 @@ def test_it_exports_for_every_batch_and_size_even_where_a_window_is_larger_than_
             x = torch.randn(size)
             for got, want in zip(program.module()(x), model(x)):
                 assert_close(got, want)
+
+
+# ------------------------------------------------------------------------------------------------------------- learning
+def test_the_recipe_lets_norms_and_tables_of_places_keep_their_size():
+    cfg = load_config('mask-rcnn_swin-t-p4-w7_fpn_1x_coco').optim_wrapper
+    model = small(use_abs_pos_embed=True, pretrain_img_size=32)
+    wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(dict(
+        type='DefaultOptimWrapperConstructor', optim_wrapper_cfg=dict(type=cfg.type, optimizer=cfg.optimizer),
+        paramwise_cfg=cfg.paramwise_cfg))(model)
+    names = {id(p): name for name, p in model.named_parameters()}
+    decay = {names[id(p)]: group['weight_decay'] for group in wrapper.optimizer.param_groups for p in group['params']}
+    assert set(decay.values()) == {0., 0.05}
+    kept = {name for name, value in decay.items() if value == 0}
+    assert kept == {name for name in decay if 'norm' in name or 'absolute_pos_embed' in name or 'relative_position_bias_table' in name}
+    assert {'norm1.weight', 'absolute_pos_embed', 'stages.0.blocks.1.attn.w_msa.relative_position_bias_table'} <= kept
