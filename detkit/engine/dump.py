@@ -14,6 +14,8 @@ from detkit.evaluation.coco_metric import encode_masks
 from detkit.files import atomic_path, write_json
 from detkit.registry import METRICS, ConfigError
 
+TRUTH = ('gt_instances', 'ignored_instances', 'gt_sem_seg')
+
 
 @METRICS.register_module()
 class DumpDetResults(BaseMetric):
@@ -23,7 +25,7 @@ class DumpDetResults(BaseMetric):
     list of ``img_id``, ``img_path``, ``bboxes`` (xyxy, pixels of the original image), ``scores``, ``labels``). Masks are RLE.
 
     Raises:
-        ConfigError: another ending.
+        ConfigError: another ending, or .json for a model that predicts panoptic maps and no objects.
     """
 
     def __init__(self, out_file_path: str, collect_device: str = 'cpu', collect_dir: str | None = None) -> None:
@@ -35,11 +37,13 @@ class DumpDetResults(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the predictions of a batch, without the ground truth."""
         for sample in data_samples:
-            found = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in sample['pred_instances'].items()}
-            if 'masks' in found:
-                found['masks'] = encode_masks(found['masks'])
-            meta = {k: v for k, v in sample.items() if k not in ('pred_instances', 'gt_instances', 'ignored_instances')}
-            self.results.append(dict(meta, pred_instances=found))
+            kept = {k: on_cpu(v) for k, v in sample.items() if k not in TRUTH}
+            if 'masks' in kept.get('pred_instances', ()):
+                kept['pred_instances']['masks'] = encode_masks(kept['pred_instances']['masks'])
+            if 'pred_instances' not in kept and self.path.suffix == '.json':
+                raise ConfigError('this model predicts panoptic maps and no objects (test_cfg.instance_on). --out takes a .pkl then; '
+                                  "CocoPanopticMetric(outfile_prefix=...) writes them in COCO's format.")
+            self.results.append(kept)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         if self.path.suffix == '.json':
@@ -48,6 +52,12 @@ class DumpDetResults(BaseMetric):
             with atomic_path(self.path) as temporary, open(temporary, 'wb') as file:
                 pickle.dump(results, file)
         return {}
+
+
+def on_cpu(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: on_cpu(v) for k, v in value.items()}
+    return value.cpu() if isinstance(value, torch.Tensor) else value
 
 
 def record(result: dict) -> dict[str, Any]:

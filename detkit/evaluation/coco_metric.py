@@ -109,6 +109,8 @@ class CocoMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep what is needed of each image: detections as numpy arrays, masks as RLE, truth if no file has it."""
         for sample in data_samples:
+            if 'pred_instances' not in sample:
+                raise ConfigError('CocoMetric measures objects, and this model predicts none (test_cfg.instance_on).')
             predicted = sample['pred_instances']
             result = {key: predicted[key].detach().cpu().numpy() for key in ('bboxes', 'scores', 'labels')}
             result.update(img_id=sample['img_id'], ori_shape=tuple(sample['ori_shape'][:2]))

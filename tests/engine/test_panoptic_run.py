@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from panoptic_set import CLASSES, draw_panoptic
 
 from detkit.config import load_config
 from detkit.engine import evaluate, train
+from detkit.registry import ConfigError
 from detkit.structures.panoptic import read_segment_ids
 
 NUMBERS = [f'coco_panoptic/{key}{part}' for part in ('', '_th', '_st') for key in ('PQ', 'SQ', 'RQ')]
@@ -85,6 +87,18 @@ def test_maps_are_written_for_a_test_server(trained: tuple[Config, Path], folder
     for entry in written:
         ids = read_segment_ids(tmp_path / 'out.panoptic' / entry['file_name'])
         assert {i for i in set(ids.ravel().tolist()) if i} == {s['id'] for s in entry['segments_info']}
+
+
+def test_maps_alone_are_kept_as_tensors(folder: Path, trained: tuple[Config, Path], tmp_path: Path) -> None:
+    cfg = narrowed('mask2former_r50_8xb2-lsj-50e_coco-panoptic', folder, **{'model.test_cfg.instance_on': False})
+    evaluate(cfg, trained[1], work_dir=tmp_path / 'w', out=tmp_path / 'found.pkl', show_dir=tmp_path / 'pictures')
+    found = pickle.loads((tmp_path / 'found.pkl').read_bytes())
+    assert len(found) == 8 and all(f['pred_panoptic_seg']['sem_seg'].shape == (1, 64, 64) for f in found)
+    with pytest.raises(ConfigError, match=r'instance_on.*\.pkl'):
+        evaluate(cfg, trained[1], work_dir=tmp_path / 'w', out=tmp_path / 'found.json')
+    cfg.test_evaluator = [dict(type='CocoMetric')]
+    with pytest.raises(ConfigError, match='CocoMetric measures objects, and this model predicts none'):
+        evaluate(cfg, trained[1], work_dir=tmp_path / 'w')
 
 
 def test_instances_and_pictures_are_written_too(trained: tuple[Config, Path], tmp_path: Path) -> None:
