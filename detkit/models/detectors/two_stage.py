@@ -1,6 +1,8 @@
 """Detectors that propose regions and then look at each (Faster R-CNN and its kin)."""
 from __future__ import annotations
 
+from inspect import signature
+
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -27,7 +29,9 @@ class TwoStageDetector(Detector):
             if cfg is not None and set(cfg) - optional != {'rpn', 'rcnn'}:
                 raise ConfigError(f'{name} of a two-stage detector has the keys {", ".join(sorted({"rpn", "rcnn"} | optional))}, '
                                   f'not {", ".join(sorted(cfg))}.', cfg)
-        train = train_cfg or {}
+        train, kind = train_cfg or {}, rpn_head.get('type')
+        if isinstance(kind, str) and kind in MODELS and 'proposal_cfg' not in signature(MODELS.get(kind)).parameters:
+            raise ConfigError(f"rpn_head type '{kind}' proposes no regions here. RPNHead does.", rpn_head, ('type',))
         self.rpn_head = MODELS.build(rpn_head, train_cfg=train.get('rpn'), test_cfg=test_cfg['rpn'],
                                      proposal_cfg=train.get('rpn_proposal'))
         self.roi_head = MODELS.build(roi_head, train_cfg=train.get('rcnn'), test_cfg=test_cfg['rcnn'])

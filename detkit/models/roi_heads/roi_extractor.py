@@ -49,20 +49,16 @@ class SingleRoIExtractor(BaseModule):
         self.output_size, self.sampling_ratio = options['output_size'], options.get('sampling_ratio', 0)
         self.aligned = options.get('aligned', True)
 
-    @property
-    def num_inputs(self) -> int:
-        return len(self.featmap_strides)
-
     def levels(self, rois: Tensor) -> Tensor:
         """(n, 4) -> (n,) int64: the level each RoI is pooled from."""
         side = ((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])).sqrt()
-        return (side / self.finest_scale + 1e-6).log2().floor().clamp(0, self.num_inputs - 1).long()
+        return (side / self.finest_scale + 1e-6).log2().floor().clamp(0, len(self.featmap_strides) - 1).long()
 
     def forward(self, feats: tuple[Tensor, ...], rois: Tensor) -> Tensor:
         """``rois``: (n, 5) index of the image, then xyxy in pixels of the network input. Returns (n, C, output_size, output_size)."""
         level = self.levels(rois[:, 1:])
         # a level without RoIs is pooled as well, from none, so that all processes of a run build the same graph
-        theirs = [rois[(level == i).nonzero().squeeze(1)] for i in range(self.num_inputs)]
+        theirs = [rois[(level == i).nonzero().squeeze(1)] for i in range(len(self.featmap_strides))]
         if self.roi_layers:
             pooled = [layer(x, r) for layer, x, r in zip(self.roi_layers, feats, theirs)]
         else:

@@ -168,6 +168,8 @@ def test_unknown_sections_are_refused(part: str, keys: dict, said: str, config: 
     (('test_cfg', 'rcnn'), dict(score_thresh=.1), "test_cfg.rcnn: model.test_cfg.rcnn has no 'score_thresh'."),
     (('train_cfg', 'rpn', 'assigner'), dict(pos_iou=.1), "train_cfg.rpn.assigner: MaxIoUAssigner takes no argument 'pos_iou'."),
     (('train_cfg', 'rcnn', 'sampler'), dict(type='RandomSample'), "train_cfg.rcnn.sampler.type: no 'RandomSample' in the registry"),
+    (('rpn_head',), dict(type='FCOSHead'), "rpn_head.type: rpn_head type 'FCOSHead' proposes no regions here. RPNHead does."),
+    (('rpn_head',), dict(type='RPNHed'), "rpn_head.type: no 'RPNHed' in the registry 'model'. Did you mean 'RPNHead'"),
     (('roi_head', 'bbox_head'), dict(num_class=3), "roi_head.bbox_head: Shared2FCBBoxHead takes no argument 'num_class'.")])
 def test_a_wrong_key_is_named_with_its_way(keys: tuple[str, ...], change: dict, said: str, config: Callable):
     cfg = part = config('faster_rcnn')
