@@ -41,11 +41,14 @@ class FocalLoss(nn.Module):
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: float | None = None,
                 reduction_override: str | None = None) -> Tensor:
         """``pred`` (n, K) logits (probabilities if ``activated``), ``target`` (n,) or (n, K)."""
-        if self.activated or target.dim() == pred.dim():
+        reduction = reduction_override or self.reduction
+        if self.activated or target.dim() == pred.dim() or reduction == 'none' or (weight is not None and weight.dim() == pred.dim()):
             loss = self.dense(pred, (one_hot(target, pred.shape[1]) if target.dim() == 1 else target).to(pred))
-        else:
-            loss = sigmoid_focal_loss(pred, target, self.gamma, self.alpha)
-        return self.loss_weight * reduce_loss(loss, per_row(weight, loss), reduction_override or self.reduction, avg_factor)
+            return self.loss_weight * reduce_loss(loss, per_row(weight, loss), reduction, avg_factor)
+        loss = sigmoid_focal_loss(pred, target, self.gamma, self.alpha)               # (n,), of K classes each
+        if reduction == 'mean' and avg_factor is None:
+            loss = loss / pred.shape[1]
+        return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
 
     def dense(self, pred: Tensor, target: Tensor) -> Tensor:
         p = pred if self.activated else pred.sigmoid()
