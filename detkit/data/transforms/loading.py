@@ -10,7 +10,7 @@ import numpy as np
 from detkit.data.transforms.base import BaseTransform
 from detkit.opencv import cv2
 from detkit.registry import TRANSFORMS, ConfigError
-from detkit.structures.masks import BitmapMasks, PolygonMasks, polygon_to_bitmap, rle_to_bitmap
+from detkit.structures.masks import BitmapMasks, PolygonMasks, bitmap_to_polygons, polygon_to_bitmap, rle_to_bitmap
 
 FLAGS = {'color': cv2.IMREAD_COLOR, 'grayscale': cv2.IMREAD_GRAYSCALE, 'unchanged': cv2.IMREAD_UNCHANGED,
          'color_ignore_orientation': cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
@@ -182,7 +182,8 @@ def with_image(results: dict[str, Any], image: np.ndarray, to_float32: bool) -> 
 class LoadAnnotations(BaseTransform):
     """``instances`` -> ``gt_bboxes`` float32 (n, 4) xyxy, ``gt_bboxes_labels`` int64 (n,), ``gt_ignore_flags`` bool (n,), ``gt_masks``.
 
-    ``with_mask``: bitmaps, or (``poly2mask=False``) polygons. An object without a valid mask is marked as ignored.
+    ``with_mask``: bitmaps, or (``poly2mask=False``) polygons, of run lengths those along their pixels' borders, holes filled. An object
+    without a valid mask is marked as ignored.
     ``with_seg``: reads ``seg_map_path`` as ``gt_seg_map`` uint8 (H, W).
     """
 
@@ -248,6 +249,9 @@ def load_masks(instances: list[dict], size: tuple[int, int], as_bitmap: bool) ->
         mask = instance.get('mask')
         if isinstance(mask, list):
             mask = [p for p in (np.asarray(p, np.float64) for p in mask if len(p) >= 6 and len(p) % 2 == 0) if drawable(p)]
+        elif mask and not as_bitmap:
+            bitmap = bitmap_of(mask, height, width)
+            mask = [] if bitmap is None else bitmap_to_polygons(bitmap)
         bitmap = bitmap_of(mask, height, width) if as_bitmap and mask else None
         sound[i] = bitmap is not None if as_bitmap else bool(mask) and isinstance(mask, list)
         if as_bitmap:

@@ -93,6 +93,15 @@ def test_annotations_become_arrays_and_masks_of_the_original_size():
     assert polygons['gt_ignore_flags'].tolist() == [False, True, True]
 
 
+def test_run_lengths_become_polygons_if_those_are_asked_for():
+    mask = dict(size=[10, 12], counts=[22, 6, 4, 6, 82])                 # columns 2 and 3, rows 2 to 7
+    out = LoadAnnotations(with_mask=True, poly2mask=False)(dict(
+        instances=[dict(bbox=[2, 2, 4, 8], bbox_label=0, mask=mask)], ori_shape=(10, 12)))
+    assert out['gt_ignore_flags'].tolist() == [False]
+    assert out['gt_masks'].get_bboxes().tolist() == [[2, 2, 4, 8]]
+    assert out['gt_masks'].to_ndarray().sum() == out['gt_masks'].areas[0] == 12
+
+
 @pytest.mark.parametrize('mask', [
     dict(size=[12, 10], counts=[0, 4, 116]), dict(size=[10, 12], counts='~~'), [[1, 2, float('nan'), 2, 5, 8]], [[1, 2, 1e9, 2, 5, 8]],
     [[1, 2, 5, 2, 5]], None, {}], ids=['other size', 'no run lengths', 'nan', 'far away', 'odd', 'none', 'empty'])
