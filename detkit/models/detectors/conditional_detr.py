@@ -101,7 +101,7 @@ class ConditionalDETR(Detector):
         tokens = flatten_levels(self.extract_feat(images)[-1:], self.positional_encoding, None, sizes, images.shape[-2:])
         visible = None if tokens.padding is None else ~tokens.padding[:, None, None]
         memory = self.encoder(tokens.feats, tokens.pos, visible=visible)
-        query_pos = self.query_embedding.weight.expand(len(images), -1, -1)
+        query_pos = self.query_embedding.weight.expand(images.shape[0], -1, -1)
         reference = self.decoder.ref_point_head(query_pos).float().sigmoid()                            # (N, Q, 2) x, y
         encoded = sines(reference.flip(-1), query_pos.shape[2] // 2).flatten(2).to(memory.dtype)
 

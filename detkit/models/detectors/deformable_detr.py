@@ -61,7 +61,7 @@ class DeformableDETR(Detector):
         """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""
         tokens = flatten_levels(self.extract_feat(images), self.positional_encoding, self.level_embed, sizes, images.shape[-2:])
         memory = encoded(self.encoder, tokens)
-        query, query_pos, start, proposals = self.propose(memory, tokens) if self.as_two_stage else self.learnt(len(images))
+        query, query_pos, start, proposals = self.propose(memory, tokens) if self.as_two_stage else self.learnt(images.shape[0])
 
         def look(layer: int, query: Tensor, reference: Tensor) -> dict[str, Any]:
             return dict(query_pos=query_pos, **around(reference, tokens))

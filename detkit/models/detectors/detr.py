@@ -41,7 +41,7 @@ class DETR(Detector):
         tokens = flatten_levels(self.extract_feat(images)[-1:], self.positional_encoding, None, sizes, images.shape[-2:])
         visible = None if tokens.padding is None else ~tokens.padding[:, None, None]
         memory = self.encoder(tokens.feats, tokens.pos, visible=visible)
-        query_pos = self.query_embedding.weight.expand(len(images), -1, -1)
+        query_pos = self.query_embedding.weight.expand(images.shape[0], -1, -1)
 
         def look(layer: int, query: Tensor, carried: None) -> dict[str, Any]:
             return dict(query_pos=query_pos, memory_pos=tokens.pos, visible=visible)

@@ -76,7 +76,7 @@ class DINO(Detector):
         memory = encoded(self.encoder, tokens)
         logits, raw = proposals_of(self, memory, tokens, len(self.decoder.layers))
         logits, raw = best_rows(logits.max(-1).values, self.query_embedding.num_embeddings, logits, raw)
-        query, start, among = self.query_embedding.weight.expand(len(images), -1, -1), raw.detach().sigmoid(), None
+        query, start, among = self.query_embedding.weight.expand(images.shape[0], -1, -1), raw.detach().sigmoid(), None
         if denoising is not None:
             among = denoising.among(query.shape[1])
             query, start = torch.cat([self.dn_query_generator(denoising), query], 1), torch.cat([denoising.boxes, start], 1)
