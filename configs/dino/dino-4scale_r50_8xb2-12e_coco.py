@@ -1,0 +1,47 @@
+"""DINO with four scales, ResNet-50, 12 epochs on COCO (https://arxiv.org/abs/2203.03605).
+
+Expect 49.0 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2 images:
+    torchrun --nproc-per-node 8 tools/train.py configs/dino/dino-4scale_r50_8xb2-12e_coco.py --launcher pytorch
+"""
+_base_ = ['../_base_/datasets/coco_detr.py', '../_base_/default_runtime.py']
+
+deformable = dict(embed_dims=256, num_levels=4, dropout=0.0)
+ffn = dict(embed_dims=256, feedforward_channels=2048, ffn_drop=0.0)
+model = dict(
+    type='DINO',
+    num_queries=900,
+    with_box_refine=True,
+    as_two_stage=True,
+    data_preprocessor=dict(
+        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_size_divisor=1),
+    backbone=dict(
+        type='ResNet', depth=50, num_stages=4, out_indices=(1, 2, 3), frozen_stages=1, norm_cfg=dict(type='BN', requires_grad=False),
+        norm_eval=True, style='pytorch', init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
+    neck=dict(
+        type='ChannelMapper', in_channels=[512, 1024, 2048], kernel_size=1, out_channels=256, act_cfg=None,
+        norm_cfg=dict(type='GN', num_groups=32), num_outs=4),
+    encoder=dict(num_layers=6, layer_cfg=dict(self_attn_cfg=deformable, ffn_cfg=ffn)),
+    decoder=dict(
+        num_layers=6, return_intermediate=True, post_norm_cfg=None,
+        layer_cfg=dict(self_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0), cross_attn_cfg=deformable, ffn_cfg=ffn)),
+    positional_encoding=dict(num_feats=128, normalize=True, offset=0.0, temperature=20),
+    bbox_head=dict(
+        type='DINOHead', num_classes=80, sync_cls_avg_factor=True,
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type='L1Loss', loss_weight=5.0),
+        loss_iou=dict(type='GIoULoss', loss_weight=2.0)),
+    dn_cfg=dict(label_noise_scale=0.5, box_noise_scale=1.0, group_cfg=dict(dynamic=True, num_groups=None, num_dn_queries=100)),
+    train_cfg=dict(assigner=dict(type='HungarianAssigner', match_costs=[
+        dict(type='FocalLossCost', weight=2.0),
+        dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
+        dict(type='IoUCost', iou_mode='giou', weight=2.0)])),
+    test_cfg=dict(max_per_img=300))
+
+optim_wrapper = dict(      # for 16 images a step
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.0001, weight_decay=0.0001), clip_grad=dict(max_norm=0.1, norm_type=2),
+    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[11], gamma=0.1)]
+auto_scale_lr = dict(enable=False, base_batch_size=16)

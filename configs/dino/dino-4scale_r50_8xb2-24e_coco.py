@@ -1,0 +1,8 @@
+"""DINO with four scales, ResNet-50, 24 epochs on COCO (https://arxiv.org/abs/2203.03605).
+
+The paper reports 50.4 box AP on val2017, trained with 8 GPUs x 2 images:
+    torchrun --nproc-per-node 8 tools/train.py configs/dino/dino-4scale_r50_8xb2-24e_coco.py --launcher pytorch
+"""
+_base_ = './dino-4scale_r50_8xb2-12e_coco.py'
+train_cfg = dict(max_epochs=24)
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=24, by_epoch=True, milestones=[20], gamma=0.1)]
