@@ -97,7 +97,7 @@ def from_windows(x: Tensor, shape: torch.Size, size: int) -> Tensor:
 
 def cropped(x: Tensor, height: int, width: int) -> Tensor:
     """(N, H, W, C) without the rows and columns after ``height`` and ``width``."""
-    if torch.compiler.is_exporting():          # a view would hold for those sizes alone that are filled up, or not, as the example is
+    if torch.compiler.is_compiling():          # a view would hold for those sizes alone that are filled up, or not, as the example is
         return x.index_select(1, torch.arange(height, device=x.device)).index_select(2, torch.arange(width, device=x.device))
     return x[:, :height, :width]
 

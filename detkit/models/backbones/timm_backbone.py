@@ -70,6 +70,7 @@ class TIMMBackbone(BaseModule):
             self.timm_model.load_state_dict(fetched(self.model_name, self.options, self.checkpoint_path))
         if self.init_cfg:
             initialize(self, self.init_cfg)
+        self.is_init = True              # not by the parent: it would have timm's parts start anew
 
 
 def create(name: str, options: dict, **weights: object) -> nn.Module:
