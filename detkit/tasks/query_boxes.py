@@ -23,6 +23,5 @@ class SigmoidBoxes:
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """log(x / (1 - x)), numerator and denominator at least ``eps``."""
-    x = x.clamp(0, 1)
-    return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
+    """log(x / (1 - x)), numerator and denominator between ``eps`` and 1."""
+    return (x.clamp(eps, 1) / (1 - x).clamp(eps, 1)).log()
