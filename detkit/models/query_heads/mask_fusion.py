@@ -59,25 +59,24 @@ class MaskFormerFusionHead(BaseModule):
         kept = (labels != self.num_classes) & (scores > cfg.object_mask_thr)
         scores, labels, masks = scores[kept], labels[kept], masks[kept]
         size = steps[-1][1]
-        best, owner = masks.new_full(size, -1.), torch.full(size, -1, dtype=torch.long, device=masks.device)
-        sure, areas, done = torch.zeros(size, dtype=torch.bool, device=masks.device), [], 0
-        for part in resized(masks, steps) if len(masks) else ():
-            part = part.sigmoid()
-            areas.append((part >= 0.5).sum((1, 2)))
-            value, index = (part * scores[done:done + len(part), None, None]).max(0)
+        best, owner = masks.new_full(size, -1.), torch.zeros(size, dtype=torch.int32, device=masks.device)
+        sure, areas = torch.zeros(size, dtype=torch.bool, device=masks.device), []
+        for k, mask in enumerate(m for part in (resized(masks, steps) if len(masks) else ()) for m in part):
+            mask = mask.sigmoid()
+            inside, value = mask >= 0.5, mask * scores[k]
             better = value > best
-            best, owner = torch.where(better, value, best), torch.where(better, index + done, owner)
-            sure = torch.where(better, part.gather(0, index[None])[0] >= 0.5, sure)
-            done += len(part)
+            areas.append(inside.sum())
+            best = torch.maximum(best, value)
+            owner.masked_fill_(better, k)
+            sure = torch.where(better, inside, sure)
         if not areas:
             return torch.full(size, self.num_classes, dtype=torch.int32, device=masks.device)
-        area, left = torch.cat(areas), torch.bincount(owner.flatten() + 1, minlength=len(masks) + 1)[1:]
+        area, left = torch.stack(areas), torch.bincount(owner.flatten(), minlength=len(masks))
         found = (left > 0) & (area > 0) & (left >= cfg.iou_thr * area)
         thing = found & (labels < self.num_things_classes)
         ids = torch.where(found, labels + INSTANCE_OFFSET * thing.cumsum(0) * thing, self.num_classes)
-        if cfg.filter_low_score:
-            owner = owner.masked_fill(~sure, -1)
-        return torch.cat([ids, ids.new_tensor([self.num_classes])])[owner].int()        # -1, nobody's, is the last
+        seg = ids.int()[owner]
+        return seg.masked_fill_(~sure, self.num_classes) if cfg.filter_low_score else seg
 
     def instances(self, logits: Tensor, masks: Tensor, steps: Steps) -> InstanceData:
         """(Q, K + 1) and (Q, h, w) logits -> ``bboxes``, ``scores``, ``labels`` and ``masks`` (RLEMasks), best first, in pixels of the
