@@ -24,4 +24,4 @@ class SigmoidBoxes:
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     """log(x / (1 - x)), numerator and denominator between ``eps`` and 1."""
-    return (x.clamp(eps, 1) / (1 - x).clamp(eps, 1)).log()
+    return (x.clamp(eps, 1.) / (1 - x).clamp(eps, 1.)).log()
