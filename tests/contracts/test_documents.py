@@ -132,7 +132,7 @@ def test_a_marked_program_runs(where: str, body: str, tmp_path: Path):
 
 def run(command: list[str], tmp_path: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, 'DETKIT_DATA_ROOT': str(tmp_path), 'PYTHONPATH': str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def imports() -> list[tuple[str, str, str]]:
