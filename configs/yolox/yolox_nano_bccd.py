@@ -1,5 +1,7 @@
 """YOLOX-nano (https://arxiv.org/abs/2107.08430) from scratch on BCCD, at 320x256 pixels.
 
+Expect 54.2 box AP (89.4 AP50) on val, 56.0 (90.2) on test; 25 minutes of processor time.
+
     python tools/download_dataset.py bccd
     python tools/train.py configs/yolox/yolox_nano_bccd.py
     python tools/test.py configs/yolox/yolox_nano_bccd.py work_dirs/yolox_nano_bccd/epoch_100.pth
