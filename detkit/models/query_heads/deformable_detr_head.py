@@ -24,7 +24,7 @@ class DeformableDETRHead(QueryHead):
         proposals_have_classes: the encoder's proposals learn the objects' classes (DINO), or only that there are objects.
     """
 
-    def __init__(self, num_classes: int, embed_dims: int = 256, num_reg_fcs: int = 2, sync_cls_avg_factor: bool = False,
+    def __init__(self, num_classes: int, embed_dims: int = 256, num_reg_fcs: int = 2, sync_cls_avg_factor: bool = True,
                  loss_cls: dict = FOCAL, loss_bbox: dict = L1, loss_iou: dict = GIOU, train_cfg: dict | None = None,
                  test_cfg: dict | None = dict(max_per_img=100), init_cfg: dict | None = None, num_pred_layer: int = 6,
                  share_pred_layer: bool = False, as_two_stage: bool = False, proposals_have_classes: bool = False) -> None:

@@ -22,7 +22,7 @@ class DETRHead(QueryHead):
     ``loss_cls``: ``class_weight`` and ``bg_cls_weight`` are one number each, of every class and of "no object".
     """
 
-    def __init__(self, num_classes: int, embed_dims: int = 256, num_reg_fcs: int = 2, sync_cls_avg_factor: bool = False,
+    def __init__(self, num_classes: int, embed_dims: int = 256, num_reg_fcs: int = 2, sync_cls_avg_factor: bool = True,
                  loss_cls: dict = SOFTMAX, loss_bbox: dict = L1, loss_iou: dict = GIOU, train_cfg: dict | None = None,
                  test_cfg: dict | None = dict(max_per_img=100), init_cfg: dict | None = None) -> None:
         loss_cls, background_weight = with_class_weights(loss_cls, num_classes)
@@ -39,7 +39,7 @@ class DETRHead(QueryHead):
 class ConditionalDETRHead(QueryHead):
     """DETR's layers; a box's centre counts from the query's reference point (Sec. 3.3)."""
 
-    def __init__(self, num_classes: int, embed_dims: int = 256, num_reg_fcs: int = 2, sync_cls_avg_factor: bool = False,
+    def __init__(self, num_classes: int, embed_dims: int = 256, num_reg_fcs: int = 2, sync_cls_avg_factor: bool = True,
                  loss_cls: dict = FOCAL, loss_bbox: dict = L1, loss_iou: dict = GIOU, train_cfg: dict | None = None,
                  test_cfg: dict | None = dict(max_per_img=100), init_cfg: dict | None = None) -> None:
         super().__init__(num_classes, embed_dims, num_reg_fcs, sync_cls_avg_factor, loss_cls, loss_bbox, loss_iou, train_cfg, test_cfg,

@@ -45,7 +45,7 @@ class QueryHead(BaseModule):
 
     Args:
         num_reg_fcs: hidden layers before a box's four numbers.
-        sync_cls_avg_factor: divide the classification loss by the mean over all processes.
+        sync_cls_avg_factor: divide the classification loss by the mean over all processes (MMDetection: only where a config says so).
         background_weight: weight of "no object" beside a class in a softmax loss; 0 with sigmoids, which have none.
     """
 
