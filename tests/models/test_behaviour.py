@@ -267,6 +267,7 @@ def test_the_compiled_network_gives_the_eager_numbers(kind: str):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('kind', ['retinanet'])       # minutes for one; all are captured by the test above
 def test_the_network_compiled_to_machine_code_gives_the_eager_numbers(kind: str):
     compiled_gives_eagers_numbers(kind, 'inductor')
 
