@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detkit.nn.conv import ConvModule
 from detkit.nn.ms_deform_attn import MultiScaleDeformableAttention
+from detkit.nn.positional import build_encoding
 from detkit.nn.tokens import flatten_levels
 from detkit.nn.transformer import Encoder
 from detkit.registry import MODELS, ConfigError
@@ -39,7 +40,7 @@ class MSDeformAttnPixelDecoder(BaseModule):
         self.input_convs = nn.ModuleList(ConvModule(c, feat_channels, 1, bias=True, norm_cfg=norm_cfg, act_cfg=None)
                                          for c in in_channels[::-1][:levels])
         self.encoder = MODELS.build(encoder, type=Encoder, attention=MultiScaleDeformableAttention)
-        self.positional_encoding = MODELS.build(positional_encoding, default_args=dict(type='SinePositionalEncoding'))
+        self.positional_encoding = build_encoding(positional_encoding, feat_channels)
         self.level_encoding = nn.Embedding(levels, feat_channels)
         self.lateral_convs, self.output_convs = fpn_convs(in_channels[::-1][levels:], feat_channels, norm_cfg, act_cfg)
         self.mask_feature = nn.Conv2d(feat_channels, out_channels, 1)
