@@ -105,14 +105,14 @@ def cells(locations: Tensor, shapes: list[tuple[int, int]], framed_cells: int) -
     """
     n, _, heads = locations.shape[:3]
     size = sides(shapes, locations)
-    place = locations * size + 0.5                                       # in cells of the frame, the first cell's middle at 0
-    inside = (place > 0) & (place < size + 1)
-    place = place.clamp_(min=0).minimum(size + 1)
-    low = torch.minimum(place.int().clamp_(min=0), size.int())           # clamped again for NaN, which a float clamp lets pass
+    place = (2 * locations - 1).add_(1).mul_(size).sub_(1).div_(2)       # in cells, the first's middle at 0; rounded as grid_sample does
+    inside = (place > -1) & (place < size)
+    place = place.clamp_(min=-1).minimum(size)
+    low = torch.minimum(place.floor().int().clamp_(min=-1), size.int() - 1)      # clamped again for NaN, which a float clamp lets pass
     right, down = (place - low).flatten(0, 2).flatten(1, 2).unbind(-1)
     width = torch.tensor([w + 2 for _, w in shapes], dtype=torch.int32)[:, None]
     start = torch.tensor([0, *((h + 2) * (w + 2) for h, w in shapes[:-1])], dtype=torch.int32).cumsum(0, dtype=torch.int32)[:, None]
-    cell = low[..., 1] * width + low[..., 0] + start
+    cell = (low[..., 1] + 1) * width + low[..., 0] + 1 + start
     image = torch.arange(n, dtype=torch.int32).view(-1, 1, 1, 1, 1) * framed_cells
     row = (cell + image) * heads + torch.arange(heads, dtype=torch.int32).view(-1, 1, 1)
     return row.view(right.shape), right.contiguous(), down.contiguous(), inside.view(*right.shape, 2)
