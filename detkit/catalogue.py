@@ -53,6 +53,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         'detkit.models.detectors.conditional_detr': 'ConditionalDETR',
         'detkit.models.detectors.deformable_detr': 'DeformableDETR',
         'detkit.models.detectors.dino': 'DINO',
+        'detkit.models.detectors.rpn': 'RPN',
         'detkit.models.detectors.tta': 'DetTTAModel',
         'detkit.models.detectors.two_stage': 'TwoStageDetector FasterRCNN MaskRCNN CascadeRCNN',
         'detkit.engine.hooks.ema': 'ExpMomentumEMA',

@@ -110,6 +110,9 @@ RCNN = dict(DETECTORS['faster_rcnn']['train_cfg']['rcnn'], mask_size=8)
 STAGES = [dict(type='Shared2FCBBoxHead', in_channels=16, fc_out_channels=32, roi_feat_size=3, num_classes=3, reg_class_agnostic=agnostic)
           for agnostic in (True, False)]
 DETECTORS.update(
+    rpn={key: value for key, value in DETECTORS['faster_rcnn'].items() if key != 'roi_head'} | dict(
+        type='RPN', train_cfg=dict(rpn=DETECTORS['faster_rcnn']['train_cfg']['rpn']),
+        test_cfg=dict(rpn=DETECTORS['faster_rcnn']['test_cfg']['rpn'])),
     mask_rcnn=two_stage('MaskRCNN', MASKS, RCNN),
     cascade_rcnn=two_stage('CascadeRCNN', dict(MASKS, type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5], bbox_head=STAGES),
                            [RCNN, RCNN]),
