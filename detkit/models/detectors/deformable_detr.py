@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from detkit.models.detectors.detector import Detector
@@ -17,7 +16,6 @@ from detkit.nn.tokens import Tokens, flatten_levels
 from detkit.nn.transformer import Decoder, Encoder, run_decoder
 from detkit.registry import MODELS, ConfigError
 from detkit.structures import DetDataSample
-from detkit.structures.detections import Detections
 
 
 @MODELS.register_module()
@@ -86,15 +84,6 @@ class DeformableDETR(Detector):
         embedded = self.pos_trans_norm(self.pos_trans_fc(sines(start, memory.shape[2] // 2).flatten(2)))
         query_pos, query = embedded.chunk(2, -1)
         return query, query_pos, start, dict(proposal_logits=logits, proposal_boxes=raw.sigmoid())
-
-    def losses(self, outputs: QueryOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        return self.bbox_head.loss(outputs.float(), samples)
-
-    def detect(self, outputs: QueryOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return self.bbox_head.predict(outputs.float(), samples)
-
-    def decode(self, outputs: QueryOutputs, size: tuple[int, int]) -> Detections:
-        return self.bbox_head.decode(outputs.float(), size)
 
 
 def without_post_norm(decoder: dict) -> dict:

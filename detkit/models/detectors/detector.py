@@ -1,7 +1,7 @@
 """What every detector offers to a training loop and to a caller."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel, Sequential
@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from detkit.ops.boxes import scale_boxes
 from detkit.registry import MODELS
-from detkit.structures import DetDataSample
+from detkit.structures import DetDataSample, RLEMasks
 from detkit.structures.detections import Detections
-
-if TYPE_CHECKING:
-    from detkit.structures.rle_masks import RLEMasks
 
 
 class Detector(BaseModel):
-    """Backbone, neck (or several, one after the other), heads. A detector builds its heads and defines the steps between them:
+    """Backbone, neck (or several, one after the other), heads. A detector builds its heads and defines ``network``; the
+    other steps are its ``bbox_head``'s unless it has its own:
 
     - ``context(samples, training)``: what the network must know besides the images (the padding, denoising queries); mostly nothing.
     - ``network(images, **context)``: everything that runs in the precision of the autocast around it, images to tensors.
@@ -52,21 +50,21 @@ class Detector(BaseModel):
         raise NotImplementedError(f'{type(self).__name__} defines no network().')
 
     def losses(self, outputs: Any, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        raise NotImplementedError(f'{type(self).__name__} defines no losses().')
+        return self.bbox_head.loss(outputs.float(), samples)
 
     def detect(self, outputs: Any, samples: list[DetDataSample]) -> list[InstanceData]:
         """Per image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first; ``masks`` (n, h, w) in
         the form that ``full_masks`` takes."""
-        raise NotImplementedError(f'{type(self).__name__} defines no detect().')
+        return self.bbox_head.predict(outputs.float(), samples)
 
     def full_masks(self, instances: InstanceData, sample: DetDataSample, size: tuple[int, int], factor: tuple[float, float]) -> RLEMasks:
         """Masks of one image's instances, drawn in a frame of ``size`` (height, width) that is the network input, without its padding,
         scaled by ``factor`` (x, y)."""
-        raise NotImplementedError(f'{type(self).__name__} defines no full_masks().')
+        return self.bbox_head.full_masks(instances, sample, size, factor)
 
     def decode(self, outputs: Any, size: tuple[int, int]) -> Detections:
         """What ``detect`` finds in a batch of unpadded images of ``size`` (height, width), as tensors of one shape; exportable."""
-        raise NotImplementedError(f'{type(self).__name__} defines no decode().')
+        return self.bbox_head.decode(outputs.float(), size)
 
     def exportable(self) -> nn.Module:
         """A module from normalised images (N, 3, H, W) to the tensors of ``Detections``, for ``torch.export`` with any N, H and W that

@@ -4,7 +4,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn as nn
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from detkit.models.detectors.detector import Detector
@@ -15,7 +14,6 @@ from detkit.nn.tokens import flatten_levels
 from detkit.nn.transformer import Decoder, Encoder, run_decoder
 from detkit.registry import MODELS
 from detkit.structures import DetDataSample
-from detkit.structures.detections import Detections
 
 
 @MODELS.register_module()
@@ -50,12 +48,3 @@ class DETR(Detector):
             return self.bbox_head(self.decoder.post_norm(query)), None
 
         return stacked(run_decoder(self.decoder.layers, query_pos * 0, memory, None, look, predict), self.decoder.return_intermediate)
-
-    def losses(self, outputs: QueryOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        return self.bbox_head.loss(outputs.float(), samples)
-
-    def detect(self, outputs: QueryOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return self.bbox_head.predict(outputs.float(), samples)
-
-    def decode(self, outputs: QueryOutputs, size: tuple[int, int]) -> Detections:
-        return self.bbox_head.decode(outputs.float(), size)

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from detkit.models.detectors.deformable_detr import around, encoded, proposals_of, without_post_norm
@@ -20,7 +19,6 @@ from detkit.nn.tokens import flatten_levels
 from detkit.nn.transformer import Decoder, Encoder, run_decoder
 from detkit.registry import MODELS, ConfigError
 from detkit.structures import DetDataSample
-from detkit.structures.detections import Detections
 from detkit.tasks.query_boxes import SigmoidBoxes
 
 
@@ -94,12 +92,3 @@ class DINO(Detector):
         predictions = run_decoder(self.decoder.layers, query, memory, start, look, predict)
         return stacked(predictions, self.decoder.return_intermediate, proposal_logits=logits, proposal_boxes=raw.sigmoid(),
                        denoised=None if denoising is None else denoising.index)
-
-    def losses(self, outputs: QueryOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        return self.bbox_head.loss(outputs.float(), samples)
-
-    def detect(self, outputs: QueryOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return self.bbox_head.predict(outputs.float(), samples)
-
-    def decode(self, outputs: QueryOutputs, size: tuple[int, int]) -> Detections:
-        return self.bbox_head.decode(outputs.float(), size)
