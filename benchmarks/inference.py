@@ -1,10 +1,11 @@
-"""Time inference end to end, from an image file to boxes in its pixels: detkit against torchvision's own models.
+"""Time inference end to end, from an image file to objects in its pixels: each kind of detector, beside torchvision's where it has one.
 
     python benchmarks/inference.py
     python benchmarks/inference.py --models retinanet --size 640 480 --batch 1 --repeats 9 --threads 2
 
-Every round takes the same JPEG files through each variant: read, decode, pre-process, network, NMS, boxes on the CPU. The nets are
-untrained, their classifiers set so that about as many candidates pass the score threshold as in a trained detector.
+Every round takes the same JPEG files through each variant: read, decode, pre-process, network, NMS, boxes (and masks, as RLE in detkit)
+on the CPU. The nets are untrained, their classifiers set so that about as many candidates pass the score threshold as in a trained
+detector. bf16 is bfloat16 with channels_last, timed where the machine has it.
 """
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from pathlib import Path
 
 import torch
 from measure import headline, interleaved, table
-from models import RECIPES, config_of, find_something, pair
+from models import RECIPES, config_of, find_something, models
 from torch import nn
 from torchvision.io import ImageReadMode, decode_image
-from train_step import draw
+from train_step import VARIANTS, draw, variants_here
 
 from detkit.engine.amp import use_channels_last
 from detkit.inference.detector import predict
@@ -44,18 +45,18 @@ def pipeline_for(name: str, size: tuple[int, int]) -> InferencePipeline:
     return InferencePipeline(dataset)
 
 
-def detkit_run(model: nn.Module, name: str, paths: list[Path], size: tuple[int, int], precision: str, last: bool) -> Callable[[], object]:
+def detkit_run(model: nn.Module, name: str, paths: list[Path], size: tuple[int, int], bf16: bool, last: bool) -> Callable[[], object]:
     pipeline = pipeline_for(name, size)
     if last:
         use_channels_last(model)
 
     def run() -> object:
-        return [sample.cpu().pred_instances for sample in predict(model, [pipeline(path)[0] for path in paths], precision)]
+        return [sample.cpu().pred_instances for sample in predict(model, [pipeline(path)[0] for path in paths], 'bf16' if bf16 else 'fp32')]
     return run
 
 
-def torchvision_run(model: nn.Module, paths: list[Path], bf16: bool, device: str) -> Callable[[], object]:
-    if bf16:
+def torchvision_run(model: nn.Module, paths: list[Path], bf16: bool, last: bool, device: str) -> Callable[[], object]:
+    if last:
         model.to(memory_format=torch.channels_last)
 
     def run() -> object:
@@ -75,6 +76,8 @@ def main() -> None:
     parser.add_argument('--warmup', type=int, default=1, help='rounds before them (default: 1)')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="of torch (default: torch's own choice)")
     parser.add_argument('--device', default='cpu')
+    parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=variants_here(),
+                        help='(default: all that the machine has arithmetic for)')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     size = (args.size[1], args.size[0])
@@ -87,19 +90,21 @@ def main() -> None:
 
 def report(name: str, paths: list[Path], size: tuple[int, int], args: argparse.Namespace) -> None:
     steps = {}
-    for precision, last in (('fp32', False), ('fp32', True), ('bf16', True)):
-        ours, theirs = (model.eval().to(args.device) for model in pair(name, size))
-        find_something(ours, name, detkit_run(ours, name, paths[:1], size, 'fp32', last=False))
-        find_something(theirs, name, torchvision_run(theirs, paths[:1], False, args.device))
-        words = f'{precision} + channels_last' if last else precision
-        if (precision, last) != ('fp32', True):
-            steps[f'torchvision {words}'] = torchvision_run(theirs, paths, precision == 'bf16', args.device)
-        steps[f'detkit {words}'] = detkit_run(ours, name, paths, size, precision, last)
-    found = ', '.join(f"{words} {sum(len(r['scores']) for r in run())}" for words, run in steps.items())
+    for variant in args.variants:
+        bf16, last = VARIANTS[variant]
+        for library, model in models(name, size).items():
+            model.eval().to(args.device)
+            if library == 'detkit':
+                find_something(model, detkit_run(model, name, paths[:1], size, False, False))
+                steps[f'detkit {variant}'] = detkit_run(model, name, paths, size, bf16, last)
+            else:
+                find_something(model, torchvision_run(model, paths[:1], False, False, args.device))
+                steps[f'torchvision {variant}'] = torchvision_run(model, paths, bf16, last, args.device)
+    found = ', '.join(f"{variant} {sum(len(r.get('scores', ())) for r in run())}" for variant, run in steps.items())
     wait = torch.cuda.synchronize if args.device.startswith('cuda') else lambda: None
     times = interleaved(steps, args.repeats, args.warmup, wait)
-    print(f'\n{name}-r50-fpn, {args.batch} file(s) of {args.size[0]}x{args.size[1]} at a time, {args.repeats} rounds\nboxes found: {found}')
-    print(table(times, 'torchvision fp32'))
+    print(f'\n{name}, {args.batch} file(s) of {args.size[0]}x{args.size[1]} at a time, {args.repeats} rounds ({RECIPES[name]})')
+    print(f'objects found: {found}\n{table(times, next(iter(times)), args.batch)}', flush=True)
 
 
 if __name__ == '__main__':

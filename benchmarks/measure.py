@@ -48,14 +48,18 @@ def interleaved(steps: dict[str, Callable[[], object]], repeats: int, warmup: in
     return times
 
 
-def table(times: dict[str, Times], base: str) -> str:
-    """Medians in milliseconds, and the ratio to ``base``: the median over rounds, its quartiles, and that of processor time."""
+def table(times: dict[str, Times], base: str, images: int = 0) -> str:
+    """Medians in milliseconds (and ``images`` of a repeat by them), and the ratio to ``base``: the median over rounds, its quartiles,
+    and that of processor time."""
     width = max(map(len, times))
-    lines = [f'{"":<{width}}  {"wall ms":>9}  {"cpu ms":>9}  {"ratio":>6}  {"quartiles":>13}  {"cpu ratio":>9}']
+    speed = f'{"images/s":>9}  ' if images else ''
+    lines = [f'{"":<{width}}  {"wall ms":>9}  {"cpu ms":>9}  {speed}{"ratio":>6}  {"quartiles":>13}  {"cpu ratio":>9}']
     for name, t in times.items():
         ratios = [a / b for a, b in zip(t.wall, times[base].wall)]
         low, _, high = statistics.quantiles(ratios, n=4, method='inclusive') if len(ratios) > 1 else ratios * 3
         processor = statistics.median(a / b for a, b in zip(t.cpu, times[base].cpu))
-        lines.append(f'{name:<{width}}  {1000 * statistics.median(t.wall):9.1f}  {1000 * statistics.median(t.cpu):9.1f}  '
+        wall = statistics.median(t.wall)
+        speed = f'{images / wall:9.2f}  ' if images else ''
+        lines.append(f'{name:<{width}}  {1000 * wall:9.1f}  {1000 * statistics.median(t.cpu):9.1f}  {speed}'
                      f'{statistics.median(ratios):6.3f}  {low:6.3f}-{high:6.3f}  {processor:9.3f}')
     return '\n'.join(lines)

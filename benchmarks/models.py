@@ -1,8 +1,9 @@
-"""The same two detectors twice: detkit's from its recipes, torchvision's own, with the same backbone weights and frozen parts.
+"""detkit's detectors from its recipes, one of each kind, and torchvision's own of the four kinds that it has.
 
-Both freeze the stem and the first stage and all batch statistics, classify 80 things, and see images at their own size. The rest
-is each library's default: torchvision's RetinaNet takes P6 from P5 and detkit's (as MMDetection's) from C5; torchvision's RPN
-keeps 2000 proposals in training and detkit's 1000, of which both sample 512.
+Both get the same backbone weights, freeze the stem and the first stage and all batch statistics, classify 80 things, and see images
+at their own size. The rest is each library's default: torchvision's RetinaNet takes P6 from P5 and detkit's (as MMDetection's) from
+C5; torchvision's RPN keeps 2000 proposals in training and detkit's 1000, of which both sample 512. FCOS strides in its 3x3
+convolutions here, as torchvision's does.
 """
 from __future__ import annotations
 
@@ -12,29 +13,56 @@ from collections.abc import Callable
 import torch
 from measure import ROOT
 from torch import nn
-from torchvision.models.detection import FasterRCNN, RetinaNet
+from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from detkit.config import load_config
+from detkit.models.backbones.resnet import ResNet
 from detkit.registry import MODELS, register_all_modules
 
-RECIPES = {'retinanet': 'retinanet/retinanet_r50_fpn_1x_coco.py', 'faster-rcnn': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'}
+RECIPES = {
+    'retinanet': 'retinanet/retinanet_r50_fpn_1x_coco.py', 'faster-rcnn': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'mask-rcnn': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'fcos': 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'cascade-rcnn': 'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
+    'cascade-mask-rcnn': 'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+    'libra-rcnn': 'libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco.py',
+    'rpn': 'rpn/rpn_r50_fpn_1x_coco.py', 'sabl': 'sabl/sabl-retinanet_r50_fpn_1x_coco.py', 'tood': 'tood/tood_r50_fpn_1x_coco.py',
+    'gfl': 'gfl/gfl_r50_fpn_1x_coco.py', 'centernet': 'centernet/centernet_r18_8xb16-crop512-140e_coco.py',
+    'centernet-update': 'centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py', 'yolox-nano': 'yolox/yolox_nano_8xb8-300e_coco.py',
+    'yolox-s': 'yolox/yolox_s_8xb8-300e_coco.py', 'rtmdet-tiny': 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
+    'rtmdet-ins-tiny': 'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py', 'detr': 'detr/detr_r50_8xb2-150e_coco.py',
+    'deformable-detr': 'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', 'dino': 'dino/dino-4scale_r50_8xb2-12e_coco.py',
+    'mask2former': 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+    'mask2former-panoptic': 'mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
+    'mask-rcnn-swin-t': 'swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+    'retinanet-timm': 'timm_example/retinanet_timm-tv-resnet50_fpn_1x_coco.py'}
 NUM_CLASSES = 80
+BOTH = 'retinanet', 'faster-rcnn', 'mask-rcnn', 'fcos'
 
 
 def config_of(name: str) -> object:
     """detkit's recipe without pre-trained weights."""
     cfg = load_config(ROOT / 'configs' / RECIPES[name])
     cfg.model.backbone.init_cfg = None
+    if 'pretrained' in cfg.model.backbone:
+        cfg.model.backbone.pretrained = False
+    if name == 'fcos':
+        cfg.model.backbone.style = 'pytorch'
     return cfg
 
 
 def detkit_model(name: str) -> nn.Module:
+    """Weights that depend on ``name`` alone; a ResNet's are scaled so that an untrained net's features stay finite."""
     register_all_modules()
+    torch.manual_seed(0)
     model = MODELS.build(config_of(name).model)
     model.init_weights()
+    if isinstance(model.backbone, ResNet):
+        for key, value in model.backbone.state_dict().items():
+            if key.endswith('bn3.weight'):
+                value.fill_(0.2)
     return model
 
 
@@ -42,44 +70,58 @@ def torchvision_model(name: str, size: tuple[int, int]) -> nn.Module:
     """``size``: (height, width) of the images; torchvision resizes inside the model, and with this it has nothing to do."""
     options = dict(min_size=min(size), max_size=max(size))
     parts = dict(backbone_name='resnet50', weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3)
-    if name == 'retinanet':
+    if name in ('retinanet', 'fcos'):
         backbone = resnet_fpn_backbone(**parts, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
-        return RetinaNet(backbone, NUM_CLASSES, **options)
-    return FasterRCNN(resnet_fpn_backbone(**parts), NUM_CLASSES + 1, **options)
+        return (RetinaNet if name == 'retinanet' else FCOS)(backbone, NUM_CLASSES, **options)
+    return (MaskRCNN if name == 'mask-rcnn' else FasterRCNN)(resnet_fpn_backbone(**parts), NUM_CLASSES + 1, **options)
 
 
-def pair(name: str, size: tuple[int, int]) -> tuple[nn.Module, nn.Module]:
-    """(detkit's, torchvision's), with one ResNet's weights, scaled so that an untrained net's features stay finite."""
-    torch.manual_seed(0)
-    ours, theirs = detkit_model(name), torchvision_model(name, size)
-    body = theirs.backbone.body.state_dict()
-    for key, value in body.items():
-        if key.endswith('bn3.weight'):
-            value.fill_(0.2)
-    unmatched = ours.backbone.load_state_dict(body, strict=False)
-    if unmatched.unexpected_keys or [k for k in unmatched.missing_keys if not k.endswith('num_batches_tracked')]:
+def models(name: str, size: tuple[int, int]) -> dict[str, nn.Module]:
+    """``detkit``'s and, of the kinds that it has, ``torchvision``'s with the same weights in its ResNet."""
+    ours = detkit_model(name)
+    if name not in BOTH:
+        return dict(detkit=ours)
+    theirs = torchvision_model(name, size)
+    unmatched = theirs.backbone.body.load_state_dict(ours.backbone.state_dict(), strict=False)
+    if unmatched.missing_keys or [k for k in unmatched.unexpected_keys if not k.endswith('num_batches_tracked')]:
         raise RuntimeError(f'the two ResNets do not agree: {unmatched}')
-    return ours, theirs
+    return dict(torchvision=theirs, detkit=ours)
 
 
-def find_something(model: nn.Module, name: str, run: Callable[[], object]) -> None:
+def classifiers(model: nn.Module) -> list[nn.Module]:
+    """The layers whose scores a threshold is held against; none where the best few are taken whatever their scores."""
+    if hasattr(model, 'roi_heads'):                                     # torchvision's
+        return [model.roi_heads.box_predictor.cls_score]
+    if hasattr(model, 'head'):
+        return [model.head.classification_head.cls_logits]
+    if hasattr(model, 'roi_head'):
+        heads = model.roi_head.bbox_head
+        return [head.fc_cls for head in (heads if isinstance(heads, nn.ModuleList) else [heads])]
+    for key in ('retina_cls', 'conv_cls', 'gfl_cls', 'tood_cls', 'multi_level_conv_cls', 'rtm_cls'):
+        layers = getattr(getattr(model, 'bbox_head', None), key, None)
+        if layers is not None:
+            return list(layers) if isinstance(layers, nn.ModuleList) else [layers]
+    return []
+
+
+def find_something(model: nn.Module, run: Callable[[], object]) -> None:
     """Give an untrained classifier scores around the threshold of 0.05, so that NMS has as much to do as in a trained detector.
 
     One pass measures how widely its outputs spread; weights and bias are then set so that about one score in a hundred passes.
     ``run`` takes the model through an image.
     """
-    if name == 'retinanet':
-        layer = model.bbox_head.retina_cls if hasattr(model, 'bbox_head') else model.head.classification_head.cls_logits
-        spread, bias = 1., math.log(0.05 / 0.95) - 2.33
-    else:
-        layer = model.roi_head.bbox_head.fc_cls if hasattr(model, 'roi_head') else model.roi_heads.box_predictor.cls_score
-        spread, bias = 0.7, 0.
-    seen: list[torch.Tensor] = []
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
-    watch = layer.register_forward_hook(lambda module, args, output: seen.append(output.detach().float().flatten()))
+    layers = classifiers(model)
+    seen: dict[nn.Module, list[torch.Tensor]] = {layer: [] for layer in layers}
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
+    watches = [layer.register_forward_hook(lambda layer, args, output: seen[layer].append(output.detach().float().flatten()))
+               for layer in layers]
     run()
-    watch.remove()
-    with torch.no_grad():
-        layer.weight.mul_(spread / torch.cat(seen).std())
-        layer.bias.fill_(bias)
+    for watch in watches:
+        watch.remove()
+    for layer, outputs in seen.items():
+        spread, bias = (0.7, 0.) if isinstance(layer, nn.Linear) else (1., math.log(0.05 / 0.95) - 2.33)   # softmax; sigmoid
+        with torch.no_grad():
+            layer.weight.mul_(spread / torch.cat(outputs).std())
+            layer.bias.fill_(bias)

@@ -1,10 +1,10 @@
-"""Time one training step (pre-processing, forward, backward, optimiser) of detkit against torchvision's own models.
+"""Time one training step (pre-processing, forward, backward, optimiser) of each kind of detector, beside torchvision's where it has one.
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --models retinanet --size 640 480 --batch 4 --repeats 9 --threads 2
 
-Steps of all variants alternate, so that a change of load meets all of them; a ratio is to torchvision in fp32 and below 1 where
-the variant is faster. It prints numbers and decides nothing.
+Steps of all variants alternate, so that a change of load meets all of them; a ratio is to the first variant of a table and below 1
+where another is faster. bf16 is bfloat16 with channels_last, timed where the machine has it. It prints numbers and decides nothing.
 """
 from __future__ import annotations
 
@@ -14,35 +14,45 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from measure import headline, interleaved, table
-from mmengine.structures import InstanceData
-from models import NUM_CLASSES, RECIPES, pair
+from mmengine.structures import InstanceData, PixelData
+from models import NUM_CLASSES, RECIPES, models
 from torch import nn
 
-from detkit.engine.amp import use_channels_last
+from detkit.engine.amp import native_bf16, use_channels_last
 from detkit.engine.optim import DefaultOptimWrapperConstructor
-from detkit.structures import DetDataSample
+from detkit.structures import BitmapMasks, DetDataSample
 
+VARIANTS = {'fp32': (False, False), 'channels_last': (False, True), 'bf16': (True, True)}      # (bfloat16, channels_last)
+STUFF = 100                   # a class of a panoptic map that is no thing
 SGD = dict(lr=1e-6, momentum=0.9, weight_decay=1e-4)   # the rate keeps untrained weights where they are; its value costs no time
 
 
-def draw(batch: int, size: tuple[int, int], objects: int, seed: int = 0) -> tuple[list, list, list]:
-    """``batch`` images (uint8 (3, H, W)), boxes (float32 (objects, 4), sides 16 pixels to half the image), labels."""
+def variants_here() -> list[str]:
+    return [name for name, (bf16, _) in VARIANTS.items() if not bf16 or native_bf16()[0]]
+
+
+def draw(batch: int, size: tuple[int, int], objects: int, seed: int = 0) -> tuple[list, list, list, list]:
+    """``batch`` images (uint8 (3, H, W)), boxes (float32 (objects, 4), sides 16 pixels to half the image), labels, and the ellipses in
+    the boxes (uint8 (objects, H, W))."""
     rng = np.random.default_rng(seed)
     height, width = size
-    images, boxes, labels = [], [], []
+    images, boxes, labels, masks = [], [], [], []
+    ys, xs = np.mgrid[:height, :width] + 0.5
     for _ in range(batch):
         coarse = rng.integers(0, 256, (3, height // 16 + 1, width // 16 + 1), dtype=np.uint8)
         images.append(torch.from_numpy(coarse.repeat(16, 1).repeat(16, 2)[:, :height, :width].copy()))
         sides = np.exp(rng.uniform(np.log(16), np.log([width / 2, height / 2]), (objects, 2)))
         corner = rng.uniform(0, 1, (objects, 2)) * (np.array([width, height]) - sides)
         boxes.append(torch.from_numpy(np.concatenate([corner, corner + sides], 1).astype(np.float32)))
+        masks.append(torch.from_numpy(np.stack([((xs - x) / w - 0.5)**2 + ((ys - y) / h - 0.5)**2 < 0.25
+                                                for (x, y), (w, h) in zip(corner, sides)]).astype(np.uint8)))
         labels.append(torch.from_numpy(rng.integers(0, NUM_CLASSES, objects)))
-    return images, boxes, labels
+    return images, boxes, labels, masks
 
 
 def detkit_step(model: nn.Module, data: tuple, bf16: bool, channels_last: bool) -> Callable[[], object]:
     """What the training loop calls for a batch."""
-    images, boxes, labels = data
+    images = data[0]
     height, width = images[0].shape[1:]
     if channels_last:
         use_channels_last(model)
@@ -52,25 +62,26 @@ def detkit_step(model: nn.Module, data: tuple, bf16: bool, channels_last: bool) 
 
     def step() -> object:
         samples = []
-        for i, (b, t) in enumerate(zip(boxes, labels)):
+        for i, (boxes, labels, masks) in enumerate(zip(*data[1:])):
             sample = DetDataSample(metainfo=dict(img_id=i, img_shape=(height, width), ori_shape=(height, width), scale_factor=(1., 1.)))
-            sample.gt_instances = InstanceData(bboxes=b.clone(), labels=t.clone())
+            sample.gt_instances = InstanceData(bboxes=boxes.clone(), labels=labels.clone(),
+                                               masks=BitmapMasks(masks.numpy(), height, width))
             sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+            sample.gt_sem_seg = PixelData(sem_seg=torch.where(masks.bool().any(0), 255, STUFF).to(torch.uint8)[None])
             samples.append(sample)
         return model.train_step(dict(inputs=images, data_samples=samples), wrapper)
     return step
 
 
 def torchvision_step(model: nn.Module, data: tuple, bf16: bool, channels_last: bool, device: str) -> Callable[[], object]:
-    images, boxes, labels = data
-    first = 0 if type(model).__name__ == 'RetinaNet' else 1      # Faster R-CNN's label 0 is background
+    first = 1 if hasattr(model, 'roi_heads') else 0      # label 0 is background in two stages
     if channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **SGD)
 
     def step() -> object:
-        inputs = [image.to(device).float() / 255 for image in images]
-        targets = [dict(boxes=b.to(device), labels=t.to(device) + first) for b, t in zip(boxes, labels)]
+        inputs = [image.to(device).float() / 255 for image in data[0]]
+        targets = [dict(boxes=b.to(device), labels=t.to(device) + first, masks=m.to(device)) for b, t, m in zip(*data[1:])]
         with torch.autocast(device.split(':')[0], torch.bfloat16, enabled=bf16):
             losses = model(inputs, targets)
             total = sum(losses.values())
@@ -92,6 +103,8 @@ def main() -> None:
     parser.add_argument('--warmup', type=int, default=1, help='rounds before them (default: 1)')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="of torch (default: torch's own choice)")
     parser.add_argument('--device', default='cpu')
+    parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=variants_here(),
+                        help='(default: all that the machine has arithmetic for)')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     size = (args.size[1], args.size[0])
@@ -99,14 +112,15 @@ def main() -> None:
     print(headline(args.threads, args.device))
     for name in args.models:
         steps = {}
-        for suffix, *options in (('fp32', False, False), ('fp32 + channels_last', False, True), ('bf16 + channels_last', True, True)):
-            ours, theirs = (model.train().to(args.device) for model in pair(name, size))
-            steps[f'torchvision {suffix}'] = torchvision_step(theirs, data, *options, args.device)
-            steps[f'detkit {suffix}'] = detkit_step(ours, data, *options)
+        for variant in args.variants:
+            for library, model in models(name, size).items():
+                model.train().to(args.device)
+                steps[f'{library} {variant}'] = (detkit_step(model, data, *VARIANTS[variant]) if library == 'detkit' else
+                                                 torchvision_step(model, data, *VARIANTS[variant], args.device))
         wait = torch.cuda.synchronize if args.device.startswith('cuda') else lambda: None
         times = interleaved(steps, args.repeats, args.warmup, wait)
-        print(f'\n{name}-r50-fpn, {args.batch} images of {args.size[0]}x{args.size[1]}, {args.repeats} rounds')
-        print(table(times, 'torchvision fp32'))
+        print(f'\n{name}, {args.batch} images of {args.size[0]}x{args.size[1]}, {args.repeats} rounds ({RECIPES[name]})')
+        print(table(times, next(iter(times)), args.batch), flush=True)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detkit.registry import MODELS, ConfigError
 from detkit.structures import BitmapMasks, DetDataSample, PolygonMasks
-from detkit.structures.sample import generator_of
+from detkit.structures.sample import generator_of, moved
 
 RESIZING = 2   # purpose of the generator: apart from the heads'
 
@@ -50,8 +50,12 @@ class DetDataPreprocessor(BaseDataPreprocessor):
         Returns ``inputs`` float32 (N, 3, H', W') and the samples on the device, with ``pad_shape`` (this image's padded to the
         divisor) and ``batch_input_shape`` (H', W') written.
         """
-        data = self.cast_data(data)
         images, samples = data['inputs'], data.get('data_samples')
+        if isinstance(images, Tensor):
+            images = images.to(self.device, non_blocking=self._non_blocking)
+        else:
+            images = [image.to(self.device, non_blocking=self._non_blocking) for image in images]
+        samples = None if samples is None else [moved(sample, self.device, self._non_blocking) for sample in samples]
         inputs = self.batch(images)
         for image, sample in zip(images, samples or []):
             sample.set_metainfo(dict(pad_shape=self.padded(*image.shape[1:]), batch_input_shape=tuple(inputs.shape[2:])))

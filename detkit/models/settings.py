@@ -40,7 +40,7 @@ class DensePostprocess:
     max_per_img: int = 100      # detections kept
 
     def __post_init__(self) -> None:
-        check_nms(self.nms)
+        object.__setattr__(self, 'nms', plain_nms(self.nms))
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,17 @@ class RoIPostprocess:
     mask_thr_binary: float = 0.5   # in (0, 1]; a pixel is the object's from this score on
 
     def __post_init__(self) -> None:
-        check_nms(self.nms)
+        object.__setattr__(self, 'nms', plain_nms(self.nms))
         if not 0 < self.mask_thr_binary <= 1:
             raise ConfigError(f'mask_thr_binary={self.mask_thr_binary} must lie in (0, 1]; masks that are not cut are not offered.')
 
 
-def check_nms(cfg: dict | None) -> None:
-    """Raise ConfigError for settings that NMS would refuse, now and not at the first evaluation."""
-    if cfg is not None:
-        checked(cfg)
+def plain_nms(cfg: dict | None) -> dict | None:
+    """``cfg`` as a dict that looks nothing up. Raises ConfigError for what NMS would refuse, now and not at the first evaluation."""
+    if cfg is None:
+        return None
+    checked(cfg)
+    return dict(cfg)
 
 
 def settings(kind: type[T], cfg: dict | None, where: str) -> T | None:

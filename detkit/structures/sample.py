@@ -36,6 +36,20 @@ class DetDataSample(BaseDataElement):
     pred_panoptic_seg = field('pred_panoptic_seg', PixelData)
 
 
+def moved(element: BaseDataElement, device: torch.device, non_blocking: bool = False) -> BaseDataElement:
+    """A copy whose tensors lie on ``device``, those within its fields too; what lies there already is shared, fields are not."""
+    copy = type(element).__new__(type(element))
+    for key, value in vars(element).items():
+        if isinstance(value, BaseDataElement):
+            value = moved(value, device, non_blocking)
+        elif isinstance(value, set):               # mmengine's lists of field names: a field more in the copy is none in the original
+            value = set(value)
+        elif hasattr(value, 'to'):
+            value = value.to(device, non_blocking=non_blocking) if isinstance(value, torch.Tensor) else value.to(device)
+        vars(copy)[key] = value
+    return copy
+
+
 def generator_of(sample: DetDataSample, purpose: int) -> torch.Generator | None:
     """A CPU generator that depends on the sample's ``seed`` and ``purpose`` alone; None, torch's own, for a sample made without a seed.
 

@@ -9,59 +9,74 @@ import numpy as np
 import pytest
 import torch
 from kinds import make_batch, small_config
+from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 from pycocotools import mask as coco
 from torch import Tensor, nn
 
 from detkit.evaluation.coco_metric import CocoMetric
+from detkit.evaluation.panoptic import Segments, panoptic_counts, panoptic_quality
+from detkit.evaluation.panoptic_metric import CocoPanopticMetric
 from detkit.registry import MODELS
 from detkit.structures import BitmapMasks, DetDataSample
 
 FOLDER = Path(__file__).resolve().parents[1] / 'support/nuclei'
 CLASSES = ('fluorescent', 'stained', 'none')      # the small configs know three classes, the pictures two
 WIDTHS = {'base_channels', 'in_channels', 'out_channels', 'feat_channels', 'conv_out_channels', 'fc_out_channels', 'embed_dims',
-          'feedforward_channels', 'num_feats', 'widen_factor'}
-SETTINGS = dict(retinanet=dict(width=2, lr=3e-3, steps=300))       # of each kind: channels of the small config, rate, batches of all eight
+          'feedforward_channels', 'num_feats', 'widen_factor', 'num_deconv_filters'}
+DROPS = {'dropout', 'ffn_drop', 'drop_path_rate'}
+STUFF = 3
+# Of each kind, where it is not the usual: channels of the small config, rate, batches of all eight, size of the pictures, and what in the
+# small config is too coarse to draw a mask (keys joined by __).
+SETTINGS: dict[str, dict] = dict(
+    retinanet={})
 
 
-def widened(cfg: object, factor: int) -> object:
-    """A small config, and nothing else about it, with ``factor`` times the channels."""
+def by_heart(cfg: object, factor: int) -> object:
+    """A small config with ``factor`` times the channels, all weights learnt and nothing dropped; the rest stays."""
     if isinstance(cfg, (list, tuple)):
-        return [widened(part, factor) for part in cfg]
+        return [by_heart(part, factor) for part in cfg]
     if not isinstance(cfg, dict):
         return cfg
-    changed = {key: widened(value, factor) for key, value in cfg.items()}
+    changed = {key: by_heart(value, factor) for key, value in cfg.items()}
     for key in WIDTHS & set(cfg):
         changed[key] = [v * factor for v in cfg[key]] if isinstance(cfg[key], (list, tuple)) else cfg[key] * factor
+    for key in DROPS & set(cfg):
+        changed[key] = 0.
     if 'depth' in cfg:
         changed['norm_eval'] = False               # from scratch
     return changed
 
 
-def pictures() -> tuple[list[Tensor], list[DetDataSample]]:
+def pictures(scale: int = 1) -> tuple[list[Tensor], list[DetDataSample]]:
+    """The eight, ``scale`` times as large."""
     content = json.loads((FOLDER / 'annotations.json').read_text())
     images, samples = [], []
     for image in content['images']:
-        size = image['height'], image['width']
+        size = image['height'] * scale, image['width'] * scale
         objects = [a for a in content['annotations'] if a['image_id'] == image['id']]
-        masks = np.stack([coco.decode(a['segmentation']) for a in objects])
-        boxes = torch.tensor([a['bbox'] for a in objects], dtype=torch.float32)
-        sample = DetDataSample(metainfo=dict(img_id=image['id'], ori_shape=size, img_shape=size, scale_factor=(1., 1.), seed=image['id']))
+        masks = np.stack([coco.decode(a['segmentation']) for a in objects]).repeat(scale, 1).repeat(scale, 2)
+        boxes = torch.tensor([a['bbox'] for a in objects], dtype=torch.float32) * scale
+        sample = DetDataSample(metainfo=dict(img_id=image['id'], ori_shape=(image['height'], image['width']), img_shape=size,
+                                             scale_factor=(float(scale), float(scale)), seed=image['id']))
         sample.gt_instances = InstanceData(bboxes=torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
                                            labels=torch.tensor([a['category_id'] - 1 for a in objects]), masks=BitmapMasks(masks, *size))
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
-        sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(np.where(masks.any(0), 255, 3).astype(np.uint8))[None])   # 3: stuff
-        images.append(torch.from_numpy(cv2.imread(str(FOLDER / image['file_name']))).permute(2, 0, 1).contiguous())
+        sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(np.where(masks.any(0), 255, STUFF).astype(np.uint8))[None])
+        picture = cv2.resize(cv2.imread(str(FOLDER / image['file_name'])), size[::-1])
+        images.append(torch.from_numpy(picture).permute(2, 0, 1).contiguous())
         samples.append(sample)
     return images, samples
 
 
-def learnt_by_heart(kind: str, width: int, lr: float, steps: int) -> nn.Module:
+def learnt_by_heart(kind: str, width: int = 2, lr: float = 3e-3, steps: int = 300, scale: int = 1, **changes: object) -> nn.Module:
     torch.manual_seed(0)
-    model = MODELS.build(widened(small_config(kind), width))
+    cfg = Config(by_heart(small_config(kind), width))
+    cfg.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
+    model = MODELS.build(cfg.to_dict())
     model.init_weights()
     model.train()
-    images, samples = pictures()
+    images, samples = pictures(scale)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     for step in range(steps):
@@ -75,20 +90,34 @@ def learnt_by_heart(kind: str, width: int, lr: float, steps: int) -> nn.Module:
     return model.eval()
 
 
-def measured(model: nn.Module) -> dict[str, float]:
-    """AP of boxes and, where there are such, of masks."""
-    images, samples = pictures()
+def measured(model: nn.Module, scale: int = 1) -> dict[str, float]:
+    """AP of boxes and, where there are such, of masks; panoptic quality of panoptic maps."""
+    images, samples = pictures(scale)
     with torch.no_grad():
         found = model(**make_batch(model, images, samples, False), mode='predict')
+    if 'pred_panoptic_seg' in found[0]:
+        return dict(PQ=quality(found))
     metric = CocoMetric(str(FOLDER / 'annotations.json'), ['bbox', 'segm'] if 'masks' in found[0].pred_instances else 'bbox')
     metric.dataset_meta = dict(classes=CLASSES)
     metric.process({}, [sample.to_dict() for sample in found])
-    return metric.evaluate(len(found))
+    return {key.split('/')[1]: value for key, value in metric.evaluate(len(found)).items() if key.endswith('_mAP')}
+
+
+def quality(found: list[DetDataSample]) -> float:
+    """Nuclei are things, what lies behind them is stuff."""
+    metric = CocoPanopticMetric()
+    metric.dataset_meta = dict(classes=(*CLASSES, 'behind'))
+    counts = 0
+    for sample, (_, known) in zip(found, zip(*pictures())):
+        masks = known.gt_instances.masks.masks
+        index = np.where(masks.any(0), 1 + masks.argmax(0), 1 + len(masks)).astype(np.int64)
+        labels = np.array([*known.gt_instances.labels.tolist(), STUFF])
+        counts = counts + panoptic_counts(Segments(index, labels, np.zeros(len(labels), bool)), metric.found(sample.to_dict()), STUFF + 1)
+    return panoptic_quality(counts)['pq']
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', list(SETTINGS))
 def test_eight_pictures_are_learnt_by_heart(kind: str):
-    found = measured(learnt_by_heart(kind, **SETTINGS[kind]))
-    assert found['coco/bbox_mAP'] > 0.9, found
-    assert found.get('coco/segm_mAP', 1.) > 0.9, found
+    found = measured(learnt_by_heart(kind, **SETTINGS[kind]), SETTINGS[kind].get('scale', 1))
+    assert found and min(found.values()) > 0.9, found

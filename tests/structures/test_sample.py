@@ -8,7 +8,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 
 from detkit.structures import DetDataSample
-from detkit.structures.sample import generator_of
+from detkit.structures.sample import generator_of, moved
 
 FIELDS = ['gt_instances', 'ignored_instances', 'pred_instances', 'proposals', 'gt_sem_seg', 'pred_sem_seg', 'gt_panoptic_seg',
           'pred_panoptic_seg']
@@ -49,6 +49,21 @@ def test_metainfo_reads_as_attributes():
 def test_moving_a_sample_moves_its_fields():
     sample = DetDataSample(gt_instances=InstanceData(bboxes=torch.zeros(1, 4)))
     assert sample.to('meta').gt_instances.bboxes.device.type == 'meta'
+    assert sample.gt_instances.bboxes.device.type == 'cpu'
+
+
+def test_a_moved_sample_is_a_copy_on_another_device():
+    sample = DetDataSample(metainfo=dict(img_id=3))
+    sample.gt_instances = InstanceData(bboxes=torch.rand(2, 4), masks='as they are')
+    other = moved(sample, torch.device('meta'))
+    assert (other.img_id, other.gt_instances.bboxes.device.type, other.gt_instances.masks) == (3, 'meta', 'as they are')
+    assert len(other.gt_instances) == 2
+    other.set_metainfo(dict(pad_shape=(8, 8)))
+    other.gt_instances.labels = torch.zeros(2)
+    other.pred_instances = InstanceData()
+    assert 'pad_shape' not in sample
+    assert 'pred_instances' not in sample
+    assert sample.gt_instances.keys() == ['bboxes', 'masks']
     assert sample.gt_instances.bboxes.device.type == 'cpu'
 
 

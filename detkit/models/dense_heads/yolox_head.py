@@ -21,7 +21,7 @@ from detkit.models.dense_heads.outputs import (
     flatten_level,
     refuse_background_score,
 )
-from detkit.models.settings import DenseTraining, check_nms, settings
+from detkit.models.settings import DenseTraining, plain_nms, settings
 from detkit.nn.conv import ConvModule, DepthwiseSeparableConvModule, bias_for_probability
 from detkit.ops.nms import batched_nms, padded_nms
 from detkit.registry import MODELS, TASK_UTILS
@@ -46,7 +46,7 @@ class YOLOXPostprocess:
     max_per_img: int = -1       # detections kept; -1: all
 
     def __post_init__(self) -> None:
-        check_nms(self.nms)
+        object.__setattr__(self, 'nms', plain_nms(self.nms))
 
 
 @MODELS.register_module()

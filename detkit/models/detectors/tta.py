@@ -9,7 +9,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from detkit.models.settings import check_nms
+from detkit.models.settings import plain_nms
 from detkit.ops.nms import batched_nms
 from detkit.registry import MODELS, ConfigError
 from detkit.structures import DetDataSample
@@ -27,8 +27,7 @@ class DetTTAModel(BaseTTAModel):
         settings = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100) | dict(tta_cfg or {})
         if set(settings) != {'nms', 'max_per_img'}:
             raise ConfigError(f'tta_model.tta_cfg takes nms and max_per_img, not {", ".join(set(settings) - {"nms", "max_per_img"})}.')
-        check_nms(settings['nms'])
-        self.nms, self.max_per_img = settings['nms'], settings['max_per_img']
+        self.nms, self.max_per_img = plain_nms(settings['nms']), settings['max_per_img']
 
     def merge_preds(self, data_samples_list: Sequence[Sequence[DetDataSample]]) -> list[DetDataSample]:
         """One sample an image, from its views: the first that is not flipped, with the merged ``pred_instances``."""
