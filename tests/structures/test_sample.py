@@ -54,16 +54,16 @@ def test_moving_a_sample_moves_its_fields():
 
 def test_a_moved_sample_is_a_copy_on_another_device():
     sample = DetDataSample(metainfo=dict(img_id=3))
-    sample.gt_instances = InstanceData(bboxes=torch.rand(2, 4), masks='as they are')
+    sample.gt_instances = InstanceData(bboxes=torch.rand(2, 4), kinds=['a', 'b'])
     other = moved(sample, torch.device('meta'))
-    assert (other.img_id, other.gt_instances.bboxes.device.type, other.gt_instances.masks) == (3, 'meta', 'as they are')
+    assert (other.img_id, other.gt_instances.bboxes.device.type, other.gt_instances.kinds) == (3, 'meta', ['a', 'b'])
     assert len(other.gt_instances) == 2
     other.set_metainfo(dict(pad_shape=(8, 8)))
     other.gt_instances.labels = torch.zeros(2)
     other.pred_instances = InstanceData()
     assert 'pad_shape' not in sample
     assert 'pred_instances' not in sample
-    assert sample.gt_instances.keys() == ['bboxes', 'masks']
+    assert sample.gt_instances.keys() == ['bboxes', 'kinds']
     assert sample.gt_instances.bboxes.device.type == 'cpu'
 
 
