@@ -18,7 +18,9 @@ from detkit.registry import register_all_modules
 
 CASES = sorted((Path(__file__).resolve().parents[1] / 'parity/cases').glob('*.json'))
 # words in the names of recorded cases
-WHOLE = ('retinanet_r18', 'retinanet_r50_fpn_1x', 'faster-rcnn_r50_fpn_1x', 'rtmdet_tiny', 'fcos', 'gfl')
+WHOLE = ('retinanet_r18', 'retinanet_r50_fpn_1x', 'faster-rcnn_r50_fpn_1x', 'mask-rcnn_r50_fpn_1x', 'cascade-rcnn', 'tood', 'fcos',
+         'centernet', 'gfl', 'yolox', 'rtmdet', 'detr_r50', 'deformable', 'dino', 'mask2former', 'mask-rcnn_swin', 'giou', 'gn-all', 'libra',
+         'maskformer', 'rpn_r50', 'sabl')
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,6 @@ def test_the_reference_cases_beside_the_checkout_pass(shared: Path, root: Path):
     recorded = [path for path in (shared / 'parity/cases').glob('*.json') if any(word in path.stem for word in WHOLE)]
     assert len(recorded) > len(WHOLE)
     done = subprocess.run([sys.executable, str(shared / 'parity/check.py'), *WHOLE], cwd=root, capture_output=True, text=True,
-                          env={**os.environ, 'PYTHONPATH': str(root)}, timeout=900)
+                          env={**os.environ, 'PYTHONPATH': str(root)}, timeout=2400)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert f'{len(recorded)} passed, 0 failed' in done.stdout
