@@ -6,6 +6,7 @@ import math
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detkit.nn.deform_conv import DeformConv2d, ModulatedDeformConv2d
 from detkit.registry import ConfigError, check_arguments, did_you_mean
@@ -47,6 +48,13 @@ def build_norm(cfg: dict, channels: int) -> tuple[str, nn.Module]:
     for parameter in norm.parameters():
         parameter.requires_grad_(requires_grad)
     return name, norm
+
+
+def keep_statistics(model: nn.Module) -> None:
+    """Take batch norms out of training: they normalise by the statistics that they have."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def build_activation(cfg: dict | None, inplace: bool = True) -> nn.Module | None:

@@ -1,12 +1,18 @@
-"""Cross-stage-partial layers (CSPNet, https://arxiv.org/abs/1911.11929) of YOLOX and RTMDet, and the stages made of them."""
+"""Cross-stage-partial layers (CSPNet, https://arxiv.org/abs/1911.11929) of YOLOX and RTMDet, and backbones and necks made of them."""
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.model import BaseModule
 from torch import Tensor
 
-from detkit.nn.conv import ConvModule, DepthwiseSeparableConvModule
+from detkit.nn.conv import ConvModule, DepthwiseSeparableConvModule, keep_statistics
 from detkit.registry import ConfigError
+
+INIT = dict(type='Kaiming', layer='Conv2d', a=5**0.5, distribution='uniform', mode='fan_in', nonlinearity='leaky_relu')
 
 
 class ChannelAttention(nn.Module):
@@ -110,3 +116,86 @@ def csp_stages(table: list[list], widen_factor: float, deepen_factor: float, spp
         stage.append(CSPLayer(c_out, c_out, num_blocks=blocks, add_identity=identity, use_depthwise=use_depthwise, **layer, **options))
         stages.append(nn.Sequential(*stage))
     return stages
+
+
+class CSPBackbone(BaseModule):
+    """A stem, then stages, each with stride 2; state-dict keys ``stem``, ``stage1``, ...
+
+    ``out_indices``: 0 is the stem's map, i that of stage i. ``frozen_stages``: the stem (0) and this many stages learn nothing; -1: all
+    learn. ``norm_eval``: BatchNorm keeps its statistics during training.
+
+    Raises:
+        ConfigError: stages that do not exist.
+    """
+
+    def __init__(self, stem: nn.Module, stages: list[nn.Module], out_indices: tuple, frozen_stages: int, norm_eval: bool,
+                 init_cfg: dict | None) -> None:
+        if not set(out_indices) <= set(range(len(stages) + 1)) or frozen_stages not in range(-1, len(stages) + 1):
+            raise ConfigError(f'{type(self).__name__} out_indices={tuple(out_indices)} and frozen_stages={frozen_stages} must lie in '
+                              f'0..{len(stages)} (frozen_stages may be -1).')
+        super().__init__(init_cfg)
+        self.out_indices, self.frozen_stages, self.norm_eval = tuple(out_indices), frozen_stages, norm_eval
+        self.layers = ['stem', *(f'stage{i + 1}' for i in range(len(stages)))]
+        for name, layer in zip(self.layers, [stem, *stages]):
+            self.add_module(name, layer)
+        self.freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, H, W) -> one map per entry of ``out_indices``, strides 2 * 2**index."""
+        outs = []
+        for i, name in enumerate(self.layers):
+            x = getattr(self, name)(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def freeze(self) -> None:
+        for name in self.layers[:self.frozen_stages + 1]:
+            getattr(self, name).eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> CSPBackbone:
+        """As nn.Module.train, then freezes the first stages and (``norm_eval``) all BatchNorm statistics."""
+        super().train(mode)
+        self.freeze()
+        if mode and self.norm_eval:
+            keep_statistics(self)
+        return self
+
+
+class CSPPathAggregation(BaseModule):
+    """A path-aggregation pyramid (PANet, https://arxiv.org/abs/1803.01534, Sec. 3.1): top-down, then bottom-up; each step joins two maps
+    and mixes them.
+
+    ``in_channels``: of the backbone's maps, fine to coarse. ``mix``: from input and output channels to the layer that mixes; ``down``:
+    to that which halves; ``out``: to that which makes a returned map. ``upsample_cfg``: arguments of
+    ``torch.nn.functional.interpolate``; ``options``: of the 1x1 ConvModules before it.
+    """
+
+    def __init__(self, in_channels: list[int], mix: Callable[[int, int], nn.Module], down: Callable[[int], nn.Module],
+                 out: Callable[[int], nn.Module], upsample_cfg: dict, init_cfg: dict | None, **options: object) -> None:
+        super().__init__(init_cfg)
+        self.upsample_cfg = dict(upsample_cfg)
+        coarse_to_fine = range(len(in_channels) - 1, 0, -1)
+        self.reduce_layers = nn.ModuleList(ConvModule(in_channels[i], in_channels[i - 1], 1, **options) for i in coarse_to_fine)
+        self.top_down_blocks = nn.ModuleList(mix(in_channels[i - 1] * 2, in_channels[i - 1]) for i in coarse_to_fine)
+        self.downsamples = nn.ModuleList(map(down, in_channels[:-1]))
+        self.bottom_up_blocks = nn.ModuleList(mix(a * 2, b) for a, b in zip(in_channels[:-1], in_channels[1:]))
+        self.out_convs = nn.ModuleList(map(out, in_channels))
+
+    def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Backbone maps, fine to coarse -> as many maps of ``out_channels``, same sizes.
+
+        Raises:
+            ConfigError: another number of maps than of ``in_channels``.
+        """
+        if len(feats) != len(self.out_convs):
+            raise ConfigError(f'{type(self).__name__} in_channels has {len(self.out_convs)} entries; the backbone gives {len(feats)} maps '
+                              f'(its out_indices).')
+        inner = [feats[-1]]                                        # fine to coarse
+        for x, reduce, mix in zip(feats[-2::-1], self.reduce_layers, self.top_down_blocks):
+            inner[0] = reduce(inner[0])
+            inner.insert(0, mix(torch.cat([F.interpolate(inner[0], **self.upsample_cfg), x], 1)))
+        outs = [inner[0]]
+        for x, down, mix in zip(inner[1:], self.downsamples, self.bottom_up_blocks):
+            outs.append(mix(torch.cat([down(outs[-1]), x], 1)))
+        return tuple(conv(x) for conv, x in zip(self.out_convs, outs))

@@ -19,8 +19,8 @@ from detkit.registry import register_all_modules
 CASES = sorted((Path(__file__).resolve().parents[1] / 'parity/cases').glob('*.json'))
 # words in the names of recorded cases
 WHOLE = ('retinanet_r18', 'retinanet_r50_fpn_1x', 'faster-rcnn_r50_fpn_1x', 'mask-rcnn_r50_fpn_1x', 'cascade-rcnn', 'tood', 'fcos',
-         'centernet', 'gfl', 'yolox', 'rtmdet', 'detr_r50', 'deformable', 'dino', 'mask2former', 'mask-rcnn_swin', 'giou', 'gn-all', 'libra',
-         'maskformer', 'rpn_r50', 'sabl')
+         'centernet', 'gfl', 'yolox', 'rtmdet', 'detr_r50', 'deformable', 'dino', 'mask2former', 'mask-rcnn_swin', 'giou', 'gn-all',
+         'libra', 'maskformer', 'rpn_r50', 'sabl')
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn as nn
-from mmengine.model import BaseModule
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from detkit.nn.conv import ConvModule
-from detkit.nn.csp import DarknetBottleneck, csp_stages
+from detkit.nn.csp import INIT, CSPBackbone, DarknetBottleneck, csp_stages
 from detkit.registry import MODELS, ConfigError
 
 # input channels, output channels, blocks, shortcut in blocks, spatial pyramid pooling
@@ -32,7 +30,7 @@ class Focus(nn.Module):
 
 
 @MODELS.register_module()
-class CSPDarknet(BaseModule):
+class CSPDarknet(CSPBackbone):
     """Focus, then stages, each with stride 2.
 
     Args:
@@ -48,44 +46,11 @@ class CSPDarknet(BaseModule):
                  frozen_stages: int = -1, use_depthwise: bool = False, arch_ovewrite: list | None = None,
                  spp_kernal_sizes: tuple = (5, 9, 13), conv_cfg: dict | None = None,
                  norm_cfg: dict = dict(type='BN', momentum=0.03, eps=0.001), act_cfg: dict = dict(type='Swish'), norm_eval: bool = False,
-                 init_cfg: dict | None = dict(type='Kaiming', layer='Conv2d', a=5**0.5, distribution='uniform', mode='fan_in',
-                                              nonlinearity='leaky_relu')) -> None:
+                 init_cfg: dict | None = INIT) -> None:
         if arch not in STAGES and not arch_ovewrite:
             raise ConfigError(f"CSPDarknet arch '{arch}' is unknown. Known: {', '.join(STAGES)}.")
         table = arch_ovewrite or STAGES[arch]
-        if not set(out_indices) <= set(range(len(table) + 1)) or frozen_stages not in range(-1, len(table) + 1):
-            raise ConfigError(f'CSPDarknet out_indices={tuple(out_indices)} and frozen_stages={frozen_stages} must lie in '
-                              f'0..{len(table)} (frozen_stages may be -1).')
-        super().__init__(init_cfg)
-        self.out_indices, self.frozen_stages, self.norm_eval = tuple(out_indices), frozen_stages, norm_eval
         options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.stem = Focus(3, int(table[0][0] * widen_factor), 3, **options)
-        self.layers = ['stem']
+        stem = Focus(3, int(table[0][0] * widen_factor), 3, **options)
         stages = csp_stages(table, widen_factor, deepen_factor, spp_kernal_sizes, use_depthwise, dict(block=DarknetBottleneck), **options)
-        for i, stage in enumerate(stages, 1):
-            self.add_module(f'stage{i}', stage)
-            self.layers.append(f'stage{i}')
-        self.freeze()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> one map per entry of ``out_indices``, strides 2 * 2**index."""
-        outs = []
-        for i, name in enumerate(self.layers):
-            x = getattr(self, name)(x)
-            if i in self.out_indices:
-                outs.append(x)
-        return tuple(outs)
-
-    def freeze(self) -> None:
-        for name in self.layers[:self.frozen_stages + 1]:
-            getattr(self, name).eval().requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'CSPDarknet':
-        """As nn.Module.train, then freezes the first stages and (``norm_eval``) all BatchNorm statistics."""
-        super().train(mode)
-        self.freeze()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
+        super().__init__(stem, stages, out_indices, frozen_stages, norm_eval, init_cfg)

@@ -4,10 +4,9 @@ from __future__ import annotations
 import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from detkit.nn.conv import build_conv, build_norm
+from detkit.nn.conv import build_conv, build_norm, keep_statistics
 from detkit.nn.deform_conv import DeformConv2d
 from detkit.registry import MODELS, ConfigError, check_arguments
 
@@ -171,9 +170,7 @@ class ResNet(BaseModule):
         super().train(mode)
         self.freeze()
         if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            keep_statistics(self)
         return self
 
     def init_weights(self) -> None:

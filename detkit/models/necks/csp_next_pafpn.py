@@ -1,19 +1,13 @@
 """RTMDet's neck: a path-aggregation pyramid of CSPNeXt layers (https://arxiv.org/abs/2212.07784, Sec. 3.2)."""
 from __future__ import annotations
 
-import torch
-import torch.nn as nn
-import torch.nn.functional as F
-from mmengine.model import BaseModule
-from torch import Tensor
-
 from detkit.nn.conv import ConvModule, DepthwiseSeparableConvModule
-from detkit.nn.csp import CSPLayer
-from detkit.registry import MODELS, ConfigError
+from detkit.nn.csp import INIT, CSPLayer, CSPPathAggregation
+from detkit.registry import MODELS
 
 
 @MODELS.register_module()
-class CSPNeXtPAFPN(BaseModule):
+class CSPNeXtPAFPN(CSPPathAggregation):
     """Top-down, then bottom-up; each step joins two maps and mixes them in a CSP layer without shortcuts.
 
     Args:
@@ -24,38 +18,11 @@ class CSPNeXtPAFPN(BaseModule):
     def __init__(self, in_channels: list[int], out_channels: int, num_csp_blocks: int = 3, use_depthwise: bool = False,
                  expand_ratio: float = 0.5, upsample_cfg: dict = dict(scale_factor=2, mode='nearest'),
                  conv_cfg: dict | None = None, norm_cfg: dict = dict(type='BN', momentum=0.03, eps=0.001),
-                 act_cfg: dict = dict(type='SiLU'),
-                 init_cfg: dict | None = dict(type='Kaiming', layer='Conv2d', a=5**0.5, distribution='uniform',
-                                              mode='fan_in', nonlinearity='leaky_relu')) -> None:
-        super().__init__(init_cfg)
-        self.upsample_cfg = dict(upsample_cfg)
+                 act_cfg: dict = dict(type='SiLU'), init_cfg: dict | None = INIT) -> None:
         options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
         conv = DepthwiseSeparableConvModule if use_depthwise else ConvModule
-
-        def mix(channels_in: int, channels_out: int) -> CSPLayer:
-            return CSPLayer(channels_in, channels_out, expand_ratio, num_csp_blocks, False, use_depthwise, False, **options)
-
-        coarse_to_fine = range(len(in_channels) - 1, 0, -1)
-        self.reduce_layers = nn.ModuleList(ConvModule(in_channels[i], in_channels[i - 1], 1, **options) for i in coarse_to_fine)
-        self.top_down_blocks = nn.ModuleList(mix(in_channels[i - 1] * 2, in_channels[i - 1]) for i in coarse_to_fine)
-        self.downsamples = nn.ModuleList(conv(c, c, 3, 2, 1, **options) for c in in_channels[:-1])
-        self.bottom_up_blocks = nn.ModuleList(mix(a * 2, b) for a, b in zip(in_channels[:-1], in_channels[1:]))
-        self.out_convs = nn.ModuleList(conv(c, out_channels, 3, padding=1, **options) for c in in_channels)
-
-    def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Backbone maps, fine to coarse -> as many maps of ``out_channels``, same sizes.
-
-        Raises:
-            ConfigError: another number of maps than of ``in_channels``.
-        """
-        if len(feats) != len(self.out_convs):
-            raise ConfigError(f'CSPNeXtPAFPN in_channels has {len(self.out_convs)} entries; the backbone gives {len(feats)} maps '
-                              f'(its out_indices).')
-        inner = [feats[-1]]                                        # fine to coarse
-        for x, reduce, mix in zip(feats[-2::-1], self.reduce_layers, self.top_down_blocks):
-            inner[0] = reduce(inner[0])
-            inner.insert(0, mix(torch.cat([F.interpolate(inner[0], **self.upsample_cfg), x], 1)))
-        outs = [inner[0]]
-        for x, down, mix in zip(inner[1:], self.downsamples, self.bottom_up_blocks):
-            outs.append(mix(torch.cat([down(outs[-1]), x], 1)))
-        return tuple(conv(x) for conv, x in zip(self.out_convs, outs))
+        layer = dict(expand_ratio=expand_ratio, num_blocks=num_csp_blocks, add_identity=False, use_depthwise=use_depthwise, **options)
+        super().__init__(
+            in_channels, mix=lambda c_in, c_out: CSPLayer(c_in, c_out, **layer),
+            down=lambda c: conv(c, c, 3, 2, 1, **options), out=lambda c: conv(c, out_channels, 3, padding=1, **options),
+            upsample_cfg=upsample_cfg, init_cfg=init_cfg, **options)

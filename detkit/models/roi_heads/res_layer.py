@@ -4,10 +4,10 @@ from __future__ import annotations
 import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from detkit.models.backbones.resnet import BLOCKS, Bottleneck, shortcut
+from detkit.nn.conv import keep_statistics
 from detkit.registry import MODELS, ConfigError
 
 
@@ -44,7 +44,5 @@ class ResLayer(BaseModule):
         """As nn.Module.train, then keeps BatchNorm's statistics (``norm_eval``)."""
         super().train(mode)
         if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            keep_statistics(self)
         return self

@@ -1,0 +1,89 @@
+"""Time what follows a detector's network, as it runs (``find``) and in tensors of one shape as it is exported (``decode``), and the
+operators in it: RoIAlign, and masks pasted into the image.
+
+    python benchmarks/decode.py
+    python benchmarks/decode.py --models mask-rcnn --size 640 480 --batch 2 --repeats 9 --threads 2
+
+Both forms take the same outputs of an untrained network, whose classifier is set so that about as many candidates pass the score
+threshold as in a trained detector. It prints numbers and decides nothing.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from measure import headline, interleaved, table
+from models import RECIPES, detkit_model, find_something
+from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.ops import roi_align as torchvision_roi_align
+from train_step import draw
+
+from detkit.ops.dense import roi_align
+from detkit.ops.masks import paste_masks
+from detkit.structures import DetDataSample
+
+
+def forms(model: nn.Module, images: list[Tensor]) -> dict[str, Callable[[], object]]:
+    """``find`` and ``decode`` of a model whose network gives what it gave once."""
+    height, width = images[0].shape[1:]
+    samples = [DetDataSample(metainfo=dict(img_id=i, img_shape=(height, width), ori_shape=(height, width), scale_factor=(1., 1.)))
+               for i in range(len(images))]
+    data = model.data_preprocessor(dict(inputs=images, data_samples=samples))
+    inputs, samples = data['inputs'], data['data_samples']
+    find_something(model, lambda: model.find(inputs, samples))
+    outputs = model.network(inputs, **model.context(samples, training=False))
+    model.network = lambda images, **context: outputs
+    return {'find': lambda: model.find(inputs, samples), 'decode': lambda: model.decode(outputs, tuple(inputs.shape[-2:]))}
+
+
+def boxes_on(size: tuple[int, int], count: int) -> Tensor:
+    """(count, 4) xyxy, sides 16 pixels to half the image."""
+    return torch.cat(draw(1, size, count)[1])
+
+
+def roi_steps(size: tuple[int, int], batch: int) -> dict[str, Callable[[], object]]:
+    """512 regions an image on a map of stride 4, as in training, with the map's gradient."""
+    feature = torch.randn(batch, 256, -(-size[0] // 4), -(-size[1] // 4), requires_grad=True)
+    boxes = boxes_on(size, 512)
+    rois = torch.cat([torch.cat([boxes.new_full((len(boxes), 1), i), boxes], 1) for i in range(batch)])
+
+    def step(of: Callable[[], Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(of().sum(), feature)
+    return {'torchvision': step(lambda: torchvision_roi_align(feature, rois, (7, 7), 1 / 4, -1, True)),
+            'detkit': step(lambda: roi_align(feature, rois, (7, 7), 1 / 4))}
+
+
+def paste_steps(size: tuple[int, int]) -> dict[str, Callable[[], object]]:
+    """100 masks of 28x28: torchvision makes one score a pixel and object, detkit run-length codes."""
+    boxes, masks = boxes_on(size, 100), torch.rand(100, 1, 28, 28)
+    return {'torchvision': lambda: paste_masks_in_image(masks, boxes, size), 'detkit': lambda: paste_masks(masks[:, 0], boxes, size)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--models', nargs='*', choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument('--size', nargs=2, type=int, default=(640, 512), metavar=('WIDTH', 'HEIGHT'),
+                        help='of the images, multiples of 64 (default: 640 512)')
+    parser.add_argument('--batch', type=int, default=2, help='images (default: 2)')
+    parser.add_argument('--repeats', type=int, default=5, help='timed rounds (default: 5)')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="of torch (default: torch's own choice)")
+    args = parser.parse_args()
+    if args.size[0] % 64 or args.size[1] % 64:
+        parser.error(f'--size {args.size[0]} {args.size[1]}: decode takes unpadded batches; give multiples of 64')
+    torch.set_num_threads(args.threads)
+    size = (args.size[1], args.size[0])
+    print(headline(args.threads))
+    for name, steps in {'RoIAlign with gradient': roi_steps(size, args.batch), 'masks pasted': paste_steps(size)}.items():
+        print(f'\n{name}\n{table(interleaved(steps, args.repeats, 1, lambda: None), "torchvision")}', flush=True)
+    for name in args.models:
+        with torch.no_grad():
+            steps = forms(detkit_model(name).eval(), draw(args.batch, size, objects=1)[0])
+            times = interleaved(steps, args.repeats, 1, lambda: None)
+        print(f'\n{name}, {args.batch} images of {args.size[0]}x{args.size[1]} ({RECIPES[name]})')
+        print(table(times, 'find', args.batch), flush=True)
+
+
+if __name__ == '__main__':
+    main()
