@@ -2,19 +2,18 @@
 operators in it: RoIAlign, and masks pasted into the image.
 
     python benchmarks/decode.py
-    python benchmarks/decode.py --models mask-rcnn --size 640 480 --batch 2 --repeats 9 --threads 2
+    python benchmarks/decode.py --models mask-rcnn --size 640 512 --batch 2 --repeats 9 --threads 2
 
 Both forms take the same outputs of an untrained network, whose classifier is set so that about as many candidates pass the score
 threshold as in a trained detector. It prints numbers and decides nothing.
 """
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
 from measure import headline, interleaved, table
-from models import RECIPES, detkit_model, find_something
+from models import RECIPES, arguments, detkit_model, find_something
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import roi_align as torchvision_roi_align
@@ -62,13 +61,7 @@ def paste_steps(size: tuple[int, int]) -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--models', nargs='*', choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument('--size', nargs=2, type=int, default=(640, 512), metavar=('WIDTH', 'HEIGHT'),
-                        help='of the images, multiples of 64 (default: 640 512)')
-    parser.add_argument('--batch', type=int, default=2, help='images (default: 2)')
-    parser.add_argument('--repeats', type=int, default=5, help='timed rounds (default: 5)')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="of torch (default: torch's own choice)")
+    parser = arguments(__doc__, batch=2, repeats=5)
     args = parser.parse_args()
     if args.size[0] % 64 or args.size[1] % 64:
         parser.error(f'--size {args.size[0]} {args.size[1]}: decode takes unpadded batches; give multiples of 64')

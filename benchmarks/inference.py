@@ -1,7 +1,7 @@
 """Time inference end to end, from an image file to objects in its pixels: each kind of detector, beside torchvision's where it has one.
 
     python benchmarks/inference.py
-    python benchmarks/inference.py --models retinanet --size 640 480 --batch 1 --repeats 9 --threads 2
+    python benchmarks/inference.py --models retinanet --size 640 512 --batch 1 --repeats 9 --threads 2
 
 Every round takes the same JPEG files through each variant: read, decode, pre-process, network, NMS, boxes (and masks, as RLE in detkit)
 on the CPU. The nets are untrained, their classifiers set so that about as many candidates pass the score threshold as in a trained
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 from measure import headline, interleaved, table
-from models import RECIPES, config_of, find_something, models
+from models import RECIPES, VARIANTS, config_of, find_something, models, network_arguments
 from torch import nn
 from torchvision.io import ImageReadMode, decode_image
-from train_step import VARIANTS, draw, variants_here
+from train_step import draw
 
 from detkit.engine.amp import use_channels_last
 from detkit.inference.detector import predict
@@ -67,18 +67,7 @@ def torchvision_run(model: nn.Module, paths: list[Path], bf16: bool, last: bool,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--models', nargs='+', choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument('--size', nargs=2, type=int, default=(640, 480), metavar=('WIDTH', 'HEIGHT'),
-                        help='of the images (default: 640 480)')
-    parser.add_argument('--batch', type=int, default=1, help='images at a time (default: 1)')
-    parser.add_argument('--repeats', type=int, default=7, help='timed rounds (default: 7)')
-    parser.add_argument('--warmup', type=int, default=1, help='rounds before them (default: 1)')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="of torch (default: torch's own choice)")
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=variants_here(),
-                        help='(default: all that the machine has arithmetic for)')
-    args = parser.parse_args()
+    args = network_arguments(__doc__, batch=1, repeats=7).parse_args()
     torch.set_num_threads(args.threads)
     size = (args.size[1], args.size[0])
     print(headline(args.threads, args.device))

@@ -7,6 +7,7 @@ convolutions here, as torchvision's does.
 """
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from detkit.config import load_config
+from detkit.engine.amp import native_bf16
 from detkit.models.backbones.resnet import ResNet
 from detkit.registry import MODELS, register_all_modules
 
@@ -39,7 +41,31 @@ RECIPES = {
     'mask-rcnn-swin-t': 'swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
     'retinanet-timm': 'timm_example/retinanet_timm-tv-resnet50_fpn_1x_coco.py'}
 NUM_CLASSES = 80
+VARIANTS = {'fp32': (False, False), 'channels_last': (False, True), 'bf16': (True, True)}      # (bfloat16, channels_last)
 BOTH = 'retinanet', 'faster-rcnn', 'mask-rcnn', 'fcos'
+
+
+def arguments(description: str, batch: int, repeats: int) -> argparse.ArgumentParser:
+    """What every benchmark of whole detectors lets one choose; two defaults differ."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--models', nargs='*', choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument('--size', nargs=2, type=int, default=(640, 512), metavar=('WIDTH', 'HEIGHT'),
+                        help='of the images (default: 640 512)')
+    parser.add_argument('--batch', type=int, default=batch, help=f'images at a time (default: {batch})')
+    parser.add_argument('--repeats', type=int, default=repeats, help=f'timed rounds (default: {repeats})')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="of torch (default: torch's own choice)")
+    return parser
+
+
+def network_arguments(description: str, batch: int, repeats: int) -> argparse.ArgumentParser:
+    """``arguments``, and those that a network's time depends on."""
+    parser = arguments(description, batch, repeats)
+    parser.add_argument('--warmup', type=int, default=1, help='rounds before the timed ones (default: 1)')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=[
+        name for name, (bf16, _) in VARIANTS.items() if not bf16 or native_bf16()[0]],
+        help='(default: all that the machine has arithmetic for)')
+    return parser
 
 
 def config_of(name: str) -> object:
@@ -111,6 +137,8 @@ def find_something(model: nn.Module, run: Callable[[], object]) -> None:
     ``run`` takes the model through an image.
     """
     layers = classifiers(model)
+    for layer in getattr(getattr(model, 'bbox_head', None), 'multi_level_conv_obj', ()):      # YOLOX multiplies by it
+        nn.init.constant_(layer.bias, 4.)
     seen: dict[nn.Module, list[torch.Tensor]] = {layer: [] for layer in layers}
     for layer in layers:
         nn.init.normal_(layer.weight, std=0.01)

@@ -1,34 +1,28 @@
 """Time one training step (pre-processing, forward, backward, optimiser) of each kind of detector, beside torchvision's where it has one.
 
     python benchmarks/train_step.py
-    python benchmarks/train_step.py --models retinanet --size 640 480 --batch 4 --repeats 9 --threads 2
+    python benchmarks/train_step.py --models retinanet --size 640 512 --batch 4 --repeats 9 --threads 2
 
 Steps of all variants alternate, so that a change of load meets all of them; a ratio is to the first variant of a table and below 1
 where another is faster. bf16 is bfloat16 with channels_last, timed where the machine has it. It prints numbers and decides nothing.
 """
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from measure import headline, interleaved, table
 from mmengine.structures import InstanceData, PixelData
-from models import NUM_CLASSES, RECIPES, models
+from models import NUM_CLASSES, RECIPES, VARIANTS, models, network_arguments
 from torch import nn
 
-from detkit.engine.amp import native_bf16, use_channels_last
+from detkit.engine.amp import use_channels_last
 from detkit.engine.optim import DefaultOptimWrapperConstructor
 from detkit.structures import BitmapMasks, DetDataSample
 
-VARIANTS = {'fp32': (False, False), 'channels_last': (False, True), 'bf16': (True, True)}      # (bfloat16, channels_last)
 STUFF = 100                   # a class of a panoptic map that is no thing
 SGD = dict(lr=1e-6, momentum=0.9, weight_decay=1e-4)   # the rate keeps untrained weights where they are; its value costs no time
-
-
-def variants_here() -> list[str]:
-    return [name for name, (bf16, _) in VARIANTS.items() if not bf16 or native_bf16()[0]]
 
 
 def draw(batch: int, size: tuple[int, int], objects: int, seed: int = 0) -> tuple[list, list, list, list]:
@@ -93,18 +87,8 @@ def torchvision_step(model: nn.Module, data: tuple, bf16: bool, channels_last: b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--models', nargs='+', choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument('--size', nargs=2, type=int, default=(640, 480), metavar=('WIDTH', 'HEIGHT'),
-                        help='of the images (default: 640 480)')
-    parser.add_argument('--batch', type=int, default=2, help='images a step (default: 2)')
-    parser.add_argument('--objects', type=int, default=10, help='objects in an image (default: 10)')
-    parser.add_argument('--repeats', type=int, default=5, help='timed rounds (default: 5)')
-    parser.add_argument('--warmup', type=int, default=1, help='rounds before them (default: 1)')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="of torch (default: torch's own choice)")
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--variants', nargs='+', choices=list(VARIANTS), default=variants_here(),
-                        help='(default: all that the machine has arithmetic for)')
+    parser = network_arguments(__doc__, batch=2, repeats=5)
+    parser.add_argument('--objects', type=int, default=10, help='in an image (default: 10)')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     size = (args.size[1], args.size[0])

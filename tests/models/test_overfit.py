@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from kinds import make_batch, small_config
+from kinds import DETECTORS, make_batch, small_config
 from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 from pycocotools import mask as coco
@@ -26,10 +26,20 @@ WIDTHS = {'base_channels', 'in_channels', 'out_channels', 'feat_channels', 'conv
           'feedforward_channels', 'num_feats', 'widen_factor', 'num_deconv_filters'}
 DROPS = {'dropout', 'ffn_drop', 'drop_path_rate'}
 STUFF = 3
+FINE_MASKS = dict(roi_head__mask_roi_extractor__roi_layer__output_size=7, roi_head__mask_head__conv_out_channels=32)
 # Of each kind, where it is not the usual: channels of the small config, rate, batches of all eight, size of the pictures, and what in the
 # small config is too coarse to draw a mask (keys joined by __).
 SETTINGS: dict[str, dict] = dict(
-    retinanet={})
+    retinanet={}, sabl={}, fcos={}, gfl={}, tood={}, centernet={}, centernet_update={}, faster_rcnn={}, yolox=dict(steps=400),
+    mask_rcnn=dict(steps=400, train_cfg__rcnn__mask_size=14, **FINE_MASKS),
+    cascade_rcnn=dict(steps=400, train_cfg__rcnn__0__mask_size=14, train_cfg__rcnn__1__mask_size=14, **FINE_MASKS),
+    swin=dict(steps=600, train_cfg__rcnn__mask_size=14, **FINE_MASKS),
+    timm=dict(width=1, steps=400),
+    rtmdet=dict(width=1, lr=2e-3, steps=400, bbox_head__exp_on_reg=True),   # boxes that start empty have no loss to leave that state by
+    rtmdet_ins=dict(width=1, lr=4e-3, scale=2, bbox_head__mask_loss_stride=2, bbox_head__dyconv_channels=16),
+    detr=dict(lr=1e-3, steps=1000), conditional_detr=dict(lr=1e-3, steps=500), deformable_detr_plain=dict(lr=2e-3, steps=400),
+    deformable_detr=dict(lr=1e-3), dino=dict(lr=2e-3, steps=400), mask2former=dict(steps=400), maskformer=dict(lr=2e-3, steps=400),
+    mask2former_panoptic=dict(lr=2e-3, steps=400))
 
 
 def by_heart(cfg: object, factor: int) -> object:
@@ -114,6 +124,10 @@ def quality(found: list[DetDataSample]) -> float:
         labels = np.array([*known.gt_instances.labels.tolist(), STUFF])
         counts = counts + panoptic_counts(Segments(index, labels, np.zeros(len(labels), bool)), metric.found(sample.to_dict()), STUFF + 1)
     return panoptic_quality(counts)['pq']
+
+
+def test_every_kind_has_settings():
+    assert set(SETTINGS) == set(DETECTORS) - {'rpn'}              # which proposes and tells no classes
 
 
 @pytest.mark.slow
