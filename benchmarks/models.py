@@ -69,9 +69,9 @@ def network_arguments(description: str, batch: int, repeats: int) -> argparse.Ar
 
 
 def config_of(name: str) -> object:
-    """detkit's recipe without pre-trained weights."""
+    """detkit's recipe without pre-trained weights, and without what pads or resizes whole batches: all see images of one size."""
     cfg = load_config(ROOT / 'configs' / RECIPES[name])
-    cfg.model.backbone.init_cfg = None
+    cfg.model.backbone.init_cfg, cfg.model.data_preprocessor.batch_augments = None, None
     if 'pretrained' in cfg.model.backbone:
         cfg.model.backbone.pretrained = False
     if name == 'fcos':
