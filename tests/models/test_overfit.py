@@ -30,7 +30,7 @@ FINE_MASKS = dict(roi_head__mask_roi_extractor__roi_layer__output_size=7, roi_he
 # Of each kind, where it is not the usual: channels of the small config, rate, batches of all eight, size of the pictures, and what in the
 # small config is too coarse to draw a mask (keys joined by __).
 SETTINGS: dict[str, dict] = dict(
-    retinanet={}, sabl={}, fcos={}, gfl={}, tood={}, centernet={}, centernet_update={}, faster_rcnn={}, yolox=dict(steps=400),
+    retinanet={}, sabl={}, fcos={}, gfl={}, tood=dict(steps=200), centernet={}, centernet_update={}, faster_rcnn={}, yolox=dict(steps=400),
     mask_rcnn=dict(steps=400, train_cfg__rcnn__mask_size=14, **FINE_MASKS),
     cascade_rcnn=dict(steps=400, train_cfg__rcnn__0__mask_size=14, train_cfg__rcnn__1__mask_size=14, **FINE_MASKS),
     swin=dict(steps=600, train_cfg__rcnn__mask_size=14, **FINE_MASKS),
