@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict] = dict(
     rtmdet=dict(width=1, lr=2e-3, steps=400, bbox_head__exp_on_reg=True),   # boxes that start empty have no loss to leave that state by
     rtmdet_ins=dict(width=1, lr=4e-3, scale=2, bbox_head__mask_loss_stride=2, bbox_head__dyconv_channels=16),
     detr=dict(lr=1e-3, steps=1000), conditional_detr=dict(lr=1e-3, steps=500), deformable_detr_plain=dict(lr=2e-3, steps=400),
-    deformable_detr=dict(lr=1e-3), dino=dict(lr=2e-3, steps=400), mask2former=dict(steps=400), maskformer=dict(lr=2e-3, steps=400),
+    deformable_detr=dict(lr=1e-3), dino=dict(lr=2e-3), mask2former=dict(steps=400), maskformer=dict(lr=2e-3, steps=400),
     mask2former_panoptic=dict(lr=2e-3, steps=400))
 
 
