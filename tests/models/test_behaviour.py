@@ -246,6 +246,9 @@ def test_nothing_is_kept_between_loss_and_prediction(kind: str):
 
 
 # -------------------------------------------------------------------------------------------------------------- compiling
+COMPILED = ('retinanet', 'faster_rcnn', 'detr')       # in the short suite: the others take two minutes
+
+
 def compiled_gives_eagers_numbers(kind: str, backend: str) -> None:
     """With one graph, for every batch and size: the coarsest map has more than one pixel, of which torch makes a special case."""
     torch.compiler.reset()
@@ -262,6 +265,7 @@ def compiled_gives_eagers_numbers(kind: str, backend: str) -> None:
     assert counters['stats']['unique_graphs'] == 1
 
 
+@pytest.mark.parametrize('kind', [pytest.param(kind, marks=() if kind in COMPILED else pytest.mark.slow) for kind in DETECTORS])
 def test_the_compiled_network_gives_the_eager_numbers(kind: str):
     compiled_gives_eagers_numbers(kind, 'eager')
 

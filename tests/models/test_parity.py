@@ -17,6 +17,7 @@ from reference import COLUMNS, run_case
 from detkit.registry import register_all_modules
 
 CASES = sorted((Path(__file__).resolve().parents[1] / 'parity/cases').glob('*.json'))
+LONG = ('cascade', 'deformable', 'dino', 'mask-rcnn')
 # words in the names of recorded cases
 WHOLE = ('retinanet_r18', 'retinanet_r50_fpn_1x', 'faster-rcnn_r50_fpn_1x', 'mask-rcnn_r50_fpn_1x', 'cascade-rcnn', 'tood', 'fcos',
          'centernet', 'gfl', 'yolox', 'rtmdet', 'detr_r50', 'deformable', 'dino', 'mask2former', 'mask-rcnn_swin', 'giou', 'gn-all',
@@ -32,7 +33,8 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize('path', CASES, ids=[path.stem.removesuffix('__drawn') for path in CASES])
+@pytest.mark.parametrize('path', [pytest.param(path, marks=pytest.mark.slow if path.stem.startswith(LONG) else ()) for path in CASES],
+                         ids=[path.stem.removesuffix('__drawn') for path in CASES])
 def test_every_column_equals_the_reference(path: Path):
     case = read(path)
     recorded = dict(zip(COLUMNS, (key in case for key in ('keys', 'features', 'predict', 'loss', 'grad_norm'))))
