@@ -65,7 +65,7 @@ class FPN(BaseModule):
         while len(outs) < self.num_outs:
             first = len(outs) == len(laterals)
             if not self.extra_source:
-                outs.append(outs[-1][..., ::2, ::2])       # a pool of one pixel; torch 2.11 exports it for even sizes only
+                outs.append(F.max_pool2d(outs[-1], 1, stride=2))
                 continue
             sources = dict(on_input=feats[self.end - 1], on_lateral=laterals[-1], on_output=outs[-1])
             x = sources[self.extra_source] if first else outs[-1]
