@@ -44,8 +44,8 @@ def moved(element: BaseDataElement, device: torch.device, non_blocking: bool = F
             value = moved(value, device, non_blocking)
         elif isinstance(value, set):               # mmengine's lists of field names: a field more in the copy is none in the original
             value = set(value)
-        elif hasattr(value, 'to'):
-            value = value.to(device, non_blocking=non_blocking) if isinstance(value, torch.Tensor) else value.to(device)
+        elif isinstance(value, torch.Tensor):
+            value = value.to(device, non_blocking=non_blocking)
         vars(copy)[key] = value
     return copy
 
