@@ -63,7 +63,7 @@ def test_a_moved_sample_is_a_copy_on_another_device():
     other.pred_instances = InstanceData()
     assert 'pad_shape' not in sample
     assert 'pred_instances' not in sample
-    assert sample.gt_instances.keys() == ['bboxes', 'kinds']
+    assert sorted(sample.gt_instances.keys()) == ['bboxes', 'kinds']
     assert sample.gt_instances.bboxes.device.type == 'cpu'
 
 
