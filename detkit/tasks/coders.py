@@ -80,7 +80,7 @@ class BucketingBBoxCoder:
         offset_topk: offsets are learnt from this many nearest buckets, of which those after the first lie within ``offset_upperbound``
             bucket widths.
         cls_ignore_neighbor: the second-nearest bucket, if within one width, is neither right nor wrong.
-        clip_border: decoded boxes end at the image's border.
+        clip_border: decoded boxes end at the image's last pixel, as in MMDetection.
     """
 
     def __init__(self, num_buckets: int, scale_factor: float, offset_topk: int = 2, offset_upperbound: float = 1.,
@@ -117,8 +117,9 @@ class BucketingBBoxCoder:
 
     def decode(self, priors: Tensor, predictions: tuple[Tensor, Tensor],
                max_shape: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """(..., 4) and bucket logits and offsets, each (..., 4, S) -> boxes (..., 4), clipped to ``max_shape`` (height, width) if given,
-        and how sure the buckets are (...), in [0, 1]: the best, with its neighbour if that is the second best, averaged over the sides.
+        """(..., 4) and bucket logits and offsets, each (..., 4, S) -> boxes (..., 4), clipped to the last pixel of ``max_shape``
+        (height, width) if given, and how sure the buckets are (...), in [0, 1]: the best, with its neighbour if that is the second best,
+        averaged over the sides.
         """
         logits, offsets = predictions
         centers, width = self.buckets(priors)
@@ -128,4 +129,5 @@ class BucketingBBoxCoder:
         neighbours = (order[..., 0] - order[..., 1]).abs() == 1
         sure = (values[..., 0] + values[..., 1] * neighbours).mean(-1)
         boxes = sides[..., [0, 2, 1, 3]]
-        return (clip_boxes(boxes, max_shape) if self.clip_border and max_shape else boxes), sure
+        last = max_shape and (max_shape[0] - 1, max_shape[1] - 1)
+        return (clip_boxes(boxes, last) if self.clip_border and last else boxes), sure

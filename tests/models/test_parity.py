@@ -17,7 +17,8 @@ from reference import COLUMNS, run_case
 from detkit.registry import register_all_modules
 
 CASES = sorted((Path(__file__).resolve().parents[1] / 'parity/cases').glob('*.json'))
-LONG = ('cascade', 'deformable', 'dino', 'mask-rcnn')
+LONG = ('cascade', 'deformable', 'dino', 'faster-rcnn_r50-mdconv', 'faster-rcnn_r50_fpn_soft-nms', 'mask-rcnn',
+        'mask2former_r50_8xb2-lsj-50e_coco-panoptic', 'sabl', 'tood_r50_fpn_1x_coco_epoch-5')
 # words in the names of recorded cases
 WHOLE = ('retinanet_r18', 'retinanet_r50_fpn_1x', 'faster-rcnn_r50_fpn_1x', 'mask-rcnn_r50_fpn_1x', 'cascade-rcnn', 'tood', 'fcos',
          'centernet', 'gfl', 'yolox', 'rtmdet', 'detr_r50', 'deformable', 'dino', 'mask2former', 'mask-rcnn_swin', 'giou', 'gn-all',

@@ -132,7 +132,7 @@ def test_how_sure_the_buckets_are():
     share = torch.tensor([[.5, .3, .1, .1], [.5, .1, .3, .1], [.96, .02, .01, .01], [.1, .1, .3, .5]])
     boxes, sure = coder.decode(torch.tensor([[0., 0., 8., 8.]]), (share.log()[None], torch.zeros(1, 4, 4)), max_shape=(4, 20))
     assert sure.item() == pytest.approx((.8 + .5 + .98 + .8) / 4)                # with a neighbour, without, with, with
-    assert boxes.tolist() == [[.5, .5, 7.5, 4]]
+    assert boxes.tolist() == [[.5, .5, 7.5, 3]]                                  # the last pixel of four
     assert BucketingBBoxCoder(14, 3.).encode_size == 28
     with pytest.raises(ConfigError, match='num_buckets=1 must be at least 2'):
         BucketingBBoxCoder(1, 3.)
