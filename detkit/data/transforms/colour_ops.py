@@ -67,7 +67,7 @@ class Brightness(Colouring):
     """Towards black (below 1) or away from it."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
-        return mapped(image, lambda values: truncated_blend(values, np.zeros_like(values), amount))
+        return map_levels(image, lambda values: truncated_blend(values, np.zeros_like(values), amount))
 
 
 @TRANSFORMS.register_module()
@@ -76,7 +76,7 @@ class Contrast(Colouring):
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
         mean = round(float(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean(dtype=np.float64)))
-        return mapped(image, lambda values: truncated_blend(values, np.full_like(values, mean), amount))
+        return map_levels(image, lambda values: truncated_blend(values, np.full_like(values, mean), amount))
 
 
 @TRANSFORMS.register_module()
@@ -95,7 +95,7 @@ class Solarize(Colouring):
     span = limits = (0.0, 256.0)
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
-        return mapped(image, lambda values: np.where(values < amount, values, 255 - values))
+        return map_levels(image, lambda values: np.where(values < amount, values, 255 - values))
 
 
 @TRANSFORMS.register_module()
@@ -105,7 +105,7 @@ class SolarizeAdd(Colouring):
     span = limits = (0.0, 110.0)
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
-        return mapped(image, lambda values: np.where(values < 128, np.minimum(values + np.float64(amount), 255), values))
+        return map_levels(image, lambda values: np.where(values < 128, np.minimum(values + np.float64(amount), 255), values))
 
 
 @TRANSFORMS.register_module()
@@ -116,7 +116,7 @@ class Posterize(Colouring):
     limits = (0.0, 8.0)
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
-        check_levels(image, self)
+        check_uint8(image, self)
         dropped = 8 - math.ceil(amount)
         return cv2.LUT(image, (LEVELS.astype(int) >> dropped << dropped).astype(np.uint8))
 
@@ -126,7 +126,7 @@ class Equalize(Colouring):
     """The histogram of each channel is made level."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
-        check_levels(image, self)
+        check_uint8(image, self)
         return cv2.LUT(image, np.stack([equalising(np.bincount(c.ravel(), minlength=256)) for c in channels_of(image)], -1)[:, None])
 
 
@@ -135,7 +135,7 @@ class AutoContrast(Colouring):
     """Each channel is stretched over all levels."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
-        check_levels(image, self)
+        check_uint8(image, self)
         return cv2.LUT(image, np.stack([stretching(int(c.min()), int(c.max())) for c in channels_of(image)], -1)[:, None])
 
 
@@ -147,14 +147,14 @@ class Invert(Colouring):
         return 255 - image
 
 
-def check_levels(image: np.ndarray, operation: Colouring) -> None:
+def check_uint8(image: np.ndarray, operation: Colouring) -> None:
     """Raise ConfigError for an image that is not uint8: the operation is defined on 256 levels."""
     if image.dtype != np.uint8:
         raise ConfigError(f'{type(operation).__name__} needs uint8 images, given {image.dtype}. Set to_float32=False of LoadImageFromFile, '
                           f'and put transforms that give float images (PhotoMetricDistortion) after it.')
 
 
-def mapped(image: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def map_levels(image: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """``function`` of each value; of uint8 images it is computed once for each of 256 levels, and truncated."""
     if image.dtype == np.uint8:
         return cv2.LUT(image, function(LEVELS).astype(np.uint8))
