@@ -19,7 +19,7 @@ train_pipeline = [
         [dict(type='CachedMosaic', img_scale=(320, 256), pad_val=114.0, max_cached_images=205),
          dict(type='RandomResize', scale=(640, 512), ratio_range=(0.6, 1.5), keep_ratio=True)],
         [dict(type='RandomResize', scale=(320, 256), ratio_range=(0.6, 1.5), keep_ratio=True)]]),
-    dict(type='RandomCrop', crop_size=(256, 320), allow_negative_crop=True),
+    dict(type='RandomCrop', crop_size=(320, 256), allow_negative_crop=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(4, 4), keep_empty=False),
     dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),   # a smear has no right way up
     dict(type='YOLOXHSVRandomAug'),
@@ -30,7 +30,7 @@ train_pipeline_stage2 = [                              # the last 10 epochs see 
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(320, 256)),
     dict(type='RandomResize', scale=(320, 256), ratio_range=(0.9, 1.1), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(256, 320), allow_negative_crop=True),
+    dict(type='RandomCrop', crop_size=(320, 256), allow_negative_crop=True),
     dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='YOLOXHSVRandomAug'),
     dict(type='Pad', size=(320, 256), pad_val=dict(img=(114, 114, 114))),

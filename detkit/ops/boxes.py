@@ -2,9 +2,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+OVERLAPS = ('iou', 'iof', 'giou', 'diou', 'ciou')
+ImageSize = Tensor | Sequence[int] | Sequence[Sequence[int]]
 
 
 def areas(boxes: Tensor) -> Tensor:
@@ -19,20 +23,25 @@ def intersections(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pairwise_iou(a: Tensor, b: Tensor, mode: str = 'iou', eps: float = 1e-6) -> Tensor:
-    """(n, 4), (m, 4) -> (n, m). ``iof`` divides by the area of ``a`` in place of the union."""
-    shared = intersections(a[:, None], b[None])
-    area_a = areas(a)[:, None]
-    whole = area_a if mode == 'iof' else area_a + areas(b)[None] - shared
-    return shared / whole.clamp(min=eps)
+    """Overlap of every box of ``a`` with every box of ``b``, (..., n, 4), (..., m, 4) -> (..., n, m); for modes see ``aligned_iou``."""
+    return aligned_iou(a[..., :, None, :], b[..., None, :, :], mode, eps)
 
 
 def aligned_iou(a: Tensor, b: Tensor, mode: str = 'iou', eps: float = 1e-6) -> Tensor:
-    """Overlap of each pair of boxes, (n, 4), (n, 4) -> (n,).
+    """Overlap of each pair of boxes that broadcast against each other, (..., 4), (..., 4) -> (...).
 
-    ``iou`` in [0, 1]; ``giou`` in [-1, 1] (https://arxiv.org/abs/1902.09630, alg. 1); ``diou`` and ``ciou``
-    (https://arxiv.org/abs/1911.08287, eq. 7 and 10) subtract the distance of the centres, and the difference of the shapes.
+    ``iou`` in [0, 1]; ``iof`` divides by the area of ``a`` in place of the union; ``giou`` in [-1, 1]
+    (https://arxiv.org/abs/1902.09630, alg. 1); ``diou`` and ``ciou`` (https://arxiv.org/abs/1911.08287, eq. 7 and 10) subtract the
+    distance of the centres, and the difference of the shapes.
+
+    Raises:
+        ValueError: another mode.
     """
+    if mode not in OVERLAPS:
+        raise ValueError(f"overlap mode '{mode}' is unknown. Known: {', '.join(OVERLAPS)}.")
     shared = intersections(a, b)
+    if mode == 'iof':
+        return shared / areas(a).clamp(min=eps)
     union = (areas(a) + areas(b) - shared).clamp(min=eps)
     iou = shared / union
     if mode == 'iou':
@@ -65,11 +74,38 @@ def to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], -1)
 
 
-def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Move corners that lie outside an image of ``size`` (height, width) to its border."""
-    height, width = size
-    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+def clip_boxes(boxes: Tensor, size: ImageSize, inset: int = 0) -> Tensor:
+    """Move corners that lie outside an image of ``size`` (height, width) to its border, or to ``inset`` pixels before its far sides.
+
+    ``size`` may have a third number (channels), which is ignored. Boxes (B, n, 4) of B images may have one size per image: (B, 2 or 3),
+    a tensor or a sequence.
+
+    Raises:
+        ValueError: ``size`` has another shape.
+    """
+    height, width = heights_and_widths(boxes, size)
+    if isinstance(height, Tensor):
+        zero = boxes.new_zeros(())
+        x, y = boxes[..., 0::2].clamp(zero, width - inset), boxes[..., 1::2].clamp(zero, height - inset)
+    else:
+        x, y = boxes[..., 0::2].clamp(0, width - inset), boxes[..., 1::2].clamp(0, height - inset)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
+
+
+def heights_and_widths(boxes: Tensor, size: ImageSize) -> tuple[int, int] | tuple[Tensor, Tensor]:
+    """Return height and width: numbers of one image, or tensors that broadcast against (..., n, 2)."""
+    if not isinstance(size, Tensor) and len(size) in (2, 3) and not hasattr(size[0], '__len__'):
+        return size[0], size[1]
+    try:
+        sizes = torch.as_tensor(size, dtype=boxes.dtype, device=boxes.device) if isinstance(size, Tensor) else \
+            torch.stack([torch.as_tensor(row, dtype=boxes.dtype, device=boxes.device) for row in size])
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'image size {size} is neither (height, width) nor one such pair per image: {error}') from None
+    per_image = sizes.ndim == 2
+    if sizes.ndim not in (1, 2) or sizes.shape[-1] not in (2, 3) or per_image and (boxes.ndim != 3 or len(boxes) != len(sizes)):
+        raise ValueError(f'image sizes of shape {tuple(sizes.shape)} do not fit boxes of shape {tuple(boxes.shape)}: expected (height, '
+                         f'width), or one such pair for each image of boxes (images, boxes, 4).')
+    return (sizes[:, None, None, 0], sizes[:, None, None, 1]) if per_image else (sizes[0], sizes[1])
 
 
 def scale_boxes(boxes: Tensor, factor: tuple[float, float]) -> Tensor:

@@ -6,7 +6,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from detkit.registry import TASK_UTILS, ConfigError
-from detkit.tasks.matching import NEGATIVE, Candidates, Match, no_match
+from detkit.tasks.matching import IGNORED, NEGATIVE, Candidates, Match, no_match
 
 INSIDE = 0.01     # pixels by which a centre must lie inside a box
 
@@ -16,7 +16,8 @@ class ATSSAssigner:
     """Of each level the ``topk`` anchors nearest to an object's centre compete; those are positive whose IoU reaches the mean of these
     plus their standard deviation, and whose centre lies inside the object. An anchor that several take learns the one it overlaps most.
 
-    ``ignore_iof_thr``: anchors that lie this far in an ignored region do not compete; -1: all do.
+    ``ignore_iof_thr``: anchors that lie this far in an ignored region are ignored; they compete only on a level that has fewer than
+    ``topk`` others. -1: no anchor is ignored.
     """
 
     looks_at_predictions = False
@@ -35,9 +36,10 @@ class ATSSAssigner:
         iou = self.overlap(priors, gt.bboxes)                                                            # (A, G)
         centers, gt_centers = middle(priors), middle(gt.bboxes)
         distance = (centers[:, None] - gt_centers).pow(2).sum(-1).sqrt()
+        unmatched = torch.full_like(priors[:, 0], NEGATIVE, dtype=torch.long)
         if self.ignore_iof_thr > 0 and ignored is not None and len(ignored):
-            out = self.overlap(priors, ignored.bboxes, 'iof').amax(1) > self.ignore_iof_thr
-            distance[out], iou[out] = torch.inf, -1.
+            in_ignored = self.overlap(priors, ignored.bboxes, 'iof').amax(1) > self.ignore_iof_thr
+            distance[in_ignored], unmatched[in_ignored] = torch.inf, IGNORED
         near = self.nearest(distance, candidates.levels)                                                 # (C, G)
         their = iou.gather(0, near)
         points = centers[near]                                                                           # (C, G, 2)
@@ -45,7 +47,7 @@ class ATSSAssigner:
         positive = (their >= their.mean(0) + their.std(0)) & inside
         taken = torch.full_like(iou, -torch.inf).scatter_(0, near, torch.where(positive, their, -torch.inf))
         best, which = taken.max(1)
-        return Match(torch.where(best > -torch.inf, which, NEGATIVE), overlap=iou.amax(1))
+        return Match(torch.where(best > -torch.inf, which, unmatched), overlap=iou.amax(1))
 
     def nearest(self, distance: Tensor, levels: list[int]) -> Tensor:
         """(A, G) -> (C, G): indices of the competing anchors of each object."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detkit.ops.boxes import clip_boxes
+from detkit.ops.boxes import ImageSize, clip_boxes
 from detkit.registry import TASK_UTILS, ConfigError
 
 
@@ -34,8 +34,9 @@ class DeltaXYWHBBoxCoder:
         deltas = torch.cat([shift, (size_b / size_p).log()], -1)
         return (deltas - deltas.new_tensor(self.means)) / deltas.new_tensor(self.stds)
 
-    def decode(self, priors: Tensor, deltas: Tensor, max_shape: tuple[int, int] | None = None) -> Tensor:
-        """(..., 4), (..., 4) -> (..., 4) boxes, clipped to ``max_shape`` (height, width) if given."""
+    def decode(self, priors: Tensor, deltas: Tensor, max_shape: ImageSize | None = None) -> Tensor:
+        """(..., 4), (..., 4) -> (..., 4) boxes, clipped to ``max_shape`` if given: (height, width), or of boxes (B, n, 4) one for each of
+        B images, as numbers or a tensor."""
         deltas = deltas * deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
         size_p = priors[..., 2:] - priors[..., :2]
         shift, log_ratio = size_p * deltas[..., :2], deltas[..., 2:]
@@ -45,7 +46,7 @@ class DeltaXYWHBBoxCoder:
             log_ratio = log_ratio.clamp(-self.max_log_ratio, self.max_log_ratio)
         center, half = (priors[..., :2] + priors[..., 2:]) / 2 + shift, size_p * log_ratio.exp() / 2
         boxes = torch.cat([center - half, center + half], -1)
-        return clip_boxes(boxes, max_shape) if self.clip_border and max_shape else boxes
+        return clip_boxes(boxes, max_shape) if self.clip_border and max_shape is not None else boxes
 
 
 @TASK_UTILS.register_module()
@@ -62,10 +63,11 @@ class DistancePointBBoxCoder:
         distances = torch.cat([points[:, :2] - boxes[:, :2], boxes[:, 2:] - points[:, :2]], -1)
         return distances if max_dis is None else distances.clamp(0, max_dis - eps)
 
-    def decode(self, points: Tensor, distances: Tensor, max_shape: tuple[int, int] | None = None) -> Tensor:
-        """(..., 2+), (..., 4) -> (..., 4) boxes, clipped to ``max_shape`` (height, width) if given."""
+    def decode(self, points: Tensor, distances: Tensor, max_shape: ImageSize | None = None) -> Tensor:
+        """(..., 2+), (..., 4) -> (..., 4) boxes, clipped to ``max_shape`` if given: (height, width), or of boxes (B, n, 4) one for each of
+        B images, as numbers or a tensor."""
         boxes = torch.cat([points[..., :2] - distances[..., :2], points[..., :2] + distances[..., 2:]], -1)
-        return clip_boxes(boxes, max_shape) if self.clip_border and max_shape else boxes
+        return clip_boxes(boxes, max_shape) if self.clip_border and max_shape is not None else boxes
 
 
 @TASK_UTILS.register_module()
@@ -116,7 +118,7 @@ class BucketingBBoxCoder:
         return right, right_weights, offsets, offset_weights
 
     def decode(self, priors: Tensor, predictions: tuple[Tensor, Tensor],
-               max_shape: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+               max_shape: ImageSize | None = None) -> tuple[Tensor, Tensor]:
         """(..., 4) and bucket logits and offsets, each (..., 4, S) -> boxes (..., 4), clipped to the last pixel of ``max_shape``
         (height, width) if given, and how sure the buckets are (...), in [0, 1]: the best, with its neighbour if that is the second best,
         averaged over the sides.
@@ -129,5 +131,4 @@ class BucketingBBoxCoder:
         neighbours = (order[..., 0] - order[..., 1]).abs() == 1
         sure = (values[..., 0] + values[..., 1] * neighbours).mean(-1)
         boxes = sides[..., [0, 2, 1, 3]]
-        last = max_shape and (max_shape[0] - 1, max_shape[1] - 1)
-        return (clip_boxes(boxes, last) if self.clip_border and last else boxes), sure
+        return (clip_boxes(boxes, max_shape, inset=1) if self.clip_border and max_shape is not None else boxes), sure

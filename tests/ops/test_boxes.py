@@ -149,3 +149,10 @@ def test_both_sides_must_exceed_the_size():
     boxes = torch.tensor([[0., 0., 3., 3.], [0., 0., 2., 9.], [0., 0., 9., 2.], [0., 0., 0., 0.]])
     assert larger_than(boxes, 2).tolist() == [True, False, False, False]
     assert larger_than(boxes, 0).tolist() == [True, True, True, False]
+
+
+def test_an_unknown_overlap_is_refused():
+    for overlap in (aligned_iou, pairwise_iou):
+        with pytest.raises(ValueError, match="overlap mode 'eiou' is unknown. Known: iou, iof, giou, diou, ciou"):
+            overlap(A, B, 'eiou')
+    assert aligned_iou(A, B, 'iof').tolist() == [.5] and pairwise_iou(A, B, 'giou').tolist() == [[pytest.approx(1 / 3)]]

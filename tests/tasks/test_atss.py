@@ -6,7 +6,7 @@ from mmengine.structures import InstanceData
 
 from detkit.registry import ConfigError
 from detkit.tasks.atss import ATSSAssigner
-from detkit.tasks.matching import NEGATIVE, Candidates
+from detkit.tasks.matching import IGNORED, NEGATIVE, Candidates
 
 
 def row(count: int, side: float, step: float) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_no_object_no_anchor_and_a_head_without_levels():
         ATSSAssigner(9)(Candidates(ANCHORS), objects([0, 0, 4, 4]))
 
 
-def test_anchors_in_an_ignored_region_do_not_compete():
-    ignored = objects([0, 0, 64, 32])
-    assigner = ATSSAssigner(3, ignore_iof_thr=0.5)
-    assert set(assigner(Candidates(ANCHORS, levels=[8, 4, 2]), objects([16, 8, 32, 24]), ignored).index.tolist()) == {NEGATIVE}
+def test_anchors_in_an_ignored_region_are_ignored():
+    """Recorded from MMDetection 3.3.0, whose -1 (ignored) and 0 (negative) are IGNORED and NEGATIVE here."""
+    found = ATSSAssigner(1, ignore_iof_thr=0.5)(Candidates(ANCHORS, levels=[8, 4, 2]), objects([16, 8, 32, 24]), objects([40, 0, 64, 32]))
+    assert found.index.tolist() == [NEGATIVE] * 5 + [IGNORED] * 3 + [NEGATIVE, 0, NEGATIVE, IGNORED, NEGATIVE, IGNORED]

@@ -78,6 +78,34 @@ def test_boxes_end_at_the_border_only_if_asked():
     assert DistancePointBBoxCoder(clip_border=False).decode(points, far, max_shape=(20, 30)).tolist() == [[-90, -90, 110, 110]]
 
 
+BATCH_SIZES = [[(20, 30), (40, 50)], [(20, 30, 3), (40, 50, 3)], torch.tensor([[20, 30], [40, 50]]), [torch.tensor([20, 30]), (40, 50)]]
+
+
+@pytest.mark.parametrize('size', [(20, 30), (20, 30, 3), [20, 30], torch.tensor([20, 30]), torch.tensor([20., 30., 3.]), *BATCH_SIZES],
+                         ids=str)
+def test_boxes_end_at_the_border_of_one_image_or_of_each(size):
+    """As MMDetection's coders: (height, width), a tensor, or one for each image of a batch."""
+    is_batch = any(size is s for s in BATCH_SIZES)
+    expected = [[[0., 0., 30., 20.]], [[0., 0., 50., 40.]] if is_batch else [[0., 0., 30., 20.]]]
+    priors, points = torch.tensor([[[-5., -5., 90., 90.]]] * 2), torch.full((2, 1, 2), 10.)
+    assert DeltaXYWHBBoxCoder().decode(priors, torch.zeros(2, 1, 4), size).tolist() == expected
+    assert DistancePointBBoxCoder().decode(points, torch.full((2, 1, 4), 100.), size).tolist() == expected
+    assert DeltaXYWHBBoxCoder(clip_border=False).decode(priors, torch.zeros(2, 1, 4), size).tolist() == priors.tolist()
+    buckets, _ = BucketingBBoxCoder(7, 3.).decode(priors, (torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)), size)
+    assert buckets[..., 2:].tolist() == [[[box[0][2] - 1, box[0][3] - 1]] for box in expected]
+    if not is_batch:
+        assert DeltaXYWHBBoxCoder().decode(priors[0], torch.zeros(1, 4), size).tolist() == expected[0]
+
+
+@pytest.mark.parametrize('size', [[(20, 30)] * 3, torch.zeros(3, 2), torch.zeros(4), (20,), [(20,), (30,)], torch.tensor(3.)], ids=str)
+def test_sizes_that_fit_no_batch_are_refused(size):
+    for coder in (DeltaXYWHBBoxCoder(), DistancePointBBoxCoder()):
+        with pytest.raises(ValueError, match='image size'):
+            coder.decode(torch.zeros(2, 1, 4), torch.zeros(2, 1, 4), size)
+    with pytest.raises(ValueError, match='image size'):
+        DeltaXYWHBBoxCoder().decode(torch.zeros(2, 4), torch.zeros(2, 4), [(20, 30), (40, 50)])       # which box is of which image?
+
+
 def test_distances_by_hand():
     points, gt = torch.tensor([[10., 20., 8., 8.]]), torch.tensor([[4., 5., 30., 21.]])
     assert DistancePointBBoxCoder().encode(points, gt).tolist() == [[6, 15, 20, 1]]

@@ -139,17 +139,21 @@ class RandomShift(BaseTransform):
 class Geometric:
     """An operation of AutoAugment (https://arxiv.org/abs/1906.11172, Sec. 3.1) that moves pixels; one ``matrix`` each.
 
-    With probability ``prob``, at ``level`` 0 to 10 between ``min_mag`` and ``max_mag`` (None: drawn), of the other sign with probability
-    ``reversal_prob``. The borders' values are for image, masks and ``gt_seg_map``.
+    With probability ``prob``, at ``level`` 0 to 10 between ``min_mag`` and ``max_mag`` (None: drawn), rounded to one decimal. As in
+    MMDetection, ``reversal_prob`` is the probability that the sign stays: with 0 it is always negative. The borders' values are for
+    image, masks and ``gt_seg_map``. ``limits``: what the magnitudes may be.
     """
 
     random = True
+    limits = (0.0, 90.0)
     __repr__ = BaseTransform.__repr__
 
     def __init__(self, prob: float = 1.0, level: int | None = None, min_mag: float = 0.0, max_mag: float = 30.0, reversal_prob: float = 0.5,
                  img_border_value: float | tuple = 128, mask_border_value: int = 0, seg_ignore_label: int = 255,
                  interpolation: str = 'bilinear') -> None:
-        check_operation(type(self).__name__, prob, level, min_mag, max_mag)
+        check_operation(type(self).__name__, prob, level, min_mag, max_mag, self.limits)
+        if not 0 <= reversal_prob <= 1:
+            raise ConfigError(f'{type(self).__name__} reversal_prob={reversal_prob} must lie in [0, 1].')
         if mask_border_value != 0:
             raise ConfigError(f'{type(self).__name__} mask_border_value={mask_border_value} is not offered: no object lies outside.')
         self.prob, self.level, self.min_mag, self.max_mag = prob, level, min_mag, max_mag
@@ -161,7 +165,7 @@ class Geometric:
         if rng.random() >= self.prob:
             return results
         amount = magnitude(rng, self.level, self.min_mag, self.max_mag)
-        amount = -amount if rng.random() < self.reversal_prob else amount
+        amount = -amount if rng.random() >= self.reversal_prob else amount
         matrix = self.matrix(amount, *results['img'].shape[:2])
         return warped(results, matrix, None, self.img_border_value, self.seg_ignore_label, self.interpolation)
 
@@ -170,13 +174,14 @@ class Geometric:
 
 
 def magnitude(rng: np.random.Generator, level: int | None, low: float, high: float) -> float:
-    return low + (high - low) * (rng.random() if level is None else level / HIGHEST_LEVEL)
+    """The magnitude of ``level`` (None: a drawn one), rounded to one decimal as in MMDetection."""
+    return round(low + (high - low) * (rng.random() if level is None else level / HIGHEST_LEVEL), 1)
 
 
-def check_operation(name: str, prob: float, level: int | None, low: float, high: float) -> None:
-    if not 0 <= prob <= 1 or level is not None and not 0 <= level <= HIGHEST_LEVEL or low > high:
-        raise ConfigError(f'{name} needs prob in [0, 1], level from 0 to {HIGHEST_LEVEL} or None, and min_mag below max_mag; given '
-                          f'{prob}, {level}, {low}, {high}.')
+def check_operation(name: str, prob: float, level: int | None, low: float, high: float, limits: tuple[float, float]) -> None:
+    if not 0 <= prob <= 1 or level is not None and not 0 <= level <= HIGHEST_LEVEL or not limits[0] <= low <= high <= limits[1]:
+        raise ConfigError(f'{name} needs prob in [0, 1], level from 0 to {HIGHEST_LEVEL} or None, and min_mag at most max_mag, both in '
+                          f'[{limits[0]}, {limits[1]}]; given {prob}, {level}, {low}, {high}.')
 
 
 @TRANSFORMS.register_module()
@@ -199,6 +204,8 @@ class ShearY(Geometric):
 class Rotate(Geometric):
     """About the middle, clockwise; magnitudes are degrees."""
 
+    limits = (0.0, 180.0)
+
     def matrix(self, amount: float, height: int, width: int) -> np.ndarray:
         cos, sin = math.cos(math.radians(amount)), math.sin(math.radians(amount))
         return shift(width / 2, height / 2) @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ shift(-width / 2, -height / 2)
@@ -206,21 +213,25 @@ class Rotate(Geometric):
 
 @TRANSFORMS.register_module()
 class TranslateX(Geometric):
-    """To the right; magnitudes are shares of the width."""
+    """To the right by whole pixels; magnitudes are shares of the width."""
+
+    limits = (0.0, 1.0)
 
     def __init__(self, *args: Any, max_mag: float = 0.1, **options: Any) -> None:
         super().__init__(*args, max_mag=max_mag, **options)
 
     def matrix(self, amount: float, height: int, width: int) -> np.ndarray:
-        return shift(amount * width, 0)
+        return shift(int(amount * width), 0)
 
 
 @TRANSFORMS.register_module()
 class TranslateY(Geometric):
-    """Down; magnitudes are shares of the height."""
+    """Down by whole pixels; magnitudes are shares of the height."""
+
+    limits = (0.0, 1.0)
 
     def __init__(self, *args: Any, max_mag: float = 0.1, **options: Any) -> None:
         super().__init__(*args, max_mag=max_mag, **options)
 
     def matrix(self, amount: float, height: int, width: int) -> np.ndarray:
-        return shift(0, amount * height)
+        return shift(0, int(amount * height))

@@ -14,7 +14,8 @@ from detkit.registry import TRANSFORMS
 class YOLOXHSVRandomAug(BaseTransform):
     """Shift hue, saturation and value, each of them in half of the images (YOLOX, https://arxiv.org/abs/2107.08430).
 
-    The deltas bound the shifts in OpenCV's units: hue 0..179 (it wraps around), saturation and value 0..255.
+    The deltas bound the shifts in OpenCV's units: hue 0..179 (it wraps around), saturation and value 0..255. A float image is rounded
+    to uint8 for it.
     """
 
     random = True
@@ -25,11 +26,13 @@ class YOLOXHSVRandomAug(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         rng = results['rng']
         shifts = (rng.uniform(-1, 1, 3) * self.deltas * rng.integers(0, 2, 3)).astype(np.int16)
-        hsv = cv2.cvtColor(results['img'], cv2.COLOR_BGR2HSV)
+        image = results['img']
+        as_uint8 = image if image.dtype == np.uint8 else np.rint(image).clip(0, 255).astype(np.uint8)
+        hsv = cv2.cvtColor(as_uint8, cv2.COLOR_BGR2HSV)
         levels = np.arange(256, dtype=np.int16)
         tables = [(levels + shifts[0]) % 180, *((levels + s).clip(0, 255) for s in shifts[1:])]
         hsv = cv2.LUT(hsv, np.stack(tables, -1).astype(np.uint8)[:, None])
-        results['img'] = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+        results['img'] = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR).astype(image.dtype, copy=False)
         return results
 
 
@@ -37,7 +40,8 @@ class YOLOXHSVRandomAug(BaseTransform):
 class PhotoMetricDistortion(BaseTransform):
     """Brightness, contrast, saturation, hue, channel order, each in half of the images (SSD, https://arxiv.org/abs/1512.02325).
 
-    ``brightness_delta`` and ``hue_delta`` bound shifts (0..255, degrees); the ranges bound factors. Contrast comes first or last.
+    ``brightness_delta`` and ``hue_delta`` bound shifts (0..255, degrees); the ranges bound factors. Contrast comes first or last. As in
+    MMDetection, ``img`` becomes float32 and may leave 0 to 255.
     """
 
     random = True
@@ -61,13 +65,14 @@ class PhotoMetricDistortion(BaseTransform):
         hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
         if use[3]:
             hsv[..., 1] *= saturation
+            if saturation > 1:
+                hsv[..., 1] = hsv[..., 1].clip(0, 1)
         if use[4]:
-            hsv[..., 0] = (hsv[..., 0] + hue) % 360
-        if use[3] or use[4]:
-            image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+            hsv[..., 0] += hue
+            hsv[..., 0][hsv[..., 0] > 360] -= 360
+            hsv[..., 0][hsv[..., 0] < 0] += 360
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
         if use[2] and not use[1]:
             image *= contrast
-        if use[5]:
-            image = image[..., order]
-        results['img'] = image.clip(0, 255).astype(results['img'].dtype)
+        results['img'] = image[..., order] if use[5] else image
         return results

@@ -28,8 +28,9 @@ class RandomCrop(BaseTransform):
     """A window of the image, drawn uniformly; objects without a part in it are dropped.
 
     Args:
-        crop_size: (height, width) pixels of the window for ``absolute``, at most the image's; its bounds for ``absolute_range``;
-            shares of the image for ``relative``, the least shares for ``relative_range``.
+        crop_size: as in MMDetection, by ``crop_type``. 'absolute': (width, height) of the window, pixels, at most the image's.
+            'absolute_range': (min, max) of either side, pixels, each side drawn on its own. 'relative': (width, height) as shares of the
+            image. 'relative_range': the smallest (height, width) as shares of the image; the largest is the image.
         allow_negative_crop: keep a window without any object; else None is given and another sample is drawn.
         recompute_bbox: boxes are those of the cropped masks. bbox_clip_border: boxes end at the window's border.
     """
@@ -42,8 +43,10 @@ class RandomCrop(BaseTransform):
             raise ConfigError(f"RandomCrop crop_type='{crop_type}' is unknown. Known: {', '.join(CROP_TYPES)}.")
         whole = crop_type.startswith('absolute')
         if min(crop_size) <= 0 or whole and not all(isinstance(s, int) for s in crop_size) or not whole and max(crop_size) > 1:
-            raise ConfigError(f'RandomCrop crop_size={crop_size} does not fit crop_type={crop_type}: '
-                              f'{"whole pixels" if whole else "shares in (0, 1]"} (height, width) are needed.')
+            raise ConfigError(f'RandomCrop crop_size={crop_size} does not fit crop_type={crop_type}: two '
+                              f'{"whole numbers of pixels" if whole else "shares in (0, 1]"} are needed.')
+        if crop_type == 'absolute_range' and crop_size[0] > crop_size[1]:
+            raise ConfigError(f'RandomCrop crop_size={crop_size} must be (min, max) of the sides for crop_type=absolute_range.')
         self.crop_size, self.crop_type, self.allow_negative_crop = tuple(crop_size), crop_type, allow_negative_crop
         self.recompute_bbox, self.bbox_clip_border = recompute_bbox, bbox_clip_border
 
@@ -56,11 +59,13 @@ class RandomCrop(BaseTransform):
     def window_size(self, rng: np.random.Generator, height: int, width: int) -> tuple[int, int]:
         a, b = self.crop_size
         if self.crop_type == 'absolute':
-            return min(a, height), min(b, width)
+            return min(b, height), min(a, width)
         if self.crop_type == 'absolute_range':
             return tuple(int(rng.integers(min(side, a), min(side, b) + 1)) for side in (height, width))
         if self.crop_type == 'relative_range':
             a, b = (share + rng.random() * (1 - share) for share in (a, b))
+        else:
+            a, b = b, a
         return max(int(height * a + 0.5), 1), max(int(width * b + 0.5), 1)
 
 
@@ -74,6 +79,8 @@ def cropped(results: dict[str, Any], window: tuple[int, int, int, int], allow_ne
     if 'gt_seg_map' in results:
         results['gt_seg_map'] = np.ascontiguousarray(results['gt_seg_map'][y1:y2, x1:x2])
     if 'gt_bboxes' not in results:
+        if 'gt_masks' in results:
+            results['gt_masks'] = results['gt_masks'].crop(np.asarray(window))
         return results
     boxes = results['gt_bboxes'] - np.array([x1, y1, x1, y1], np.float32)
     inside = boxes.copy()
@@ -152,6 +159,10 @@ class FilterAnnotations(BaseTransform):
         self.by_box, self.by_mask, self.keep_empty = by_box, by_mask, keep_empty
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        missing = [key for key, is_used in (('gt_bboxes', True), ('gt_masks', self.by_mask)) if is_used and key not in results]
+        if missing:
+            raise ConfigError(f"FilterAnnotations by_box={self.by_box}, by_mask={self.by_mask} needs '{missing[0]}'. Set "
+                              f"{'with_bbox' if missing == ['gt_bboxes'] else 'with_mask'}=True of LoadAnnotations.")
         boxes = results['gt_bboxes']
         keep = np.ones(len(boxes), bool)
         if self.by_box:

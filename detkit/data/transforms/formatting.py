@@ -34,11 +34,13 @@ class PackDetInputs(BaseTransform):
         scale = scale_since(results)
         if scale is not None:
             sample.set_metainfo(dict(gt_scale=scale))
-        flags = results.get('gt_ignore_flags', np.zeros(len(results.get('gt_bboxes', ())), bool))
+        count = next((len(results[key]) for key in INSTANCE_KEYS if key in results), 0)
+        flags = results.get('gt_ignore_flags', np.zeros(count, bool))
         sample.gt_instances = pack_instances(results, ~flags)
         sample.ignored_instances = pack_instances(results, flags)
         if 'gt_seg_map' in results:
-            sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(results['gt_seg_map'][None].copy()))
+            sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(results['gt_seg_map'][None].copy()),
+                                          metainfo={k: results[k] for k in ('ignore_index',) if k in results})
         if 'proposals' in results:
             sample.proposals = InstanceData(bboxes=torch.from_numpy(results['proposals']),
                                             scores=torch.from_numpy(results['proposals_scores']))

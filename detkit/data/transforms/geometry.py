@@ -6,7 +6,7 @@ Keys read and written: ``img``, ``img_shape``, ``gt_bboxes``, ``gt_masks``, ``gt
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,15 @@ from detkit.structures.masks import INTERPOLATIONS, rounded
 Scale = tuple[int, int]
 RESIZERS = dict(cv2=tuple(INTERPOLATIONS), pillow=('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming'))
 DIRECTIONS = ('horizontal', 'vertical', 'diagonal')
+PADDING_MODES = {'constant': cv2.BORDER_CONSTANT, 'edge': cv2.BORDER_REPLICATE, 'reflect': cv2.BORDER_REFLECT_101,
+                 'symmetric': cv2.BORDER_REFLECT}
 
 
-def fitted_size(size: tuple[int, int], scale: Scale | float) -> tuple[int, int]:
+def fitted_size(size: tuple[int, int], scale: Scale, to_int: Callable[[float], int] = rounded) -> tuple[int, int]:
     """(width, height) of an image of ``size`` (height, width), made as large as fits into ``scale``, its long side within the long."""
     height, width = size
-    factor = scale if isinstance(scale, (int, float)) else \
-        min(max(scale) / max(height, width), min(scale) / min(height, width))
-    return rounded(width * factor), rounded(height * factor)
+    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+    return to_int(width * factor), to_int(height * factor)
 
 
 def clip_boxes_(boxes: np.ndarray, size: tuple[int, int]) -> None:
@@ -36,8 +37,15 @@ def clip_boxes_(boxes: np.ndarray, size: tuple[int, int]) -> None:
 
 
 def resized_by_pillow(image: np.ndarray, size: Scale, interpolation: str) -> np.ndarray:
-    """uint8 (H, W[, 3]) -> ``size`` (width, height). Unlike OpenCV, Pillow smooths where it makes an image smaller."""
+    """uint8 (H, W[, 3]) -> ``size`` (width, height). Unlike OpenCV, Pillow smooths where it makes an image smaller.
+
+    Raises:
+        ConfigError: an image that is not uint8.
+    """
     from PIL import Image
+    if image.dtype != np.uint8:
+        raise ConfigError(f"Resize backend='pillow' needs uint8 images, given {image.dtype}. Set to_float32=False of LoadImageFromFile, or "
+                          f"backend='cv2'.")
     return np.asarray(Image.fromarray(image).resize(size, getattr(Image.Resampling, interpolation.upper())))
 
 
@@ -46,13 +54,15 @@ def record_(results: dict[str, Any], matrix: Sequence[Sequence[float]]) -> None:
     results['homography_matrix'] = (np.asarray(matrix) @ results.get('homography_matrix', np.eye(3))).astype(np.float32)
 
 
-@TRANSFORMS.register_module(name=['Resize', 'FixScaleResize'])   # MMDetection's fix of an old rounding rule; ours rounds so already
+@TRANSFORMS.register_module()
 class Resize(BaseTransform):
     """To ``scale`` (width, height), or by ``scale_factor`` (a number or (w, h)). Writes ``scale``, ``scale_factor`` (w, h), ``keep_ratio``.
 
     ``keep_ratio``: as large as fits into ``scale``, long side within its long side, short within short. ``clip_object_border``:
     boxes end at the image's border. ``scale_factor`` accumulates over resizes: it always leads from the original image to this one.
     """
+
+    to_int = staticmethod(rounded)     # of a side that ``keep_ratio`` gives
 
     def __init__(self, scale: int | Scale | None = None, scale_factor: float | tuple[float, float] | None = None,
                  keep_ratio: bool = False, clip_object_border: bool = True, backend: str = 'cv2',
@@ -74,10 +84,9 @@ class Resize(BaseTransform):
 
     def resized(self, results: dict[str, Any], scale: Scale) -> dict[str, Any]:
         before = results['img'].shape[:2]
-        size = fitted_size(before, scale) if self.keep_ratio else tuple(scale)
+        size = fitted_size(before, scale, self.to_int) if self.keep_ratio else tuple(scale)
         size = max(size[0], 1), max(size[1], 1)
-        results['img'] = resized_by_pillow(results['img'], size, self.interpolation) if self.backend == 'pillow' else \
-            cv2.resize(results['img'], size, interpolation=INTERPOLATIONS[self.interpolation])
+        results['img'] = self.resized_image(results['img'], size, self.interpolation)
         after = results['img'].shape[:2]
         factor = after[1] / before[1], after[0] / before[0]
         was = results.get('scale_factor', (1., 1.))
@@ -91,29 +100,49 @@ class Resize(BaseTransform):
         if 'gt_masks' in results:
             results['gt_masks'] = results['gt_masks'].resize(after)
         if 'gt_seg_map' in results:
-            results['gt_seg_map'] = cv2.resize(results['gt_seg_map'], size, interpolation=cv2.INTER_NEAREST)
+            results['gt_seg_map'] = self.resized_image(results['gt_seg_map'], size, 'nearest')
         return results
+
+    def resized_image(self, image: np.ndarray, size: Scale, interpolation: str) -> np.ndarray:
+        """(H, W[, C]) -> ``size`` (width, height)."""
+        if self.backend == 'pillow':
+            return resized_by_pillow(image, size, interpolation)
+        return cv2.resize(image, size, interpolation=INTERPOLATIONS[interpolation])
+
+
+@TRANSFORMS.register_module()
+class FixScaleResize(Resize):
+    """As Resize, but sides that ``keep_ratio`` gives are rounded down: 300 x 200 to (101, 201) gives 151 x 101, where Resize gives
+    152 x 101 (MMDetection has it for GLIP, https://arxiv.org/abs/2112.03857).
+    """
+
+    to_int = int
 
 
 @TRANSFORMS.register_module()
 class ResizeShortestEdge(BaseTransform):
-    """Keeping the shape, to a short side of ``scale`` pixels (of a pair, its smaller), the long one at most ``max_size``."""
+    """To a short side of ``scale`` pixels (of a pair, its smaller), the long one at most ``max_size``, keeping the aspect ratio.
+
+    ``options`` are those of ``resize_type``.
+    """
 
     def __init__(self, scale: int | Scale, max_size: int | None = None, resize_type: str = 'Resize', **options: Any) -> None:
         self.scale, self.max_size = scale if isinstance(scale, int) else min(scale), max_size
-        self.resize = TRANSFORMS.build(dict(type=resize_type, scale=(1, 1), **{**options, 'keep_ratio': False}))
+        self.resize = TRANSFORMS.build(dict(type=resize_type, scale=(1, 1), **options))
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         height, width = results['img'].shape[:2]
         factor = self.scale / min(height, width)
-        if self.max_size:
-            factor = min(factor, self.max_size / max(height, width))
-        return self.resize.resized(results, (rounded(width * factor), rounded(height * factor)))
+        width, height = (factor * width, self.scale) if height < width else (self.scale, factor * height)
+        if self.max_size and max(height, width) > self.max_size:
+            factor = self.max_size / max(height, width)
+            width, height = width * factor, height * factor
+        return self.resize.resized(results, (rounded(width), rounded(height)))
 
 
 @TRANSFORMS.register_module()
 class RandomResize(BaseTransform):
-    """Resize to a scale drawn between two ``scale``s (width, height), or to one times a factor of ``ratio_range``."""
+    """Resize to a scale drawn between two ``scale``s (width, height), each side on its own, or to one times a factor of ``ratio_range``."""
 
     random = True
 
@@ -131,9 +160,7 @@ class RandomResize(BaseTransform):
             ratio = rng.uniform(*self.ratio_range)
             scale = int(self.scale[0] * ratio), int(self.scale[1] * ratio)
         else:
-            (long_a, short_a), (long_b, short_b) = ((max(s), min(s)) for s in self.scale)
-            scale = (int(rng.integers(min(long_a, long_b), max(long_a, long_b) + 1)),
-                     int(rng.integers(min(short_a, short_b), max(short_a, short_b) + 1)))
+            scale = tuple(int(rng.integers(min(sides), max(sides) + 1)) for sides in zip(*self.scale))
         return self.resize.resized(results, scale)
 
 
@@ -155,12 +182,14 @@ class RandomChoiceResize(BaseTransform):
 class RandomFlip(BaseTransform):
     """Flip with probability ``prob``, along ``direction``. Writes ``flip`` and ``flip_direction``.
 
-    One ``prob`` is shared by all directions of a list; a list of as many gives each its own.
+    One ``prob`` is shared by all directions of a list; a list of as many gives each its own. ``swap_seg_labels``: pairs of labels that
+    change places in ``gt_seg_map`` where it is flipped, such as left and right.
     """
 
     random = True
 
-    def __init__(self, prob: float | Sequence[float], direction: str | Sequence[str] = 'horizontal') -> None:
+    def __init__(self, prob: float | Sequence[float], direction: str | Sequence[str] = 'horizontal',
+                 swap_seg_labels: Sequence[tuple[int, int]] | None = None) -> None:
         self.directions = [direction] if isinstance(direction, str) else list(direction)
         self.probs = [prob / len(self.directions)] * len(self.directions) if isinstance(prob, (int, float)) else list(prob)
         unknown = [d for d in self.directions if d not in DIRECTIONS]
@@ -168,6 +197,9 @@ class RandomFlip(BaseTransform):
             raise ConfigError(f"RandomFlip direction='{unknown[0]}' is unknown. Known: {', '.join(DIRECTIONS)}.")
         if len(self.probs) != len(self.directions) or not 0 <= sum(self.probs) <= 1 + 1e-9:
             raise ConfigError(f'RandomFlip prob={prob} does not fit direction={direction}: one probability each, at most 1 in all.')
+        if any(len(p) != 2 for p in swap_seg_labels or ()):
+            raise ConfigError(f'RandomFlip swap_seg_labels={swap_seg_labels} must be pairs of labels.')
+        self.swap_seg_labels = [tuple(p) for p in swap_seg_labels or ()]
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         draw, direction = results['rng'].random(), None
@@ -177,7 +209,14 @@ class RandomFlip(BaseTransform):
                 break
             draw -= p
         results.update(flip=direction is not None, flip_direction=direction)
-        return flipped(results, direction) if direction else results
+        if direction is None:
+            return results
+        flipped(results, direction)
+        if 'gt_seg_map' in results:
+            before, after = results['gt_seg_map'].copy(), results['gt_seg_map']
+            for a, b in self.swap_seg_labels:
+                after[before == a], after[before == b] = b, a
+        return results
 
 
 def flipped(results: dict[str, Any], direction: str) -> dict[str, Any]:
@@ -205,17 +244,20 @@ def flipped(results: dict[str, Any], direction: str) -> dict[str, Any]:
 class Pad(BaseTransform):
     """At the right and bottom, to ``size`` (width, height), a multiple of ``size_divisor``, or a square (``pad_to_square``).
 
-    ``pad_val``: a number, or ``dict(img=..., seg=..., masks=...)``. An image larger than ``size`` stays as it is.
+    ``pad_val``: a number, or ``dict(img=..., seg=..., masks=...)``. An image larger than ``size`` stays as it is. ``padding_mode``:
+    'constant'; 'edge' repeats the last pixel; 'reflect' and 'symmetric' mirror at its middle and at its edge. Masks are padded with a
+    constant in every mode.
     """
 
     def __init__(self, size: Scale | None = None, size_divisor: int | None = None, pad_to_square: bool = False,
                  pad_val: float | dict = dict(img=0, seg=255), padding_mode: str = 'constant') -> None:
-        if padding_mode != 'constant':
-            raise ConfigError(f"Pad padding_mode='{padding_mode}' is not offered. Known: constant.")
+        if padding_mode not in PADDING_MODES:
+            raise ConfigError(f"Pad padding_mode='{padding_mode}' is unknown. Known: {', '.join(PADDING_MODES)}.")
         if size is None and size_divisor is None and not pad_to_square or pad_to_square and size is not None:
             raise ConfigError('Pad needs size (width, height), size_divisor or pad_to_square; size and pad_to_square exclude each other.')
         self.size, self.size_divisor, self.pad_to_square = size and tuple(size), size_divisor, pad_to_square
         self.pad_val = pad_val if isinstance(pad_val, dict) else dict(img=pad_val, seg=255)
+        self.padding_mode = padding_mode
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         height, width = results['img'].shape[:2]
@@ -223,17 +265,19 @@ class Pad(BaseTransform):
         if self.size_divisor:
             target_w, target_h = (math.ceil(s / self.size_divisor) * self.size_divisor for s in (target_w, target_h))
         target = max(target_h, height), max(target_w, width)
-        results['img'] = padded(results['img'], target, self.pad_val.get('img', 0))
+        results['img'] = padded(results['img'], target, self.pad_val.get('img', 0), self.padding_mode)
         results.update(img_shape=target, pad_shape=target, pad_fixed_size=self.size, pad_size_divisor=self.size_divisor)
         if 'gt_masks' in results:
             results['gt_masks'] = results['gt_masks'].pad(target, pad_val=self.pad_val.get('masks', 0))
         if 'gt_seg_map' in results:
-            results['gt_seg_map'] = padded(results['gt_seg_map'], target, self.pad_val.get('seg', 255))
+            results['gt_seg_map'] = padded(results['gt_seg_map'], target, self.pad_val.get('seg', 255), self.padding_mode)
         return results
 
 
-def padded(image: np.ndarray, size: tuple[int, int], value: float | tuple) -> np.ndarray:
-    """(H, W[, C]) -> ``size`` (height, width), the image at the top left."""
+def padded(image: np.ndarray, size: tuple[int, int], value: float | tuple, mode: str = 'constant') -> np.ndarray:
+    """(H, W[, C]) -> ``size`` (height, width), the image at the top left; ``mode``: see Pad."""
+    if mode != 'constant':
+        return cv2.copyMakeBorder(image, 0, size[0] - image.shape[0], 0, size[1] - image.shape[1], PADDING_MODES[mode])
     out = np.empty((*size, *image.shape[2:]), image.dtype)
     out[...] = value
     out[:image.shape[0], :image.shape[1]] = image

@@ -184,20 +184,25 @@ class LoadAnnotations(BaseTransform):
 
     ``with_mask``: bitmaps, or (``poly2mask=False``) polygons, of run lengths those along their pixels' borders, holes filled. An object
     without a valid mask is marked as ignored.
-    ``with_seg``: reads ``seg_map_path`` as ``gt_seg_map`` uint8 (H, W).
+    ``with_seg``: reads ``seg_map_path``, where the sample has one, as ``gt_seg_map`` (H, W), uint8 in an 8-bit file, and writes
+    ``ignore_index``. ``reduce_zero_label``: label 0 is background and becomes ``ignore_index``, the others count from 0. Then
+    ``label_map``, where the sample has one, renames labels: old label -> new label.
     """
 
     def __init__(self, with_bbox: bool = True, with_label: bool = True, with_mask: bool = False, with_seg: bool = False,
-                 poly2mask: bool = True, box_type: str = 'hbox', imdecode_backend: str = 'cv2',
-                 backend_args: dict | None = None, file_client_args: dict | None = None) -> None:
+                 poly2mask: bool = True, box_type: str = 'hbox', reduce_zero_label: bool = False, ignore_index: int = 255,
+                 imdecode_backend: str = 'cv2', backend_args: dict | None = None, file_client_args: dict | None = None) -> None:
         check_local(backend_args)
         check_local(file_client_args)
+        if not isinstance(ignore_index, int) or not 0 <= ignore_index <= 255:
+            raise ConfigError(f'LoadAnnotations ignore_index={ignore_index!r} must be a whole number from 0 to 255.')
         if box_type not in ('hbox', None):
             raise ConfigError(f"LoadAnnotations box_type='{box_type}' is not offered. Known: hbox (xyxy).")
         if imdecode_backend != 'cv2':
             raise ConfigError(f"LoadAnnotations imdecode_backend='{imdecode_backend}' is not offered. Known: cv2.")
         self.with_bbox, self.with_label, self.with_mask = with_bbox, with_label, with_mask
         self.with_seg, self.poly2mask = with_seg, poly2mask
+        self.reduce_zero_label, self.ignore_index = reduce_zero_label, ignore_index
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         instances = results.get('instances', [])
@@ -209,11 +214,29 @@ class LoadAnnotations(BaseTransform):
             results['gt_bboxes'] = np.array([i['bbox'] for i in instances], np.float32).reshape(-1, 4)
         if self.with_label:
             results['gt_bboxes_labels'] = np.array([i['bbox_label'] for i in instances], np.int64)
-        results['gt_ignore_flags'] = flags
+        if self.with_bbox or self.with_mask:
+            results['gt_ignore_flags'] = flags
         results['annotated_at'] = results.get('homography_matrix', np.eye(3, dtype=np.float32))   # here boxes are the original's
-        if self.with_seg:
-            results['gt_seg_map'] = read_image(results['seg_map_path'], 'unchanged')
+        if self.with_seg and results.get('seg_map_path') is not None:
+            seg_map = read_image(results['seg_map_path'], 'unchanged')
+            if self.reduce_zero_label:
+                seg_map = without_zero_label(seg_map, self.ignore_index)
+            results['gt_seg_map'] = renamed_labels(seg_map, results.get('label_map') or {})
+            results['ignore_index'] = self.ignore_index
         return results
+
+
+def without_zero_label(seg_map: np.ndarray, ignore_index: int) -> np.ndarray:
+    """Labels less one; 0 and ``ignore_index`` become ``ignore_index``."""
+    return np.where((seg_map == 0) | (seg_map == ignore_index), ignore_index, seg_map.astype(np.int64) - 1).astype(seg_map.dtype)
+
+
+def renamed_labels(seg_map: np.ndarray, label_map: dict[int, int]) -> np.ndarray:
+    """``seg_map`` with each label that ``label_map`` names in its place."""
+    out = seg_map.copy()
+    for old, new in label_map.items():
+        out[seg_map == old] = new
+    return out
 
 
 @TRANSFORMS.register_module()

@@ -44,14 +44,16 @@ def visible(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return (boxes[:, 0] < size[1]) & (boxes[:, 1] < size[0]) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
 
 
-def moved(part: dict[str, Any], size: tuple[int, int], dx: int, dy: int, scale: tuple[float, float] | None = None) -> dict[str, Any]:
-    """The objects of ``part``, resized by ``scale`` (x, y), then shifted into a frame of ``size`` (height, width)."""
-    sx, sy = scale or (1., 1.)
+def moved(part: dict[str, Any], size: tuple[int, int], dx: int, dy: int, factor: float = 1.) -> dict[str, Any]:
+    """The objects of ``part``, resized by ``factor``, then shifted into a frame of ``size`` (height, width).
+
+    As in MMDetection, ``factor`` is the one that was asked for, not that of the image's sides, which are rounded down to whole pixels.
+    """
     out = {k: part[k] for k in PER_OBJECT if k in part}
     if 'gt_bboxes' in out:
-        out['gt_bboxes'] = out['gt_bboxes'] * np.array([sx, sy, sx, sy], np.float32) + np.array([dx, dy, dx, dy], np.float32)
+        out['gt_bboxes'] = out['gt_bboxes'] * np.float32(factor) + np.array([dx, dy, dx, dy], np.float32)
     if 'gt_masks' in out:
-        out['gt_masks'] = warp_masks(out['gt_masks'], np.array([[sx, 0, dx], [0, sy, dy], [0, 0, 1]], np.float64), size)
+        out['gt_masks'] = warp_masks(out['gt_masks'], np.array([[factor, 0, dx], [0, factor, dy], [0, 0, 1]], np.float64), size)
     return out
 
 
@@ -103,16 +105,15 @@ class Mosaic(BaseTransform):
         y = center[1] - height if corner < 2 else center[1]
         x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + width, canvas.shape[1]), min(y + height, canvas.shape[0])
         canvas[y1:y2, x1:x2] = image[y1 - y:y2 - y, x1 - x:x2 - x]
-        scale = width / part['img'].shape[1], height / part['img'].shape[0]
-        return moved(part, canvas.shape[:2], x, y, scale)
+        return moved(part, canvas.shape[:2], x, y, factor)
 
 
 @TRANSFORMS.register_module(name=['MixUp', 'CachedMixUp'])
 class MixUp(BaseTransform):
     """Half of this image, half of another, with the objects of both (YOLOX, https://arxiv.org/abs/2107.08430, Sec. 2.1).
 
-    The other is fitted into ``img_scale`` (width, height), scaled by a factor of ``ratio_range``, flipped with probability ``flip_ratio``,
-    and cropped at random to this image's size.
+    The other is fitted into ``img_scale`` (width, height), scaled by a factor of ``ratio_range``, flipped, and cropped at random to this
+    image's size. As in MMDetection, ``flip_ratio`` is the probability that it is not flipped.
     """
 
     random = True
@@ -132,19 +133,18 @@ class MixUp(BaseTransform):
         if other is None:
             return results
         other = self.scaled(other, rng.uniform(*self.ratio_range))
-        if rng.random() < self.flip_ratio:
+        if rng.random() > self.flip_ratio:
             other = flipped(other, 'horizontal')
         height, width = size = results['img'].shape[:2]
         canvas = padded(other['img'], (max(height, other['img'].shape[0]), max(width, other['img'].shape[1])), self.pad_val)
         y, x = int(rng.integers(canvas.shape[0] - height + 1)), int(rng.integers(canvas.shape[1] - width + 1))
         mixed = results['img'].astype(np.float32) * 0.5 + canvas[y:y + height, x:x + width].astype(np.float32) * 0.5
         part = moved(other, size, -x, -y)
-        seen = visible(part['gt_bboxes'], size)
         if self.bbox_clip_border:
             clip_boxes_(part['gt_bboxes'], size)
-        joined([results, keep_objects(part, seen)], results)
+        joined([results, part], results)
         results.update(img=mixed.astype(results['img'].dtype), img_shape=size)
-        return results
+        return keep_objects(results, visible(results['gt_bboxes'], size))
 
     def other(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """A sample with objects; None when ``max_iters`` draws gave none."""
@@ -155,11 +155,13 @@ class MixUp(BaseTransform):
         return None
 
     def scaled(self, part: dict[str, Any], jitter: float) -> dict[str, Any]:
-        """Fitted into ``img_scale``, padded to it, then scaled by ``jitter``."""
+        """Fitted into ``img_scale``, padded to it, then scaled by ``jitter``, in float64 and truncated, as in MMDetection."""
         image = part['img']
         factor = min(self.img_scale[1] / image.shape[0], self.img_scale[0] / image.shape[1])
         fit = max(int(image.shape[1] * factor), 1), max(int(image.shape[0] * factor), 1)
-        canvas = padded(cv2.resize(image, fit), (self.img_scale[1], self.img_scale[0]), self.pad_val)
+        canvas = padded(cv2.resize(image, fit).astype(np.float64), (self.img_scale[1], self.img_scale[0]), self.pad_val)
         size = max(int(canvas.shape[1] * jitter), 1), max(int(canvas.shape[0] * jitter), 1)
-        scale = fit[0] / image.shape[1] * size[0] / canvas.shape[1], fit[1] / image.shape[0] * size[1] / canvas.shape[0]
-        return {**part, **moved(part, size[::-1], 0, 0, scale), 'img': cv2.resize(canvas, size)}
+        out = {**part, **moved(part, size[::-1], 0, 0, factor * jitter), 'img': cv2.resize(canvas, size).astype(image.dtype)}
+        if self.bbox_clip_border:
+            clip_boxes_(out['gt_bboxes'], size[::-1])
+        return out

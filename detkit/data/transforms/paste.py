@@ -78,8 +78,8 @@ class CopyPaste(BaseTransform):
 
 
 def boxes_to_bitmaps(boxes: np.ndarray, size: tuple[int, int]) -> BitmapMasks:
-    """Bitmaps of ``size`` (height, width) that are set inside ``boxes`` (n, 4), rounded to pixels."""
+    """Bitmaps of ``size`` (height, width) that are set inside ``boxes`` (n, 4), rounded down to pixels."""
     out = np.zeros((len(boxes), *size), np.uint8)
-    for bitmap, (x1, y1, x2, y2) in zip(out, np.rint(boxes).astype(int).clip(0)):
+    for bitmap, (x1, y1, x2, y2) in zip(out, boxes.astype(int).clip(0)):
         bitmap[y1:y2, x1:x2] = 1
     return BitmapMasks(out, *size)

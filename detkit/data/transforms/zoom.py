@@ -81,8 +81,8 @@ class RandomCenterCropPad(BaseTransform):
         border: least distance of the point from the image's border; halved until the image is large enough for it.
         mean, std, to_rgb: as of the preprocessor; the mean is the colour, ``std`` is not needed.
         test_mode: the whole image in the middle of a canvas, whose sides are, by ``test_pad_mode``, the image's ``('logical_or', n)`` or
-            the next multiple of n, ``('size_divisor', n)``, and ``test_pad_add_pix`` more. Writes ``border``: top, bottom, left, right
-            of the image in it.
+            the next multiple of n, ``('size_divisor', n)``. ``test_pad_add_pix``: pixels more of each side, with 'logical_or' only. Writes
+            ``border``: top, bottom, left, right of the image in it.
         bbox_clip_border: boxes end at the window's border.
     """
 
@@ -95,6 +95,9 @@ class RandomCenterCropPad(BaseTransform):
         if test_mode and (test_pad_mode is None or test_pad_mode[0] not in ('logical_or', 'size_divisor')):
             raise ConfigError(f"RandomCenterCropPad test_pad_mode={test_pad_mode} is not offered. Known: ('logical_or', n), "
                               f"('size_divisor', n).")
+        if test_mode and test_pad_add_pix and test_pad_mode[0] != 'logical_or':
+            raise ConfigError(f"RandomCenterCropPad test_pad_add_pix={test_pad_add_pix} has no effect with test_pad_mode={test_pad_mode}. "
+                              f"Remove it, or use ('logical_or', n).")
         if not test_mode and (not crop_size or min(crop_size) <= 0 or not ratios):
             raise ConfigError(f'RandomCenterCropPad needs crop_size (width, height) and ratios for training; given {crop_size}, {ratios}.')
         self.random, self.test_mode = not test_mode, test_mode

@@ -14,7 +14,7 @@ def test_the_default_policies_are_twenty_five_pairs():
 
 
 def test_one_policy_is_drawn_by_its_probability(draw):
-    augment = AutoAugment([[dict(type='Invert')], [dict(type='TranslateX', level=10, reversal_prob=0.0, img_border_value=0)]], prob=[0, 1])
+    augment = AutoAugment([[dict(type='Invert')], [dict(type='TranslateX', level=10, reversal_prob=1.0, img_border_value=0)]], prob=[0, 1])
     assert (augment(draw())['img'][:, :6] == 0).all()
 
 
@@ -22,7 +22,7 @@ def test_rand_augment_draws_different_operations(draw):
     twice = RandAugment([[dict(type='Invert')], [dict(type='Invert')]], aug_num=2)
     before = draw()
     assert (twice(dict(before))['img'] == before['img']).all()               # both, whatever the order
-    level = dict(level=10, reversal_prob=0.0, img_border_value=0)
+    level = dict(level=10, reversal_prob=1.0, img_border_value=0)
     two = RandAugment([[dict(type='TranslateX', **level)], [dict(type='TranslateY', **level)], [dict(type='Rotate', prob=0.0)]])
     moved = {((out['img'][24] == 0).all(-1)[0], (out['img'][:, 32] == 0).all(-1)[0]) for out in (two(draw(seed=s)) for s in range(20))}
     assert moved == {(True, True), (True, False), (False, True)}             # two of three, never one twice

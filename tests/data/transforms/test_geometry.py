@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detkit.data.transforms.crop import FilterAnnotations, RandomCrop
-from detkit.data.transforms.geometry import Pad, RandomChoiceResize, RandomFlip, RandomResize, Resize
+from detkit.data.transforms.geometry import (
+    FixScaleResize,
+    Pad,
+    RandomChoiceResize,
+    RandomFlip,
+    RandomResize,
+    Resize,
+    ResizeShortestEdge,
+)
 from detkit.registry import ConfigError
 from detkit.structures import BitmapMasks, PolygonMasks
 
@@ -74,7 +82,7 @@ def test_pad_fills_right_and_bottom_only():
 
 
 def test_crop_drops_what_lies_outside_and_cuts_the_rest():
-    crop = RandomCrop(crop_size=(48, 30))
+    crop = RandomCrop(crop_size=(30, 48))
     for seed in range(20):
         out = crop(results(seed=seed))
         assert out['img'].shape == (48, 30, 3)
@@ -90,9 +98,10 @@ def test_crop_without_objects_gives_none_unless_allowed():
 
 
 @pytest.mark.parametrize('kind,size,low,high', [
-    ('absolute', (100, 20), (48, 20), (48, 20)), ('absolute_range', (10, 20), (10, 10), (20, 20)),
-    ('relative', (.5, .25), (24, 16), (24, 16)), ('relative_range', (.5, .25), (24, 16), (48, 64))])
+    ('absolute', (20, 100), (48, 20), (48, 20)), ('absolute_range', (10, 20), (10, 10), (20, 20)),
+    ('relative', (.25, .5), (24, 16), (24, 16)), ('relative_range', (.5, .25), (24, 16), (48, 64))])
 def test_crop_sizes(kind, size, low, high):
+    """Sizes (height, width). MMDetection's crop_size is (width, height), except the share of 'relative_range': (height, width)."""
     shapes = [RandomCrop(size, kind, allow_negative_crop=True)(results(seed=s))['img'].shape[:2] for s in range(30)]
     assert all(low[0] <= h <= max(high[0], low[0]) and low[1] <= w <= max(high[1], low[1]) for h, w in shapes)
 
@@ -106,6 +115,55 @@ def test_random_resizes_stay_in_range_and_follow_their_rng():
         assert RandomChoiceResize(scales=[(32, 24), (64, 48)])(results(seed=seed))['img'].shape[:2] in ((24, 32), (48, 64))
     a, b = (RandomResize(scale=(64, 48), ratio_range=(.5, 2.))(results(seed=3))['img'] for _ in range(2))
     assert (a == b).all()
+
+
+@pytest.mark.parametrize('size,scale,rounded,truncated', [
+    ((200, 300), (101, 201), (101, 152), (101, 151)), ((48, 64), (47, 91), (47, 63), (47, 62)), ((65, 43), (50, 70), (70, 46), (70, 46)),
+    ((427, 640), (1333, 800), (800, 1199), (800, 1199)), ((333, 500), (1333, 800), (800, 1201), (800, 1201))])
+def test_sides_are_rounded_or_truncated_as_in_mmdetection(size, scale, rounded, truncated):
+    """Sizes (height, width) that MMDetection 3.3.0's Resize and FixScaleResize give with keep_ratio."""
+    for transform, expected in ((Resize, rounded), (FixScaleResize, truncated)):
+        out = transform(scale=scale, keep_ratio=True)(results(size=size))
+        assert out['img_shape'] == out['img'].shape[:2] == expected == (out['gt_masks'].height, out['gt_masks'].width)
+        assert out['scale_factor'] == pytest.approx((expected[1] / size[1], expected[0] / size[0]))
+    assert FixScaleResize(scale=scale)(results(size=size))['img_shape'] == scale[::-1]
+    by_choice = RandomChoiceResize(scales=[scale], resize_type='FixScaleResize', keep_ratio=True)
+    assert by_choice(results(size=size))['img_shape'] == truncated
+
+
+def test_sides_of_two_scales_are_drawn_each_on_its_own_as_width_and_height():
+    shapes = [RandomResize(scale=[(40, 90), (60, 20)])(results(seed=s))['img'].shape for s in range(30)]
+    assert all(20 <= h <= 90 and 40 <= w <= 60 for h, w, _ in shapes) and min(shapes)[0] < 40 and max(shapes)[0] > 60
+
+
+@pytest.mark.parametrize('scale,max_size,expected', [(40, None, (40, 53)), ((50, 90), 70, (50, 67)), (47, 61, (46, 61))])
+def test_the_shortest_edge_has_the_size_unless_the_longest_is_bounded(scale, max_size, expected):
+    """Sizes (height, width) that MMDetection 3.3.0 gives for 64 x 48."""
+    assert ResizeShortestEdge(scale, max_size)(results())['img_shape'] == expected
+    assert ResizeShortestEdge(scale, max_size, keep_ratio=True)(results())['keep_ratio'] is True
+
+
+def test_labels_of_a_map_change_places_where_it_is_flipped():
+    given_map = np.array([[0, 1, 2], [4, 7, 1]], np.uint8)
+    flip = RandomFlip(1.0, swap_seg_labels=[(1, 2), (4, 7)])
+    out = flip(dict(img=np.zeros((2, 3, 3), np.uint8), gt_seg_map=given_map, rng=np.random.default_rng(0)))
+    assert out['gt_seg_map'].tolist() == [[1, 2, 0], [2, 4, 7]]
+    assert RandomFlip(1.0)(dict(img=np.zeros((2, 3, 3), np.uint8), gt_seg_map=given_map, rng=np.random.default_rng(0)))[
+        'gt_seg_map'].tolist() == [[2, 1, 0], [1, 7, 4]]
+
+
+@pytest.mark.parametrize('mode,row', [('edge', [1, 2, 3, 3, 3]), ('reflect', [1, 2, 3, 2, 1]), ('symmetric', [1, 2, 3, 3, 2])])
+def test_padding_repeats_or_mirrors_pixels(mode, row):
+    image = np.repeat(np.array([[[1], [2], [3]]], np.uint8), 3, 2)
+    out = Pad(size=(5, 1), padding_mode=mode)(dict(img=image, gt_seg_map=image[..., 0].copy()))
+    assert out['img'][0, :, 1].tolist() == row == out['gt_seg_map'][0].tolist()
+
+
+def test_masks_without_boxes_are_cropped_too():
+    without = results()
+    del without['gt_bboxes']
+    out = RandomCrop(crop_size=(30, 20))(without)
+    assert (out['gt_masks'].height, out['gt_masks'].width) == (20, 30) == out['img'].shape[:2] and len(out['gt_masks']) == 2
 
 
 def test_filter_drops_small_objects():
@@ -147,7 +205,12 @@ def test_no_transform_touches_global_random_state():
     (lambda: Resize(), 'one of scale'), (lambda: Resize(scale=(1, 1), interpolation='cubist'), "interpolation='cubist' is not offered"),
     (lambda: RandomFlip(0.5, 'sideways'), "direction='sideways' is unknown"),
     (lambda: RandomFlip([.5], ['horizontal', 'vertical']), 'one probability each'),
-    (lambda: Pad(), 'needs size'), (lambda: Pad(size=(1, 1), padding_mode='edge'), "padding_mode='edge'"),
+    (lambda: Pad(), 'needs size'), (lambda: Pad(size=(1, 1), padding_mode='wrap'), "padding_mode='wrap' is unknown"),
+    (lambda: RandomFlip(.5, swap_seg_labels=[(1, 2, 3)]), 'must be pairs of labels'),
+    (lambda: RandomCrop((30, 15), 'absolute_range'), r'must be \(min, max\)'),
+    (lambda: Resize((9, 9), backend='pillow')(dict(img=np.zeros((4, 4, 3), np.float32))), 'needs uint8 images, given float32'),
+    (lambda: FilterAnnotations()(dict(gt_bboxes_labels=np.zeros(1))), "needs 'gt_bboxes'. Set with_bbox=True"),
+    (lambda: FilterAnnotations(by_mask=True)(dict(gt_bboxes=np.zeros((1, 4)))), "needs 'gt_masks'. Set with_mask=True"),
     (lambda: RandomCrop((.5, .5)), 'does not fit'), (lambda: RandomCrop((5, 5), 'absolut'), "crop_type='absolut'"),
     (lambda: RandomResize(scale=(5, 5)), 'ratio_range'), (lambda: FilterAnnotations(by_box=False), 'by_box or by_mask')])
 def test_settings_that_mean_nothing_are_refused(make, message):

@@ -12,6 +12,7 @@ from detkit.data.transforms.loading import (
     UnreadableImage,
     read_image,
 )
+from detkit.opencv import cv2
 from detkit.registry import ConfigError
 from detkit.structures import BitmapMasks, PolygonMasks
 
@@ -93,6 +94,42 @@ def test_annotations_become_arrays_and_masks_of_the_original_size():
     assert polygons['gt_ignore_flags'].tolist() == [False, True, True]
 
 
+@pytest.mark.parametrize('options,expected', [
+    ({}, [0, 1, 2, 100, 254, 255]), (dict(reduce_zero_label=True), [255, 0, 1, 99, 253, 255]),
+    (dict(reduce_zero_label=True, ignore_index=100), [100, 0, 1, 100, 253, 254]), (dict(ignore_index=100), [0, 1, 2, 100, 254, 255])])
+def test_labels_of_a_map_are_those_of_mmdetection(tmp_path, options, expected):
+    """Recorded from MMDetection 3.3.0."""
+    path = str(tmp_path / 'map.png')
+    cv2.imwrite(path, np.array([[0, 1, 2, 100, 254, 255]], np.uint8))
+    results = dict(instances=[], ori_shape=(1, 6), seg_map_path=path, img=np.zeros((1, 6, 3), np.uint8))
+    out = LoadAnnotations(with_seg=True, **options)(dict(results))
+    assert out['gt_seg_map'].tolist() == [expected] and out['gt_seg_map'].dtype == np.uint8
+    packed = PackDetInputs()(out)['data_samples'].gt_sem_seg
+    assert packed.sem_seg.tolist() == [[expected]] and packed.ignore_index == options.get('ignore_index', 255)
+    renamed = LoadAnnotations(with_seg=True)(dict(results, label_map={1: 2, 2: 1}))
+    assert renamed['gt_seg_map'].tolist() == [[0, 2, 1, 100, 254, 255]]
+
+
+def test_a_sample_without_a_map_gets_none():
+    assert 'gt_seg_map' not in LoadAnnotations(with_seg=True)(dict(instances=[], ori_shape=(1, 6), seg_map_path=None))
+
+
+@pytest.mark.parametrize('left_out', [('gt_bboxes',), ('gt_bboxes', 'gt_masks'), ('gt_bboxes', 'gt_bboxes_labels'), ('gt_masks',)])
+@pytest.mark.parametrize('flags', [True, False])
+def test_packing_keeps_all_objects_whatever_is_known_of_them(left_out, flags):
+    results = LoadAnnotations(with_mask=True)(dict(instances=INSTANCES, ori_shape=(10, 12), img=np.zeros((10, 12, 3), np.uint8)))
+    for key in left_out + (() if flags else ('gt_ignore_flags',)):
+        del results[key]
+    sample = PackDetInputs()(results)['data_samples']
+    assert (len(sample.gt_instances), len(sample.ignored_instances)) == ((1, 2) if flags else (3, 0))
+    assert len(sample.gt_instances.keys()) == 3 - len(left_out)
+
+
+def test_labels_alone_are_all_kept():
+    out = LoadAnnotations(with_bbox=False)(dict(instances=INSTANCES, ori_shape=(10, 12), img=np.zeros((10, 12, 3), np.uint8)))
+    assert PackDetInputs()(out)['data_samples'].gt_instances.labels.tolist() == [3, 1, 0]     # as in MMDetection, which has no flags then
+
+
 def test_run_lengths_become_polygons_if_those_are_asked_for():
     mask = dict(size=[10, 12], counts=[22, 6, 4, 6, 82])                 # columns 2 and 3, rows 2 to 7
     out = LoadAnnotations(with_mask=True, poly2mask=False)(dict(
@@ -138,7 +175,8 @@ def test_packing_without_annotations_gives_empty_instances():
 @pytest.mark.parametrize('make,message', [
     (lambda: LoadImageFromFile(backend_args=dict(backend='petrel')), "backend='petrel'"),
     (lambda: LoadImageFromFile(imdecode_backend='turbojpeg'), "imdecode_backend='turbojpeg'"),
-    (lambda: LoadImageFromFile(color_type='sepia'), "color_type='sepia'"), (lambda: LoadAnnotations(box_type='rbox'), "box_type='rbox'")])
+    (lambda: LoadImageFromFile(color_type='sepia'), "color_type='sepia'"), (lambda: LoadAnnotations(box_type='rbox'), "box_type='rbox'"),
+    (lambda: LoadAnnotations(ignore_index=256), 'ignore_index=256 must be a whole number')])
 def test_what_is_not_offered_is_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()

@@ -50,7 +50,7 @@ def test_probability_zero_changes_nothing():
 
 
 def test_mixup_is_half_of_each_with_the_objects_of_both():
-    out = run(MixUp(img_scale=(60, 40), ratio_range=(1.0, 1.0), flip_ratio=0))
+    out = run(MixUp(img_scale=(60, 40), ratio_range=(1.0, 1.0), flip_ratio=1.0))
     other = int(out['gt_bboxes_labels'][1])
     assert out['gt_bboxes_labels'].tolist() == [3, other]
     assert (out['img'] == int(15 + 5 * other)).all()
@@ -62,6 +62,25 @@ def test_mixup_flips_and_crops_the_other_with_its_boxes():
         out = run(MixUp(img_scale=(60, 40), ratio_range=(.5, 1.5), flip_ratio=.5), seed=seed)
         assert out['img'].shape == (40, 60, 3)
         assert np.abs(out['gt_masks'].get_bboxes() - out['gt_bboxes']).max() <= 1.5
+
+
+def test_mixed_pixels_and_boxes_are_those_of_mmdetection():
+    """Worked out by MMDetection 3.3.0's rule: resized in float64 (0, 0.75, 2.25, 3), truncated (0, 0, 2, 3), then halves are added."""
+    def load(index: int) -> dict:
+        size, row = ((2, 4), [1] * 4) if index == 3 else ((1, 2), [0, 3])
+        image = np.repeat(np.repeat(np.array(row, np.uint8)[None, :, None], 3, 2), size[0], 0)
+        return dict(img=image, img_shape=size, gt_bboxes=np.array([[0, 0, 1, 1]], np.float32), gt_bboxes_labels=np.array([index]),
+                    gt_ignore_flags=np.zeros(1, bool))
+    mixup = dict(img_scale=(2, 1), ratio_range=(2., 2.))
+    out = Compose([MixUp(**mixup, flip_ratio=1.)], load=load, num_samples=lambda: 3)(load(3), (0, 0, 3))
+    assert out['img'][:, :, 0].tolist() == [[0, 0, 1, 2]] * 2 and out['gt_bboxes'].tolist() == [[0, 0, 1, 1], [0, 0, 2, 2]]
+    flipped = Compose([MixUp(**mixup, flip_ratio=0.)], load=load, num_samples=lambda: 3)(load(3), (0, 0, 3))
+    assert flipped['img'][:, :, 0].tolist() == [[2, 1, 0, 0]] * 2 and flipped['gt_bboxes'].tolist() == [[0, 0, 1, 1], [2, 0, 4, 2]]
+
+
+def test_mosaic_boxes_are_scaled_by_the_factor_and_not_by_whole_pixels():
+    out = run(Mosaic(img_scale=(50, 40), center_ratio_range=(1.0, 1.0), bbox_clip_border=False), load=lambda i: sample(i, (30, 47)))
+    assert np.allclose(out['gt_bboxes'][:, 2] - out['gt_bboxes'][:, 0], 30 * 50 / 47)      # 50 x 31 pixels, of 50 x 31.9
 
 
 def test_mixing_draws_again_until_an_object_is_found_and_gives_up_quietly():

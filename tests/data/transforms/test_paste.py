@@ -32,6 +32,11 @@ def test_another_size_is_cut_or_padded(draw):
     assert out['img'].shape == (48, 64, 3) and out['gt_bboxes'].tolist() == [[0, 0, 5, 5], [40, 30, 64, 48]]
 
 
+def test_boxes_become_masks_of_whole_pixels_rounded_down():
+    from detkit.data.transforms.paste import boxes_to_bitmaps
+    assert boxes_to_bitmaps(np.array([[0.9, 1.2, 3.8, 2.9]]), (4, 5)).get_bboxes().tolist() == [[0, 1, 3, 2]]     # as MMDetection's
+
+
 def test_fewer_than_the_most_are_drawn(draw):
     before = draw([])
     before['partner'] = lambda i: draw([(i, i, i + 3, i + 3) for i in range(0, 40, 4)])

@@ -46,8 +46,12 @@ def test_in_test_mode_the_image_stands_in_the_middle(draw):
     assert out['img'].shape == (255, 127, 3)                                 # 130 | 127, 100 | 127
     top, bottom, left, right = out['border'].astype(int)
     assert (bottom - top, right - left) == (130, 100) and (out['img'][top:bottom, left:right] == image).all()
-    divisor = RandomCenterCropPad(None, None, None, test_mode=True, test_pad_mode=('size_divisor', 32), test_pad_add_pix=1, **CORNERNET)
-    assert divisor(draw())['img'].shape == (65, 65, 3)
+    more = RandomCenterCropPad(None, None, None, test_mode=True, test_pad_mode=('logical_or', 31), test_pad_add_pix=1, **CORNERNET)
+    assert more(draw())['img'].shape == (64, 96, 3)                          # 48 | 31 = 63, 64 | 31 = 95
+    divisor = RandomCenterCropPad(None, None, None, test_mode=True, test_pad_mode=('size_divisor', 32), **CORNERNET)
+    assert divisor(draw())['img'].shape == (64, 64, 3)
+    with pytest.raises(ConfigError, match='test_pad_add_pix=1 has no effect'):
+        RandomCenterCropPad(None, None, None, test_mode=True, test_pad_mode=('size_divisor', 32), test_pad_add_pix=1, **CORNERNET)
 
 
 def test_the_margin_is_halved_until_it_fits():
