@@ -84,7 +84,7 @@ class EpochBasedTrainLoop(mmrunner.EpochBasedTrainLoop):
                  dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
         super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
         if isinstance(sampler_of(self.dataloader), INFINITE):
-            raise ConfigError(f"train_dataloader.sampler: an epoch of a {type(sampler_of(self.dataloader)).__name__} never ends. Use "
+            raise ConfigError(f"train_dataloader.sampler: an epoch of {type(sampler_of(self.dataloader)).__name__} never ends. Use "
                               f"dict(type='DefaultSampler', shuffle=True), or train_cfg=dict(type='IterBasedTrainLoop', max_iters=...).")
 
     def run(self) -> nn.Module:
