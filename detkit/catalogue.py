@@ -118,6 +118,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
     'hook': {
         'detkit.engine.hooks.checkpoint': 'CheckpointHook',
         'detkit.engine.hooks.checks': 'NumClassCheckHook CheckInvalidLossHook',
+        'detkit.engine.hooks.early_stopping': 'EarlyStoppingHook',
         'detkit.engine.hooks.ema': 'EMAHook',
         'detkit.engine.hooks.pipeline_switch': 'PipelineSwitchHook',
         'detkit.engine.hooks.replay': 'ReplayHook SetEpochInfoHook',

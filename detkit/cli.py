@@ -12,10 +12,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from textwrap import dedent
 from typing import NoReturn
 
 from detkit.cli_data import DATA_COMMANDS, Command, add_config, add_options
+from detkit.signals import handle_stop_signals, ignore_stop_signals, kill_workers, raise_stopped
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 BLAMELESS = (ValueError, OSError, ImportError)   # what detkit raises for a user's mistake; from elsewhere they are bugs
@@ -24,25 +26,26 @@ BLAMELESS = (ValueError, OSError, ImportError)   # what detkit raises for a user
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``argv`` (default: the process's arguments) and return the exit status.
 
-    0; 1 for a run that failed (a loss that is not finite); 2 for a user's mistake; 130 after Ctrl-C.
+    0; 1 for a run that failed (a loss that is not finite); 2 for a user's mistake; 128 + the signal after a signal that stops
+    (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1, 129 SIGHUP).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    try:
-        args = parser(argv).parse_args(argv)
-        return COMMANDS[args.command].run(args) or 0
-    except KeyboardInterrupt:
-        print('\ndetkit: stopped.', file=sys.stderr)
-        return 130
-    except BrokenPipeError:                            # ``detkit print-config X | head``
-        sys.stdout = None
-        return 0
-    except Exception as error:
-        status = exit_status(error)
-        if status is None or os.environ.get('DETKIT_TRACEBACK') == '1':
-            raise
-        kind = 'error: ' if status < 128 else ''       # stopped by a signal is no error
-        print(f'detkit: {kind}{message(error)}', file=sys.stderr)
-        return status
+    with handle_stop_signals(raise_stopped):
+        try:
+            args = parser(argv).parse_args(argv)
+            return COMMANDS[args.command].run(args) or 0
+        except BrokenPipeError:                        # ``detkit print-config X | head``
+            sys.stdout = None
+            return 0
+        except (Exception, KeyboardInterrupt) as error:
+            ignore_stop_signals()                      # it ends anyway; the handlers before come back with the block's end
+            status = exit_status(error)
+            if status is None or os.environ.get('DETKIT_TRACEBACK') == '1':
+                raise
+            kind = 'error: ' if status < 128 else ''   # stopped by a signal is no error
+            with suppress(OSError):                    # the terminal may be gone
+                print(f'detkit: {kind}{message(error)}', file=sys.stderr)
+            return status
 
 
 def leave(status: int) -> NoReturn:
@@ -51,6 +54,7 @@ def leave(status: int) -> NoReturn:
     One of several that train together ends without Python's own clearing up, in which a thread of torch's process group now and then
     aborts it (gloo, torch 2.11 to 2.15), and torchrun then calls a finished run a failure.
     """
+    ignore_stop_signals()
     distributed = sys.modules.get('torch.distributed')
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         if status == 0:
@@ -58,6 +62,7 @@ def leave(status: int) -> NoReturn:
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
+        kill_workers()
         os._exit(status)
     sys.exit(status)
 
@@ -93,6 +98,8 @@ def exit_status(error: BaseException) -> int | None:
     status = getattr(error, 'exit_status', None)
     if status is not None:
         return status
+    if isinstance(error, KeyboardInterrupt):           # outside the main thread's handlers
+        return 130
     if type(error).__name__ == 'ConfigError' or (isinstance(error, OSError) and error.errno is not None):
         return 2
     return 2 if isinstance(error, BLAMELESS) and raised_here(error) else None
@@ -112,7 +119,7 @@ def in_worker(error: BaseException) -> bool:
 
 def message(error: BaseException) -> str:
     """What to tell the user: the message, without the traceback that a worker's error carries in its text."""
-    text = str(error)
+    text = str(error) or ('stopped' if isinstance(error, KeyboardInterrupt) else type(error).__name__)
     if in_worker(error):
         name = f'{type(error).__name__}: '
         text = text[text.rindex(name) + len(name):] if name in text else text.strip().splitlines()[-1]
@@ -140,6 +147,7 @@ def train_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('--amp', action='store_true', help='mixed precision: bfloat16 on the CPU, float16 on CUDA unless the config says')
     sub.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                      help='go on from CHECKPOINT, or without one from the newest in the work dir')
+    sub.add_argument('--fresh', action='store_true', help='remove the checkpoints of a run that the work dir holds, and start again')
     sub.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate from the base batch size of the config')
     sub.add_argument('--seed', type=int, help='of weights, data order and augmentation (default: a random one, which the log names)')
     add_options(sub)
@@ -152,7 +160,7 @@ def train(args: argparse.Namespace) -> int:
     cfg = load_config(args.config, args.cfg_options)
     from detkit.engine import train as run
     run(cfg, work_dir=args.work_dir, amp=True if args.amp else None, resume=args.resume, auto_scale_lr=args.auto_scale_lr,
-        seed=args.seed, launcher=args.launcher, trusted=args.trust_checkpoint)
+        seed=args.seed, launcher=args.launcher, trusted=args.trust_checkpoint, fresh=args.fresh)
     return 0
 
 
@@ -274,7 +282,7 @@ def quickstart_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('--epochs', type=int, metavar='N', help="rounds over the training images (default: the recipe's)")
     sub.add_argument('--pictures', type=int, default=8, metavar='N', help='validation images to draw (default: 8)')
     sub.add_argument('--seed', type=int, default=0, help='of weights, data order and augmentation (default: 0)')
-    sub.add_argument('--fresh', action='store_true', help='train anew although the work dir holds a training')
+    sub.add_argument('--fresh', action='store_true', help='train again although the work dir holds a training')
 
 
 def quickstart(args: argparse.Namespace) -> int:

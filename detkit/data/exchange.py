@@ -132,9 +132,9 @@ def write_annotations(contents: dict[str, dict], target: str | os.PathLike, kind
             raise ValueError(f'{target}: one JSON file holds one split and no pictures. Give a folder.')
         write_json(target, next(iter(contents.values())))
         return target
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f'{target} is there already. Remove it, or choose another folder.')
     with whole_folder(target) as folder:
+        if folder is None:
+            raise ValueError(f'{target} is there already. Remove it, or choose another folder.')
         {'coco': write_coco, 'voc': write_voc, 'yolo': write_yolo}[kind](contents, folder, placer(images, place), offset)
     return target
 

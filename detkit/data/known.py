@@ -52,22 +52,22 @@ def download_dataset(name: str, root: str | os.PathLike | None = None, url: str 
     source = KNOWN[name]
     root = Path(root) if root else default_root()
     target = root / name
-    if (target / 'SOURCE.txt').is_file():
-        return target
-    if target.exists() and any(target.iterdir()):
-        raise ValueError(f'{target} is not empty and was not made by this command. Remove it, or choose another folder.')
-    archive = download(url or source.url, root / f'{name}.zip', source.sha256, progress=progress)
-    try:
-        with whole_folder(target) as folder:
+    with whole_folder(target) as folder:
+        if folder is None:
+            if (target / 'SOURCE.txt').is_file():
+                return target
+            raise ValueError(f'{target} is not empty and was not made by this command. Remove it, or choose another folder.')
+        archive = download(url or source.url, root / f'{name}.zip', source.sha256, progress=progress)
+        try:
             unpacked = folder / '.unpacked'
             extract(archive, unpacked)
             source.unpack(unpacked, folder)
             shutil.rmtree(unpacked)
             check_content(name, folder, source, url or source.url)
             (folder / 'SOURCE.txt').write_text(f'{name}: {source.homepage}\nlicence: {source.licence}\nfetched from: {url or source.url}\n')
-    except ValueError:
-        archive.unlink()        # the next run must not take the same wrong archive again
-        raise
+        except ValueError:
+            archive.unlink()    # the next run must not take the same wrong archive again
+            raise
     if not keep_archive:
         archive.unlink()
     return target

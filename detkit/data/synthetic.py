@@ -7,9 +7,11 @@ ground, images of no object.
 """
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from detkit.files import current_umask
+from detkit.locks import file_lock
 from detkit.opencv import cv2
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
@@ -26,6 +30,7 @@ SMALLEST, LARGEST = 0.1, 0.3   # radius, in units of the image's side
 LEAST_CONTRAST = 80         # of an object's mean colour against its ground, in one channel at least
 LEAST_VISIBLE = 0.5         # share of an object that stays visible under later ones
 EMPTY = 0.05                # share of images without objects
+MARK = 'unfinished.'        # in the name of a folder that is being made
 TRIES = 12                  # places tried for an object before it is left out
 README = """A data set of drawn shapes, made by detkit (detkit/data/synthetic.py): for teaching and smoke tests, not a benchmark.
 Classes: {classes}. {train} training and {val} validation images of {size}x{size} pixels, seed {seed}.
@@ -49,8 +54,8 @@ def generate(out_dir: str | os.PathLike, num_train: int = 1000, num_val: int = 1
              seed: int = 0, progress: bool = True) -> dict[str, Path]:
     """Write the set at ``out_dir``: ``images/*.jpg``, ``annotations/train.json``, ``annotations/val.json``.
 
-    The same arguments give the same bytes. A set that is there already is kept if it was made with the same arguments. It appears whole
-    or not at all.
+    The same arguments give the same bytes. A set that is there already is kept if it was made with the same arguments; one that another
+    process is making is waited for. It appears whole or not at all.
 
     Returns the paths ``root``, ``images``, ``train``, ``val``.
 
@@ -63,10 +68,10 @@ def generate(out_dir: str | os.PathLike, num_train: int = 1000, num_val: int = 1
                          f'48 pixels.')
     root = Path(out_dir)
     paths = dict(root=root, images=root / 'images', train=root / 'annotations/train.json', val=root / 'annotations/val.json')
-    if root.exists() and any(root.iterdir()):
-        check_same(root, recipe)
-        return paths
     with whole_folder(root) as folder:
+        if folder is None:
+            check_same(root, recipe)
+            return paths
         (folder / 'images').mkdir()
         (folder / 'annotations').mkdir()
         first = 0
@@ -91,18 +96,33 @@ def check_same(root: Path, recipe: Recipe) -> None:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its place when the block ends without an exception, and is removed otherwise."""
+def whole_folder(target: Path) -> Iterator[Path | None]:
+    """A folder beside ``target`` that takes its place when the block ends without an exception, and is removed otherwise.
+
+    One process at a time makes it: others wait, and find it there. None: ``target`` holds something already.
+    """
+    if has_content(target):
+        yield None
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f'.{target.name}.', dir=target.parent))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if target.exists():
-            target.rmdir()           # empty, or generate() would have stopped
-        folder.rename(target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with file_lock(target.parent / f'.{target.name}.lock', lambda owner: print(f'{target}: waiting for {owner}, which is making it',
+                                                                              file=sys.stderr)):
+        if has_content(target):
+            yield None
+            return
+        for left in target.parent.glob(f'.{glob.escape(target.name)}.{MARK}*'):     # by a process that was killed
+            shutil.rmtree(left)
+        folder = Path(tempfile.mkdtemp(prefix=f'.{target.name}.{MARK}', dir=target.parent))
+        try:
+            yield folder
+            folder.chmod(0o777 & ~current_umask())
+            folder.rename(target)             # takes the place of an empty folder too
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def has_content(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 def write_split(folder: Path, split: str, numbers: range, recipe: Recipe, progress: bool) -> None:

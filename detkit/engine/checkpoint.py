@@ -111,12 +111,17 @@ def left_out(value: Any) -> bool:
     return (isinstance(value, StandIn) and not isinstance(value, StoredHistory)) or isinstance(value, type)
 
 
-def read_meta(source: str | Path, trusted: bool = False) -> dict:
-    """The ``meta`` of a checkpoint, without reading its tensors where the file allows it."""
+def read_plain_values(source: str | Path, trusted: bool = False) -> dict:
+    """The content of a checkpoint, its tensors only mapped where the file allows it: for ``meta`` and ``message_hub``."""
     try:
-        return dict(torch.load(source, map_location='cpu', weights_only=True, mmap=True).get('meta') or {})
+        return dict(torch.load(source, map_location='cpu', weights_only=True, mmap=True))
     except Exception:   # whatever is wrong or unusual about the file, the ordinary way copes with it or says so
-        return dict(load_checkpoint(source, trusted).get('meta') or {})
+        return load_checkpoint(source, trusted)
+
+
+def read_meta(source: str | Path, trusted: bool = False) -> dict:
+    """The ``meta`` of a checkpoint."""
+    return dict(read_plain_values(source, trusted).get('meta') or {})
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:

@@ -1,22 +1,24 @@
-"""Ctrl-C and SIGTERM during training: the iteration is finished, a checkpoint written, and the run can be resumed from there."""
+"""Stop signals during training: the iteration is finished, a checkpoint written, and the run can be resumed from there."""
 from __future__ import annotations
 
 import signal
 import sys
-import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import torch
 import torch.distributed as dist
 
+from detkit.signals import SAME_SIGNAL_SECONDS, Stopped, handle_stop_signals, take_received
+
 
 class TrainingInterrupted(Exception):
-    """Raised at a point of the run from which it can go on; ``exit_status`` is 130 for Ctrl-C, 143 for SIGTERM."""
+    """Raised at a point of the run from which it can go on; ``exit_status`` is 128 + the signal: 130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f'training was stopped by {signal.Signals(signum).name}')
+        super().__init__(f'training was stopped by {signal.Signals(signum).name}; --resume goes on')
         self.exit_status = 128 + signum
 
 
@@ -27,17 +29,21 @@ class TrainingFailed(RuntimeError):
 
 
 class Interrupt:
-    """Remembers that the user asked to stop. A second Ctrl-C, in a run of one process, stops at once."""
+    """Remembers that the run was asked to stop. A Ctrl-C after that, in a run of one process, stops at once."""
 
     def __init__(self) -> None:
-        self.signum = 0
+        self.signum, self.received_at = 0, 0.
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if signum == signal.SIGINT and self.signum == signal.SIGINT and not dist.is_initialized():
-            raise KeyboardInterrupt
+        now = time.monotonic()
+        if self.signum and signum == signal.SIGINT and now - self.received_at > SAME_SIGNAL_SECONDS and not dist.is_initialized():
+            raise Stopped(signum)
         if not self.signum:
-            print('\nstopping after this iteration, then saving; press Ctrl-C again to stop at once without', file=sys.stderr, flush=True)
-        self.signum = signum
+            self.received_at = now
+            with suppress(OSError, RuntimeError):     # the terminal may be gone; or it is just being written to
+                print('\nstopping after this iteration, then saving; press Ctrl-C again to stop at once without', file=sys.stderr,
+                      flush=True)
+        self.signum = self.signum or signum
 
     def asked(self) -> int:
         """The signal that any process of the run received, or 0. All processes get the same answer at the same iteration."""
@@ -50,19 +56,7 @@ class Interrupt:
 
     @contextmanager
     def listening(self) -> Iterator['Interrupt']:
-        """Take the signals over while the block runs (in the main thread; elsewhere Python allows no handlers)."""
-        if threading.current_thread() is not threading.main_thread():
+        """Take the stop signals over while the block runs (in the main thread; elsewhere Python allows no handlers)."""
+        self.signum = self.signum or take_received()     # one that a library swallowed while the run was being built
+        with handle_stop_signals(self):
             yield self
-            return
-        before = {s: signal.signal(s, self) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
-
-def ignore_interrupts() -> None:
-    """For data loader workers: a terminal sends Ctrl-C to them too, and the iteration still needs their batches."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -13,9 +13,9 @@ from mmengine.dist import get_rank, get_world_size
 from torch.utils.data import DataLoader, Subset
 
 from detkit.engine.hooks.replay import parts
-from detkit.engine.interrupt import ignore_interrupts
-from detkit.engine.ring import RingLoader, make_buffers
+from detkit.engine.ring import Loader, RingLoader, make_buffers
 from detkit.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, ConfigError
+from detkit.signals import ignore_stop_signals, kill_workers_at_exit
 
 PREFETCH = 2       # batches a worker makes ahead; torch's default
 
@@ -23,10 +23,10 @@ PREFETCH = 2       # batches a worker makes ahead; torch's default
 def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
     """The DataLoader that ``cfg`` describes, in mmengine's terms; its data set and sampler draw from ``seed``.
 
-    mmengine's own copies the dict with the data set in it, and says nothing about arguments that nobody takes. Workers are deaf
-    to Ctrl-C, which a terminal sends to them too: the iteration that is finished before a run stops needs their batches.
+    mmengine's own copies the dict with the data set in it, and says nothing about arguments that nobody takes. Workers ignore
+    the signals that stop a run: the iteration that is finished before it stops needs their batches.
 
-    ``shared_batches=False`` in ``cfg`` gives torch's plain DataLoader; see detkit.engine.ring for what the other one does.
+    ``shared_batches=False`` in ``cfg``: workers hand batches over as torch's DataLoader does, not in shared buffers (detkit.engine.ring).
 
     Raises:
         ConfigError: a part that is missing or cannot be built, or a loader without a batch.
@@ -72,7 +72,7 @@ def loader_of(dataset: Any, args: dict, shared_batches: bool) -> DataLoader:
         buffers = make_buffers(dataset, batch_size, workers, args.get('prefetch_factor') or PREFETCH)
         if buffers:
             return RingLoader(dataset, buffers, **{k: v for k, v in args.items() if k != 'pin_memory'})   # the buffers are not pinned
-    return DataLoader(dataset, **args)
+    return Loader(dataset, **args)
 
 
 def build_dataset(cfg: Any, seed: int | None) -> Any:
@@ -116,6 +116,7 @@ def function(cfg: Any) -> Callable:
 def worker_start(args: dict, seed: int | None) -> Callable | None:
     if not args.get('num_workers'):
         return None
+    kill_workers_at_exit()
     chosen = args.get('worker_init_fn')
     if chosen is None and seed is not None:
         chosen = partial(default_worker_init_fn, num_workers=args['num_workers'], rank=get_rank(), seed=seed,
@@ -124,14 +125,14 @@ def worker_start(args: dict, seed: int | None) -> Callable | None:
 
 
 def start_worker(then: Callable | None, worker_id: int) -> None:
-    ignore_interrupts()
+    ignore_stop_signals()
     if then is not None:
         then(worker_id)
 
 
 def stop_workers(loader: DataLoader) -> None:
     """End persistent workers; if the loader is used again, it starts new ones, with the data set as it is then."""
-    workers = getattr(loader, '_iterator', None)
-    if workers is not None:
-        workers._shutdown_workers()
+    iterator = getattr(loader, '_iterator', None)
+    if iterator is not None:
+        iterator._shutdown_workers()
         loader._iterator = None

@@ -16,69 +16,103 @@ from detkit.data.samplers import InfiniteSampler, MultiSourceSampler
 from detkit.engine.hooks.replay import set_epoch
 from detkit.registry import LOOPS, ConfigError
 
+INFINITE = (InfiniteSampler, MultiSourceSampler, MMInfiniteSampler)     # a pass over them never ends
 
-class Remaining:
-    """The batches of a batch sampler after the first ``skip``."""
+
+class SkipFirst:
+    """``batches``, a batch sampler, whose next pass begins after the first ``skip`` batches; later passes are whole."""
 
     def __init__(self, batches: Iterable[list[int]], skip: int) -> None:
         self.batches, self.skip = batches, skip
 
     def __iter__(self) -> Iterator[list[int]]:
-        return itertools.islice(iter(self.batches), self.skip, None)
+        skip, self.skip = self.skip, 0                # when the first batch is asked for: torch makes some iterators that it never uses
+        yield from itertools.islice(iter(self.batches), skip, None)
 
     def __len__(self) -> int:
-        return max(len(self.batches) - self.skip, 0)
+        return len(self.batches)
+
+    def __getattr__(self, name: str) -> Any:          # ``sampler`` and what else hooks look for
+        if name == 'batches':
+            raise AttributeError(name)
+        return getattr(self.batches, name)
 
 
-def without_first(loader: DataLoader, skip: int) -> DataLoader:
-    """A loader of ``loader``'s batches after the first ``skip``, which are not even read."""
-    workers = dict(prefetch_factor=loader.prefetch_factor, multiprocessing_context=loader.multiprocessing_context) \
-        if loader.num_workers else {}
-    return DataLoader(loader.dataset, batch_sampler=Remaining(loader.batch_sampler, skip), num_workers=loader.num_workers,
-                      collate_fn=loader.collate_fn, pin_memory=loader.pin_memory, timeout=loader.timeout,
-                      worker_init_fn=loader.worker_init_fn, generator=loader.generator, **workers)
+def skip_first(loader: DataLoader, skip: int) -> None:
+    """Let the next pass over ``loader`` begin after its first ``skip`` batches, which are not even read.
+
+    The loader stays the same object, with its workers, buffers and options. torch refuses to replace a batch sampler, because a loader
+    keeps what it derived from it; nothing of that depends on where a pass begins.
+    """
+    name = 'sampler' if loader.batch_sampler is None else 'batch_sampler'
+    vars(loader)[name] = SkipFirst(getattr(loader, name), skip)
+
+
+def sampler_of(loader: DataLoader) -> Any:
+    return loader.batch_sampler.sampler if hasattr(loader.batch_sampler, 'sampler') else loader.sampler
 
 
 def endless(loader: DataLoader, start: int) -> Iterator[Any]:
     """Batches of ``loader`` for ever, from iteration ``start`` on: of an infinite sampler, or of one epoch after the other."""
-    sampler = loader.batch_sampler.sampler if hasattr(loader.batch_sampler, 'sampler') else loader.sampler
-    if isinstance(sampler, (InfiniteSampler, MultiSourceSampler, MMInfiniteSampler)):
-        yield from without_first(loader, start) if start else loader
+    sampler = sampler_of(loader)
+    is_infinite = isinstance(sampler, INFINITE)
+    first, skip = (0, start) if is_infinite else divmod(start, len(loader))
+    if skip:
+        skip_first(loader, skip)
+    if is_infinite:
+        yield from loader
         return
-    for epoch in itertools.count(start // len(loader)):
-        skip = start % len(loader) if epoch == start // len(loader) else 0
+    for epoch in itertools.count(first):
         if hasattr(sampler, 'set_epoch'):
             sampler.set_epoch(epoch)
         set_epoch(loader.dataset, epoch)
-        yield from without_first(loader, skip) if skip else loader
+        yield from loader
 
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(mmrunner.EpochBasedTrainLoop):
-    """mmengine's, resuming inside an epoch."""
+    """mmengine's, resuming inside an epoch, and with an evaluation that was broken off.
 
-    skip = 0     # batches of the first epoch that have been trained on already
+    Raises:
+        ConfigError: a sampler whose epochs never end.
+    """
+
+    skip = 0                       # batches of the first epoch that have been trained on already
+    is_evaluation_pending = False  # the run was stopped before the evaluation of the place where it goes on
+
+    def __init__(self, runner: Any, dataloader: DataLoader | dict, max_epochs: int, val_begin: int = 1, val_interval: int = 1,
+                 dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
+        super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
+        if isinstance(sampler_of(self.dataloader), INFINITE):
+            raise ConfigError(f"train_dataloader.sampler: an epoch of {type(sampler_of(self.dataloader)).__name__} never ends. Use "
+                              f"dict(type='DefaultSampler', shuffle=True), or train_cfg=dict(type='IterBasedTrainLoop', max_iters=...).")
 
     def run(self) -> nn.Module:
         with self.runner.interruptible():
             self.runner.call_hook('before_train')
+            if self.is_evaluation_pending:
+                self.evaluate_if_due()
             while self._epoch < self._max_epochs and not self.stop_training:
                 self.run_epoch()
                 self.runner.stop_if_asked()
-                self._decide_current_val_interval()
-                if self.runner.val_loop is not None and due(self, self._epoch, self._max_epochs):
-                    self.runner.val_loop.run()
-                    self.runner.stop_if_asked()
+                self.evaluate_if_due()
             self.runner.call_hook('after_train')
         return self.runner.model
+
+    def evaluate_if_due(self) -> None:
+        self._decide_current_val_interval()
+        if self.runner.val_loop is not None and due(self, self._epoch, self._max_epochs):
+            self.runner.val_loop.run()
+            self.runner.stop_if_asked()
 
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         skip, self.skip = self.skip, 0
-        batches = without_first(self.dataloader, skip) if skip else self.dataloader
+        if skip:
+            skip_first(self.dataloader, skip)
         last = len(self.dataloader) - 1
-        for idx, data_batch in enumerate(batches, skip):
+        for idx, data_batch in enumerate(self.dataloader, skip):
             self.run_iter(idx, data_batch)
             if idx < last:                             # after the last one the epoch is closed first
                 self.runner.stop_if_asked()
@@ -88,11 +122,13 @@ class EpochBasedTrainLoop(mmrunner.EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(mmrunner.IterBasedTrainLoop):
-    """mmengine's, resuming without reading the batches that were trained on before."""
+    """mmengine's, resuming without reading the batches that were trained on before, and with an evaluation that was broken off."""
+
+    is_evaluation_pending = False  # as of EpochBasedTrainLoop
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, max_iters: int, val_begin: int = 1, val_interval: int = 1000,
                  dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
-        # Not mmengine's constructor: it starts the workers, before anybody knows where a resumed run begins.
+        # Not mmengine's constructor: it starts the workers before it is known where a resumed run begins.
         mmrunner.BaseLoop.__init__(self, runner, dataloader)
         if int(max_iters) != max_iters:
             raise ConfigError(f'train_cfg.max_iters={max_iters} should be a whole number.')
@@ -105,17 +141,22 @@ class IterBasedTrainLoop(mmrunner.IterBasedTrainLoop):
         with self.runner.interruptible():
             self.runner.call_hook('before_train')
             self.runner.call_hook('before_train_epoch')
+            if self.is_evaluation_pending:
+                self.evaluate_if_due()
             with closing(endless(self.dataloader, self._iter)) as batches:
                 while self._iter < self._max_iters and not self.stop_training:
                     self.runner.model.train()
                     self.run_iter(next(batches))
-                    self._decide_current_val_interval()
-                    if self.runner.val_loop is not None and due(self, self._iter, self._max_iters):
-                        self.runner.val_loop.run()
+                    self.evaluate_if_due()
                     self.runner.stop_if_asked()
             self.runner.call_hook('after_train_epoch')
             self.runner.call_hook('after_train')
         return self.runner.model
+
+    def evaluate_if_due(self) -> None:
+        self._decide_current_val_interval()
+        if self.runner.val_loop is not None and due(self, self._iter, self._max_iters):
+            self.runner.val_loop.run()
 
 
 def due(loop: mmrunner.BaseLoop, done: int, total: int) -> bool:

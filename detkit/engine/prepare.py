@@ -37,8 +37,7 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
     cfg.default_scope = 'detkit'
     check_sections(cfg)
     said = []
-    if not cfg.get('work_dir'):
-        cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename).stem if cfg.filename else 'run')
+    cfg.work_dir = str(work_dir_of(cfg))
     start_processes(cfg)
     said += settle_precision(cfg)
     said += settle_resume(cfg)
@@ -46,6 +45,11 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
     name_apart(cfg)
     add_hooks(cfg)
     return cfg, said
+
+
+def work_dir_of(cfg: Config) -> Path:
+    """``cfg.work_dir``, or ``work_dirs/`` and the config's name."""
+    return Path(cfg.get('work_dir') or os.path.join('work_dirs', Path(cfg.filename).stem if cfg.filename else 'run'))
 
 
 def check_sections(cfg: Config) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.optim import OptimWrapper
 
+from detkit.engine.hooks.checkpoint import EVALUATED
 from detkit.engine.hooks.ema import EMAHook
 from detkit.engine.schedule import resume_schedulers
 from detkit.registry import ConfigError
@@ -34,6 +35,7 @@ def resume_run(runner: 'DetRunner', filename: str, optimizer: bool, schedulers: 
     if 'message_hub' in checkpoint:
         runner.message_hub.load_state_dict(checkpoint['message_hub'])
         runner.message_hub.update_info_dict(dict(cfg=runner.cfg.pretty_text, experiment_name=runner.experiment_name))
+    runner.train_loop.is_evaluation_pending = is_evaluation_pending(runner, meta)
     if optimizer:
         said = resume_optimizer(runner, checkpoint, schedulers)
         for line in said:
@@ -63,6 +65,14 @@ def take_place(runner: 'DetRunner', meta: dict) -> None:
     if before != length:
         runner.logger.warning(f'an epoch has {length} iterations, and had {before} before (other data, batch size or number of '
                               f'processes): going on at the beginning of epoch {loop._epoch + 1}')
+
+
+def is_evaluation_pending(runner: 'DetRunner', meta: dict) -> bool:
+    """Whether the run was stopped after its last training step but before the evaluation that may belong there."""
+    evaluated = runner.message_hub.runtime_info.get(EVALUATED)      # None: an older checkpoint, which does not tell
+    counts_epochs = hasattr(runner.train_loop, 'skip')
+    is_inside_epoch = counts_epochs and meta['iter'] != meta['epoch'] * meta.get('epoch_length', len(runner.train_dataloader))
+    return evaluated is not None and evaluated < meta['iter'] and not is_inside_epoch
 
 
 def resume_optimizer(runner: 'DetRunner', checkpoint: dict, schedulers: bool) -> list[str]:

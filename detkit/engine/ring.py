@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
+from detkit.signals import blocked_stop_signals
+
 SHARED_MEMORY = '/dev/shm'
 SPARE = 1.25          # a buffer's size over the largest batch expected
 PROBES = 4            # samples that are made to find out how large they are
@@ -59,7 +61,15 @@ class RingCollate:
         return Packed(worker, slot, places, dumped(rest))
 
 
-class RingLoader(DataLoader):
+class Loader(DataLoader):
+    """A DataLoader whose new workers cannot be ended by a signal before they ignore it (``detkit.signals``)."""
+
+    def __iter__(self) -> Iterator[Any]:
+        with blocked_stop_signals():
+            return super().__iter__()
+
+
+class RingLoader(Loader):
     """A DataLoader whose workers hand over images in shared buffers.
 
     The images of a batch lie in its buffer until the batch after the next is asked for; those that are still referred to then get memory

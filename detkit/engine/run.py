@@ -9,8 +9,10 @@ from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
 
 from detkit.config import load_config
+from detkit.engine.checkpoint import load_checkpoint, load_weights, restore_histories
 from detkit.engine.prepare import GROUPS, kind, need
 from detkit.engine.runner import DetRunner, build_runner
+from detkit.engine.work_dir import claimed_work_dir, finished_message
 from detkit.registry import ConfigError
 
 TRAINING_HOOKS = ('EMAHook', 'PipelineSwitchHook', 'CheckInvalidLossHook', 'ReplayHook')   # mean nothing to a test
@@ -20,23 +22,26 @@ TTA_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'fli
 
 def train(cfg: Config | str | Path, work_dir: str | Path | None = None, amp: bool | str | None = None,
           resume: str | Path | bool | None = None, auto_scale_lr: bool = False, seed: int | None = None, launcher: str = 'none',
-          trusted: bool = False) -> DetRunner:
+          trusted: bool = False, fresh: bool = False) -> DetRunner:
     """Train as ``cfg`` says; the runner is returned, its ``model`` trained, its ``message_hub`` holding the curves.
 
     Args:
         cfg: a config, or its path or name; it is not changed.
         work_dir: where logs and checkpoints go; None: the config's, else ``work_dirs/<config's name>``.
         amp: mixed precision: True, False, 'auto' (where the machine gains by it); None: as the config says.
-        resume: 'auto' or True: from the newest checkpoint in the work dir, if there is one; a path: from that one.
+        resume: 'auto' or True: from the newest checkpoint in the work dir, if there is one; a path: from that one. A run that is
+            finished is not trained on: the log says so, and the model has the checkpoint's weights.
         auto_scale_lr: scale the learning rate by the images a step over the config's ``auto_scale_lr.base_batch_size``.
         seed: of everything random; None: the config's, else a random one that the log names.
         launcher: 'none', or how several processes were started: 'pytorch' (torchrun), 'slurm', 'mpi'.
         trusted: load checkpoints with the ordinary unpickler, which runs code that they hold.
+        fresh: the work dir may hold another run: when training begins, that run's checkpoints are removed, its logs are kept.
 
     Raises:
-        ConfigError: a config that cannot be run.
+        ConfigError: a config that cannot be run; a work dir that another training uses, or that holds a run while neither ``resume``
+            nor ``fresh`` is given.
         TrainingFailed: a loss that is not finite.
-        TrainingInterrupted: after Ctrl-C or SIGTERM; a checkpoint to resume from has been written.
+        TrainingInterrupted: after Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP; a checkpoint to resume from has been written.
     """
     cfg = own(cfg, work_dir, launcher, trusted)
     need(cfg, 'training')
@@ -48,9 +53,24 @@ def train(cfg: Config | str | Path, work_dir: str | Path | None = None, amp: boo
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
     if resume:
         cfg.resume, cfg.load_from = True, None if resume in (True, 'auto') else str(resume)
-    runner = build_runner(cfg)
-    runner.train()
+    with claimed_work_dir(cfg, fresh) as outdated:
+        finished = finished_message(cfg)
+        runner = build_runner(cfg)
+        if finished:
+            restore_finished(runner)
+            runner.logger.info(finished)
+        else:
+            runner.outdated_files = outdated
+            runner.train()
     return runner
+
+
+def restore_finished(runner: DetRunner) -> None:
+    """Give ``runner`` the weights and the curves of the run that it would resume; of a run with EMA, the averaged weights."""
+    checkpoint = load_checkpoint(runner._load_from, runner.cfg.get('trusted_checkpoints', False))
+    restore_histories(checkpoint)
+    load_weights(runner.model, checkpoint, strict=True, name=runner._load_from)
+    runner.message_hub.load_state_dict(checkpoint.get('message_hub', {}))
 
 
 def evaluate(cfg: Config | str | Path, checkpoint: str | Path, work_dir: str | Path | None = None, show_dir: str | Path | None = None,

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from detkit.engine.checkpoint import (
     restore_histories,
     write_checkpoint,
 )
-from detkit.engine.hooks.checkpoint import note_last
+from detkit.engine.hooks.checkpoint import EVALUATED, note_last
 from detkit.engine.hooks.ema import EMAHook
 from detkit.engine.interrupt import Interrupt, TrainingInterrupted
 from detkit.engine.loaders import build_loader, stop_workers
@@ -83,6 +83,7 @@ class DetRunner(mmrunner.Runner):
 
     strict = False       # loading a checkpoint must fill the whole model
     training = False     # inside the training loop
+    outdated_files: Sequence[Path] = ()   # of an earlier run in the work dir; removed when training begins
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.interrupt = Interrupt()
@@ -224,8 +225,9 @@ class DetRunner(mmrunner.Runner):
 
     @master_only
     def dump_config(self) -> None:
+        """Write the config: of a training into the work dir, of a test beside its log, where it replaces no training's."""
         stem = Path(self.cfg.filename).stem if self.cfg.filename else self.timestamp
-        dump_config(self.cfg, Path(self.work_dir) / f'{stem}.py')
+        dump_config(self.cfg, Path(self.log_dir if self._train_dataloader is None else self.work_dir) / f'{stem}.py')
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
         """As mmengine's, but ``seed`` is a number below 2^32 whoever chose it, and the same for the data of all processes."""
@@ -245,18 +247,27 @@ class DetRunner(mmrunner.Runner):
     def interruptible(self) -> Iterator[None]:
         """The training loop runs inside: asked to stop, it leaves a checkpoint from which the run goes on exactly."""
         self.training = True
-        try:
-            with self.interrupt.listening():
+        with self.interrupt.listening():                   # until all is saved: a second signal must not end that
+            try:
+                self.remove_outdated_files()
+                self.message_hub.update_info(EVALUATED, self.message_hub.runtime_info.get(EVALUATED, 0))
                 yield
-        except TrainingInterrupted:
-            self.save_interrupted()
-            self.call_hook('after_run')
-            raise
-        finally:
-            self.training = False
-            for loop in (self._train_loop, self._val_loop):
-                if isinstance(loop, mmrunner.BaseLoop):
-                    stop_workers(loop.dataloader)      # persistent ones would outlive the run
+            except TrainingInterrupted:
+                self.save_interrupted()
+                self.call_hook('after_run')
+                raise
+            finally:
+                self.training = False
+                for loop in (self._train_loop, self._val_loop):
+                    if isinstance(loop, mmrunner.BaseLoop):
+                        stop_workers(loop.dataloader)      # persistent ones would outlive the run
+
+    def remove_outdated_files(self) -> None:
+        for path in self.outdated_files:
+            path.unlink(missing_ok=True)
+        if self.outdated_files:
+            names = ', '.join(p.name for p in self.outdated_files)
+            self.logger.info(f'removed {len(self.outdated_files)} files of an earlier run from {self.work_dir}: {names}')
 
     def stop_if_asked(self) -> None:
         """Leave the loop when a signal asked for it and no gradients are waiting for more to be added."""

@@ -1,14 +1,14 @@
-"""Filling a cache: in several processes, with progress, to be broken off and taken up at any moment."""
+"""Filling a cache: in several processes, with progress; it may be stopped at any moment and goes on when called again."""
 from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice
 
 from detkit.data.cache.samples import BATCH, SampleCache, size_text
+from detkit.signals import blocked_stop_signals, end_with_parent, ignore_stop_signals
 
 MAKER: list[SampleCache] = []     # in a worker process: the cache whose records it makes
 
@@ -68,8 +68,10 @@ def records_of(cache: SampleCache, batches: Iterator[list[int]], workers: int) -
     cache.store.close()                         # an open environment must not be forked
     context = multiprocessing.get_context('fork' if hasattr(os, 'fork') else 'spawn')
     with ProcessPoolExecutor(workers, context, begin, (cache,)) as pool:
-        running: set[Future] = {pool.submit(make, batch) for batch in islice(batches, 2 * workers)}
+        running: set[Future] = set()
         try:
+            with blocked_stop_signals():        # the pool starts its processes when it gets work
+                running |= {pool.submit(make, batch) for batch in islice(batches, 2 * workers)}
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -81,8 +83,9 @@ def records_of(cache: SampleCache, batches: Iterator[list[int]], workers: int) -
 
 
 def begin(cache: SampleCache) -> None:
-    """In a new worker: Ctrl-C is the main process's affair."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a new worker process: ignore signals, which the main process handles, and end with it."""
+    ignore_stop_signals()
+    end_with_parent()
     from detkit.opencv import cv2
     cv2.setNumThreads(0)
     MAKER[:] = [cache]

@@ -9,8 +9,11 @@ from mmengine import hooks as mmhooks
 from mmengine.dist import is_main_process, master_only
 
 from detkit.engine.checkpoint import INTERRUPTED, LAST, load_checkpoint, write_checkpoint
+from detkit.engine.hooks.early_stopping import better_when, check_rule
 from detkit.files import atomic_path
 from detkit.registry import HOOKS, ConfigError, did_you_mean
+
+EVALUATED = 'evaluated_iter'    # of the message hub: after how many iterations the last evaluation took place
 
 
 @HOOKS.register_module()
@@ -18,14 +21,30 @@ class CheckpointHook(mmhooks.CheckpointHook):
     """mmengine's CheckpointHook and its arguments, made safe against being killed at any moment.
 
     A new checkpoint is whole before an older one is removed; ``last_checkpoint``, the best and the kept ones are remembered
-    relative to the work dir, so that a copied or moved one goes on with its own files. ``backend_args`` and
-    ``file_client_args`` are refused: checkpoints are local files.
+    relative to the work dir, so that a copied or moved one goes on with its own files. A checkpoint that is written before an
+    evaluation is written again after it, with what the evaluation has changed (best score, counts of other hooks). ``backend_args``
+    and ``file_client_args`` are refused: checkpoints are local files.
+
+    Without ``interval`` the newest epoch is kept; mmengine writes the last one of the run only. Without ``rule`` a metric's name tells
+    which values are better, for the metrics of detection too that mmengine does not know (PQ, AP50, mMR).
     """
 
-    def __init__(self, *args: Any, file_client_args: dict | None = None, backend_args: dict | None = None, **kwargs: Any) -> None:
+    def __init__(self, interval: int | None = None, by_epoch: bool = True, *args: Any, file_client_args: dict | None = None,
+                 backend_args: dict | None = None, **kwargs: Any) -> None:
         if file_client_args or backend_args:
             raise ConfigError('CheckpointHook writes local files; leave file_client_args and backend_args out.')
-        super().__init__(*args, **kwargs)
+        if interval is None:
+            interval = 1 if by_epoch else -1
+            kwargs = dict(max_keep_ckpts=1, **kwargs) if by_epoch and 'max_keep_ckpts' not in kwargs else kwargs
+        super().__init__(interval, by_epoch, *args, **kwargs)
+
+    def _init_rule(self, rules: list[str | None], key_indicators: list[str]) -> None:
+        rules = rules * len(key_indicators) if len(rules) == 1 else rules
+        for rule in rules:
+            check_rule('CheckpointHook', rule)
+        has_keys = (self.greater_keys, self.less_keys) != (self._default_greater_keys, self._default_less_keys)
+        super()._init_rule([rule or (None if key == 'auto' or has_keys else better_when(key)) for rule, key in zip(rules, key_indicators)],
+                           key_indicators)
 
     def before_train(self, runner: Any) -> None:
         """Find the folder, and after a resume what was kept before."""
@@ -50,6 +69,16 @@ class CheckpointHook(mmhooks.CheckpointHook):
             for old in [self.folder / n for n in surplus] + [Path(runner.work_dir) / INTERRUPTED]:
                 old.unlink(missing_ok=True)
 
+    def after_val_epoch(self, runner: Any, metrics: dict) -> None:
+        """Keep the best; let the checkpoint of this place know that it was evaluated, so that a resumed run does not do it again."""
+        if not runner.training:
+            return
+        runner.message_hub.update_info(EVALUATED, runner.iter)
+        super().after_val_epoch(runner, metrics)
+        step = runner.epoch if self.by_epoch else runner.iter
+        if self.last_ckpt is not None and Path(self.last_ckpt).name == self.filename_tmpl.format(step):
+            self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
+
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
         if not self.save_best:
             return
@@ -60,7 +89,7 @@ class CheckpointHook(mmhooks.CheckpointHook):
         for key in better:
             self.keep_best(runner, key, metrics[key], step)
         if better and self.last_ckpt is not None:            # the newest checkpoint should know which is the best
-            self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
+            self.last_ckpt = str(self.folder / self.filename_tmpl.format(step))
 
     def improves(self, runner: Any, metrics: dict, key: str, rule: str) -> bool:
         if key not in metrics:

@@ -1,0 +1,115 @@
+"""Signals that ask a program to stop, in the main process and in its workers. Standard library only.
+
+Ctrl-C (SIGINT), SIGTERM (``timeout``, ``docker stop``, SLURM's time limit), SIGUSR1 (SLURM's warning before the limit) and SIGHUP (a closed
+terminal) often reach every process of a group. Workers ignore them; the main process decides when its workers end.
+"""
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1', 'SIGHUP') if hasattr(signal, name))
+POLL_SECONDS = 1.            # between two looks of a worker whether its parent is still there
+SAME_SIGNAL_SECONDS = 0.5    # timeout, make and other launchers pass a signal on that the terminal has sent already
+
+_received: list[tuple[int, float]] = []   # (signal, time) of what ``raise_stopped`` got and no training loop has acted on
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised in the main thread by a stop signal; ``exit_status`` is 128 + the signal's number, as a shell reports it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f'stopped by {signal.Signals(signum).name}')
+        self.signum, self.exit_status = signum, 128 + signum
+
+
+@contextmanager
+def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call ``handler`` for each stop signal while the block runs, in this process and not in the ones that it forks.
+
+    Python allows handlers in the main thread only; elsewhere this does nothing. A SIGHUP that is ignored (``nohup``) stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:          # a new worker has this handler until it starts to ignore signals
+            handler(signum, frame)
+    previous = {s: signal.getsignal(s) for s in STOP_SIGNALS}
+    hup = getattr(signal, 'SIGHUP', None)
+    for signum in STOP_SIGNALS:
+        if signum != hup or previous[signum] is not signal.SIG_IGN:
+            signal.signal(signum, handle)
+    try:
+        yield
+    finally:
+        for signum, before in previous.items():
+            signal.signal(signum, before if before is not None else signal.SIG_DFL)
+
+
+def raise_stopped(signum: int, frame: FrameType | None) -> None:
+    """A handler that raises Stopped. It remembers the signal, because a library may swallow the exception."""
+    now = time.monotonic()
+    is_repeated = bool(_received) and now - _received[-1][1] < SAME_SIGNAL_SECONDS
+    _received.append((signum, now))
+    if not is_repeated:
+        raise Stopped(signum)
+
+
+def take_received() -> int:
+    """The first signal that ``raise_stopped`` got, or 0; it is forgotten here."""
+    signum = _received[0][0] if _received else 0
+    _received.clear()
+    return signum
+
+
+@contextmanager
+def blocked_stop_signals() -> Iterator[None]:
+    """Hold stop signals back while the block starts processes: a new one holds them back until it calls ``ignore_stop_signals``."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_stop_signals() -> None:
+    """For worker processes: the main process still needs what they are working on."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def end_with_parent() -> None:
+    """For worker processes: exit soon after the parent is gone, even if it was killed and could not tell them."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def kill_workers() -> None:
+    """Kill the daemonic child processes that are still alive: they ignore the SIGTERM by which Python would end them at its exit."""
+    multiprocessing = sys.modules.get('multiprocessing')
+    for child in multiprocessing.active_children() if multiprocessing is not None else ():
+        if child.daemon:
+            child.kill()
+
+
+def kill_workers_at_exit() -> None:
+    """Call ``kill_workers`` when Python exits, before multiprocessing waits for them."""
+    import multiprocessing.util  # noqa: F401  (its own exit function is registered first, so it runs after this one)
+    atexit.unregister(kill_workers)
+    atexit.register(kill_workers)
