@@ -11,6 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# What is read of a config. Any other key at the top is a variable of the file: it means only what the file does with it.
+READ = frozenset("""
+    model data_preprocessor train_dataloader val_dataloader test_dataloader train_cfg val_cfg test_cfg optim_wrapper param_scheduler
+    auto_scale_lr val_evaluator test_evaluator default_hooks custom_hooks load_from resume work_dir launcher env_cfg log_processor
+    log_level visualizer default_scope randomness experiment_name custom_imports model_wrapper_cfg find_unused_parameters sync_bn
+    compile activation_checkpointing efficient_conv_bn_eval tta_model tta_pipeline amp channels_last trusted_checkpoints
+    """.split())
+
 BASE = '_base_'
 TEMPLATE = re.compile(r'\{\{\s*_base_\.(\w+)')          # {{ _base_.name.key }}
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -117,7 +125,7 @@ def bound_names(statement: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
         yield statement.name, statement
         return
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
-        yield from ((alias.asname or alias.name.split('.')[0], statement) for alias in statement.names)
+        yield from ((alias.asname or alias.name.split('.')[0], statement) for alias in statement.names if alias.name != '*')
         return
     queue: list[ast.AST] = [statement]
     while queue:
