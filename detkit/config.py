@@ -10,9 +10,11 @@ import ast
 import copy
 import importlib
 import os
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -120,7 +122,44 @@ def read_file(tree: FileTree, overrides: dict[str, Any]) -> tuple[Config, set[st
     overrides = {**overrides, **with_derived(recipe_options, '--cfg-options')}
     with _reading, our_reading(tree, overrides, replaced), located(path):
         cfg = Config.fromfile(str(path), import_custom_modules=False)
+    imported = set().union(*(names.imported for names in tree.names.values()))
+    object.__setattr__(cfg, '_imported_names', imported | getattr(cfg, '_imported_names', set()))
+    with lazily():
+        name_classes(cfg._cfg_dict, imported)
     return cfg, replaced
+
+
+def name_classes(node: Any, skipped: Iterable[str] = ()) -> Any:
+    """``node`` with ``'torch.optim.sgd.SGD'`` for a class or function that a file imports beside ``_base_``: a name can be written."""
+    if isinstance(node, (type, FunctionType)) and getattr(sys.modules.get(node.__module__), node.__qualname__, None) is node:
+        return f'{node.__module__}.{node.__qualname__}'
+    if isinstance(node, dict):
+        for key, value in dict.items(node):
+            if key not in skipped:
+                dict.__setitem__(node, key, name_classes(value))
+    elif type(node) in (list, tuple):
+        return type(node)(map(name_classes, node))
+    return node
+
+
+BASE_TEMPLATE = re.compile(r"""(["']?)\{\{\s*_base_\.([\w.]+)\s*\}\}\1""")
+
+
+def substitute_templates(filename: str, copy_of_it: str) -> dict[str, str]:
+    """Write ``filename`` at ``copy_of_it`` with a placeholder, in quotes, for each ``{{_base_.x}}``, with or without quotes of its own.
+
+    Returns placeholder -> ``x``.
+    """
+    placeholders: dict[str, str] = {}
+
+    def placeholder(found: re.Match) -> str:
+        name = f'_{found[2]}_{uuid.uuid4().hex[:6]}'
+        placeholders[name] = found[2]
+        return f'"{name}"'
+
+    text = BASE_TEMPLATE.sub(placeholder, Path(filename).read_text(encoding='utf-8'))
+    Path(copy_of_it).write_text(text, encoding='utf-8')
+    return placeholders
 
 
 @contextmanager
@@ -169,6 +208,7 @@ def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -
 
     exchanged = [(Config, '_file2dict', staticmethod(reader(file2dict, lambda result: result[0]))),
                  (Config, '_parse_lazy_import', staticmethod(reader(lazy, lambda result: result[0]))),
+                 (Config, '_pre_substitute_base_vars', staticmethod(substitute_templates)),
                  (Config, '_is_lazy_import', staticmethod(is_pure_python)), (mmconfig, '_is_builtin_module', is_standard_library),
                  (mmutils, '_is_builtin_module', is_standard_library),
                  (Config, '_get_cfg_path', staticmethod(base_path)), (mmconfig, 'get_installed_path', installed_path),
@@ -240,7 +280,7 @@ def translate_scope(cfg: Config) -> None:
                           f"custom_imports, and leave default_scope out or set it to 'detkit'.")
     with lazily():
         for name in getattr(cfg, '_imported_names', ()):   # what a lazy config imports is no setting of it
-            if isinstance(dict.get(cfg._cfg_dict, name), (LazyAttr, LazyObject, FunctionType, ModuleType)):
+            if isinstance(dict.get(cfg._cfg_dict, name), (LazyAttr, LazyObject, FunctionType, ModuleType, type)):
                 dict.pop(cfg._cfg_dict, name)
         translated(cfg._cfg_dict)
     cfg.default_scope = 'detkit'

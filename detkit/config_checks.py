@@ -128,8 +128,8 @@ def check_keys(cfg: Config) -> None:
             raise ConfigError(f"the config has '{key}', which nothing reads. Did you mean '{near}'?")
         is_read = any(occurs(value, cfg.get(section)) for section in READ & set(cfg))
         if noted is not None and not key.startswith('_') and not is_read:
-            given = f'it by load_config(file, {{{key!r}: ...}})' if key in noted else PLACES.get(key, f"'_{key}', if your own code reads it")
-            raise ConfigError(f'the config was given {key}={value!r} after it had been read, and nothing reads that. Set {given}.')
+            way = f'load_config(file, {{{key!r}: ...}})' if key in noted else PLACES.get(key, f"'_{key}', if your own code reads it")
+            raise ConfigError(f'{key}={value!r} was set after the config had been read, and nothing reads it. Use {way}.')
 
 
 def occurs(value: Any, node: Any) -> bool:

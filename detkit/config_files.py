@@ -33,7 +33,7 @@ def find_config(name: str | Path) -> Path:
     text = os.path.expanduser(str(name))
     if '::' in text:
         return packaged(text)
-    path = Path(text)
+    path = Path(text if Path(text).exists() else forward_slashes(text))
     if path.is_file():
         if path.suffix not in SUFFIXES:
             raise ConfigError(f"'{text}' is no config: it should end in {', '.join(SUFFIXES)}.")
@@ -116,11 +116,20 @@ def base_path(base: str, filename: str) -> tuple[str, None]:
     if '::' in base:
         return str(packaged(base)), None
     path = Path(filename).parent.joinpath(os.path.expanduser(base)).resolve()
+    if not path.is_file():                                 # '..\_base_\x.py', also where Python reads '\r' as one character
+        path = Path(filename).parent.joinpath(os.path.expanduser(forward_slashes(base))).resolve()
     if not path.is_file():
         near = [p.name for p in path.parent.glob('*')] if path.parent.is_dir() else []
         raise ConfigError(f"{filename}:{base_line(Path(filename))}: _base_ '{base}' does not exist (looked at {path})."
                           f'{did_you_mean(path.name, near)}')
     return str(path), None
+
+
+def forward_slashes(path: str) -> str:
+    """``path`` with a slash for each backslash, and for each that Python took for the beginning of another character: ``'\\r'``."""
+    for escaped, letter in zip('\a\b\f\n\r\t\v', 'abfnrtv'):
+        path = path.replace(escaped, f'/{letter}')
+    return path.replace('\\', '/')
 
 
 def base_line(path: Path) -> int:
@@ -155,6 +164,8 @@ def located(path: Path) -> Iterator[None]:
         raise ConfigError(f'{path}: is not UTF-8 text ({error.reason} at byte {error.start}).') from error
     except Exception as error:   # a config is a program: it may raise anything
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        if isinstance(error, RuntimeError) and not text:       # mmengine's LazyAttr.__call__
+            text = 'what a config without _base_ imports from other packages is a name in it; it cannot be called'
         raise ConfigError(f"{path}{line_of(error, path)}: {type(error).__name__}: {' '.join(text.split())}") from error
 
 
@@ -199,6 +210,10 @@ class FileTree:
         self.bases[path] = [base_file(entry, path, names) for entry in names.bases]
         for base in self.bases[path]:
             self._add(base, (*children, path))
+        known = {name for base in self.below(path) for name in self.names[base].bound}
+        for name in names.templates - known:
+            raise ConfigError(f"{path}:{self.line_of(path, f'_base_.{name}') or 1}: {{{{_base_.{name}}}}}: no base has a '{name}'."
+                              f'{did_you_mean(name, known)}')
         self.names[path] = names                           # bases come first
 
     def below(self, path: Path) -> list[Path]:

@@ -20,7 +20,8 @@ READ = frozenset("""
     """.split())
 
 BASE = '_base_'
-TEMPLATE = re.compile(r'\{\{\s*_base_\.(\w+)')          # {{ _base_.name.key }}
+INSIDE_TEXT = 'stands inside a longer text or an expression'
+TEMPLATE = re.compile(r'\{\{\s*_base_\.(\w+)[\w.]*\s*\}\}')          # {{ _base_.name.key }}
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try)
@@ -32,7 +33,9 @@ class ConfigNames:
     bound: dict[str, int] = field(default_factory=dict)         # name set at the top -> line of the last place
     values: dict[str, object] = field(default_factory=dict)     # those set to a literal -> that value
     used: set[str] = field(default_factory=set)                 # set here and read here afterwards
+    imported: set[str] = field(default_factory=set)             # modules, classes and functions
     from_bases: set[str] = field(default_factory=set)           # names of its bases that it reads
+    templates: set[str] = field(default_factory=set)            # those of them in {{_base_.name}}
     readers: dict[str, list[str]] = field(default_factory=dict)  # name -> top-level names made from it
     bases: list[str] = field(default_factory=list)              # as they are written: paths, or modules of read_base()
     is_lazy: bool = False                                       # its bases are modules of read_base()
@@ -52,7 +55,7 @@ def config_names(path: Path) -> ConfigNames:
 
 def load_data(path: Path, text: str) -> dict:
     """The dict in a JSON or YAML file; templates without quotes are read as strings."""
-    text = re.sub(r'(?<!["\'{])(\{\{[^{}]*\}\})(?!["\'}])', r'"\1"', text)
+    text = re.sub(r'(?<=[:,\[\s])(\{\{[^{}]*\}\})(?=\s*([,\]}\n]|$))', r'"\1"', text)
     if path.suffix == '.json':
         content = json.loads(text)
     else:
@@ -64,12 +67,34 @@ def load_data(path: Path, text: str) -> dict:
 
 
 def names_of_data(content: dict, text: str) -> ConfigNames:
-    bases = content.get(BASE, [])
+    for value in strings_of(content):
+        if TEMPLATE.search(value) and not TEMPLATE.fullmatch(value):
+            raise ValueError(f"'{value}': {{{{_base_...}}}} {INSIDE_TEXT} and has no effect there. Write the whole value.")
+    templates = set(TEMPLATE.findall(text))
     return ConfigNames(
         bound={str(key): line_of_key(str(key), text) for key in content if key != BASE},
         values={str(key): value for key, value in content.items() if key != BASE and '{{' not in str(value)},
-        from_bases=set(TEMPLATE.findall(text)), bases=[bases] if isinstance(bases, str) else list(bases),
-        reads_nothing='{{' not in text)
+        from_bases=templates, templates=templates, bases=listed_bases(content.get(BASE, [])), reads_nothing='{{' not in text)
+
+
+def listed_bases(bases: object) -> list[str]:
+    """``_base_`` as a list.
+
+    Raises:
+        ValueError: it is neither a path nor a list of paths.
+    """
+    paths = [bases] if isinstance(bases, str) else bases
+    if not isinstance(paths, (list, tuple)) or not all(isinstance(path, str) for path in paths):
+        raise ValueError(f'_base_ is {bases!r}. It should be a path, or a list of paths')
+    return list(paths)
+
+
+def strings_of(node: object) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, (dict, list, tuple)):
+        for item in (node.values() if isinstance(node, dict) else node):
+            yield from strings_of(item)
 
 
 def line_of_key(key: str, text: str) -> int:
@@ -77,8 +102,36 @@ def line_of_key(key: str, text: str) -> int:
     return text.count('\n', 0, found.start()) + 1 if found else 1
 
 
+def check_templates(module: ast.Module, text: str) -> None:
+    """Raise SyntaxError for ``{{_base_.x}}`` where mmengine would leave a placeholder: in a longer text, or in an expression."""
+    values: list[ast.AST] = []                              # where a template may stand
+    for node in ast.walk(module):
+        match node:
+            case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.Expr(value=value):
+                values.append(value)
+            case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Dict(values=items):
+                values += items
+            case ast.Call(func=ast.Name(id='dict'), keywords=words):
+                values += [word.value for word in words]
+    allowed = set(map(id, values))
+    for node in ast.walk(module):
+        source = ast.get_source_segment(text, node) or '' if isinstance(node, (ast.Constant, ast.JoinedStr, ast.Set)) else ''
+        found = TEMPLATE.search(source)
+        if not found or isinstance(node, ast.Constant) and not isinstance(node.value, str):
+            continue
+        is_whole = TEMPLATE.fullmatch(source.strip('"\'')) and id(node) in allowed
+        inner = isinstance(node, ast.Set) and not source.startswith('{{')          # {x} of {{x}}
+        is_text = isinstance(node, ast.Constant) and id(node) in map(id, (e.value for e in module.body if isinstance(e, ast.Expr)))
+        if not (is_whole or inner or is_text):
+            name = found[0].strip('{} ')
+            raise SyntaxError(f'{found[0]} {INSIDE_TEXT} and has no effect there. Write {name}, as in {name} + ...',
+                              ('', node.lineno, 0, source))
+
+
 def names_of_module(module: ast.Module, text: str) -> ConfigNames:
-    found = ConfigNames(from_bases=set(TEMPLATE.findall(text)))
+    check_templates(module, text)
+    templates = {name for line in text.splitlines() for name in TEMPLATE.findall(line.split('#')[0])}
+    found = ConfigNames(from_bases=set(templates), templates=templates)
     found.bases, found.is_lazy = bases_of(module)
     imported, last = set(), {}                            # name -> number of the statement that set it last
     for number, statement in enumerate(module.body):
@@ -104,6 +157,7 @@ def names_of_module(module: ast.Module, text: str) -> ConfigNames:
     found.used &= set(found.bound)
     for name in imported | {BASE}:
         found.bound.pop(name, None)
+    found.imported = imported
     return found
 
 
@@ -168,6 +222,6 @@ def bases_of(module: ast.Module) -> tuple[list[str], bool]:
     for node in module.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == BASE:
             bases = eval(compile(ast.Expression(node.value), '_base_', 'eval'))    # as mmengine does: the file runs anyway
-            return [bases] if isinstance(bases, str) else list(bases), False
+            return listed_bases(bases), False
     withs = [node for node in module.body if isinstance(node, ast.With)]
     return ['.' * n.level + (n.module or '') for node in withs for n in node.body if isinstance(n, ast.ImportFrom)], bool(withs)
