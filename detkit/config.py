@@ -180,7 +180,11 @@ def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -
         def visit_Module(self, node: ast.Module) -> ast.AST:
             return self.generic_visit(replace_assignments(node, current, replaced))
 
-    file2dict, lazy, is_lazy = Config._file2dict, Config._parse_lazy_import, Config._is_lazy_import
+    file2dict, lazy, is_lazy, bases = Config._file2dict, Config._parse_lazy_import, Config._is_lazy_import, Config._get_base_files
+
+    def base_files(filename: str) -> list[str]:
+        found = bases(filename)
+        return list(found[0]) if len(found) == 1 and isinstance(found[0], tuple) else found
 
     def is_pure_python(filename: str) -> bool:
         path = Path(filename).resolve()
@@ -208,6 +212,7 @@ def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -
 
     exchanged = [(Config, '_file2dict', staticmethod(reader(file2dict, lambda result: result[0]))),
                  (Config, '_parse_lazy_import', staticmethod(reader(lazy, lambda result: result[0]))),
+                 (Config, '_get_base_files', staticmethod(base_files)),
                  (Config, '_pre_substitute_base_vars', staticmethod(substitute_templates)),
                  (Config, '_is_lazy_import', staticmethod(is_pure_python)), (mmconfig, '_is_builtin_module', is_standard_library),
                  (mmutils, '_is_builtin_module', is_standard_library),

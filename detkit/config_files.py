@@ -210,11 +210,11 @@ class FileTree:
         self.bases[path] = [base_file(entry, path, names) for entry in names.bases]
         for base in self.bases[path]:
             self._add(base, (*children, path))
+        self.names[path] = names                           # bases come first
         known = {name for base in self.below(path) for name in self.names[base].bound}
         for name in names.templates - known:
             raise ConfigError(f"{path}:{self.line_of(path, f'_base_.{name}') or 1}: {{{{_base_.{name}}}}}: no base has a '{name}'."
                               f'{did_you_mean(name, known)}')
-        self.names[path] = names                           # bases come first
 
     def below(self, path: Path) -> list[Path]:
         """The bases of ``path`` and theirs."""
@@ -229,6 +229,8 @@ class FileTree:
         return self.variables(self.below(path)) & set(self.names[path].bound)
 
     def line_of(self, path: Path, word: str) -> int | None:
-        """The first line of ``path`` on which ``word`` stands as a name, a key or a text; None if it does not."""
+        """The line of ``path`` that sets ``word``, or else the first on which it stands; None if it does not."""
+        if word in self.names[path].bound:
+            return self.names[path].bound[word]
         lines = path.read_text(encoding='utf-8-sig').splitlines()
-        return next((n for n, line in enumerate(lines, 1) if re.search(rf'(?<![\w.]){re.escape(word)}(?!\w)', line.split('#')[0])), None)
+        return next((n for n, line in enumerate(lines, 1) if re.search(rf'\b{re.escape(word)}\b', line.split('#')[0])), None)

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 # What is read of a config. Any other key at the top is a variable of the file: it means only what the file does with it.
@@ -29,7 +30,7 @@ COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try)
 
 @dataclass
 class ConfigNames:
-    """The names of one config file. Lines count from 1."""
+    """The names of one config file. Lines count from 1. Shared by all who ask for them: not to be changed."""
     bound: dict[str, int] = field(default_factory=dict)         # name set at the top -> line of the last place
     values: dict[str, object] = field(default_factory=dict)     # those set to a literal -> that value
     used: set[str] = field(default_factory=set)                 # set here and read here afterwards
@@ -49,6 +50,13 @@ def config_names(path: Path) -> ConfigNames:
         SyntaxError: the file is no Python (``.py``).
         ValueError: the file is no JSON (``.json``) or YAML (``.yaml``, ``.yml``).
     """
+    status = path.stat()
+    return parse_names(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=512)
+def parse_names(path: Path, changed: int, size: int) -> ConfigNames:
+    """``config_names`` of the file as it was when it was changed last."""
     text = path.read_text(encoding='utf-8-sig')
     return names_of_module(ast.parse(text, str(path)), text) if path.suffix == '.py' else names_of_data(load_data(path, text), text)
 
@@ -129,48 +137,58 @@ def check_templates(module: ast.Module, text: str) -> None:
 
 
 def names_of_module(module: ast.Module, text: str) -> ConfigNames:
-    check_templates(module, text)
+    if TEMPLATE.search(text):
+        check_templates(module, text)
     templates = {name for line in text.splitlines() for name in TEMPLATE.findall(line.split('#')[0])}
     found = ConfigNames(from_bases=set(templates), templates=templates)
     found.bases, found.is_lazy = bases_of(module)
-    imported, last = set(), {}                            # name -> number of the statement that set it last
-    for number, statement in enumerate(module.body):
+    for statement in module.body:
         in_functions = {name for scope in walk_scopes(statement) for name in loaded(scope)}
         read = loaded(statement)
         found.reads_nothing &= not read
         names = {name: node.lineno for name, node in bound_names(statement)}
         inside = set(names) if isinstance(statement, COMPOUND) else set()      # `for k in ...: use(k)`
-        found.used |= (read - set(names)) & set(last) | read & inside | in_functions
+        found.used |= (read - set(names)) & set(found.bound) | read & inside | in_functions
         for name in read:
             found.readers.setdefault(name, []).extend(n for n in names if n != name)
         for name, line in names.items():
-            found.used -= {name} - inside
+            found.used -= {name} - inside                  # what was read before is the value of before
             found.values.pop(name, None)
-            last[name], found.bound[name] = number, line
+            found.bound[name] = line
+        found.values.update(literals_of(statement))
         if isinstance(statement, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
-            imported |= set(names)
-        value = literal_of(statement, text)
-        if value is not None:
-            found.values[statement.targets[0].id] = value[0]
-        found.from_bases |= read
+            found.imported |= set(names)
+        if isinstance(statement, ast.Delete):
+            for target in statement.targets:
+                found.bound.pop(getattr(target, 'id', ''), None)
+        if found.is_lazy:
+            found.from_bases |= read
     found.from_bases |= base_attributes(module)
     found.used &= set(found.bound)
-    for name in imported | {BASE}:
+    for name in found.imported | {BASE}:
         found.bound.pop(name, None)
-    found.imported = imported
     return found
 
 
-def literal_of(statement: ast.stmt, text: str) -> tuple[object] | None:
-    """``(value,)`` of a plain ``name = literal``; templates (``{{ }}``) are no literals."""
-    if not (isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)):
-        return None
-    if '{{' in (ast.get_source_segment(text, statement.value) or ''):
-        return None
-    try:
-        return (ast.literal_eval(statement.value),)
-    except ValueError:
-        return None
+def literals_of(statement: ast.stmt) -> dict[str, object]:
+    """The values of a plain ``name = literal`` or ``name, other = literal, literal``; templates (``{{ }}``) are no literals."""
+    match statement:
+        case ast.Assign(targets=[ast.Name() as name]):
+            pairs = [(name, statement.value)]
+        case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)) if (
+                len(names) == len(values) and all(isinstance(name, ast.Name) for name in names)):
+            pairs = list(zip(names, values))
+        case _:
+            return {}
+    found = {}
+    for name, node in pairs:
+        try:
+            value = ast.literal_eval(node)
+        except (ValueError, TypeError):                    # TypeError: {{x}}
+            continue
+        if '{{' not in repr(value):
+            found[name.id] = value
+    return found
 
 
 def bound_names(statement: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
@@ -183,7 +201,7 @@ def bound_names(statement: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
         return
     queue: list[ast.AST] = [statement]
     while queue:
-        node = queue.pop()
+        node = queue.pop(0)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)) and node is not statement:
             yield from bound_names(node)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
