@@ -202,8 +202,9 @@ def nothing_found(tree: Tree, kind: str | None) -> str:
     for file in tree.files:
         counts[file.suffix.lower() or 'no suffix'] = counts.get(file.suffix.lower() or 'no suffix', 0) + 1
     seen = ', '.join(f'{n} {suffix}' for suffix, n in sorted(counts.items(), key=lambda c: -c[1])[:6]) or 'no file'
-    what = {'coco': 'a COCO .json with images, annotations, categories', 'yolo': "a data.yaml with 'names' (or label files with classes.txt)",
-            'voc': "VOC's .xml files", 'csv': 'a .csv with the columns file, x1, y1, x2, y2, class'}
+    what = {'coco': 'a COCO .json with images, annotations, categories',
+            'yolo': "a data.yaml with 'names' (or label files with classes.txt)", 'voc': "VOC's .xml files",
+            'csv': 'a .csv with the columns file, x1, y1, x2, y2, class'}
     looked = what[kind] if kind else '; '.join(what.values())
     return (f'{tree.root}: no annotations found. Looked in {len(tree.folders)} folder(s) for: {looked}. There is: {seen}. '
             f'docs/own_data.md shows the layouts.')

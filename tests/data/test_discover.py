@@ -48,7 +48,8 @@ def counts(found) -> dict[str, tuple[int, int]]:
 
 # ------------------------------------------------------------------------------------------------------------- splits
 @pytest.mark.parametrize(('name', 'split'), [
-    ('train', 'train'), ('instances_train2017', 'train'), ('valid', 'val'), ('validation', 'val'), ('my-TEST-set', 'test'), ('trainval', None),
+    ('train', 'train'), ('instances_train2017', 'train'), ('valid', 'val'), ('validation', 'val'), ('my-TEST-set', 'test'),
+    ('trainval', None),
     ('TrainAnnotations', 'train'), ('train_val', None), ('constraints', None), ('_annotations', None), ('latest', None)])
 def test_the_words_of_a_name_tell_the_split(name: str, split: str | None):
     assert split_of_name(name) == split
