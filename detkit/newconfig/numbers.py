@@ -55,12 +55,11 @@ def choose_numbers(content: dict, recipe_batch: int, pretrained: bool, on_gpu: b
     count = len(content['images'])
     batch = min(recipe_batch, max(1, count // MIN_STEPS_PER_EPOCH), recipe_batch if on_gpu else MAX_CPU_BATCH)
     seen = max(IMAGES_SEEN['pretrained' if pretrained else 'scratch'], MIN_STEPS * batch)
-    epochs = min(max(round_to_two_digits(seen / count), MIN_EPOCHS), MAX_EPOCHS)
+    epochs = min(max(round_epochs(seen / count), MIN_EPOCHS), MAX_EPOCHS)
     workers = min(MAX_WORKERS, max(1, (cores or os.cpu_count() or 1) - 1))
     return Numbers(choose_image_size(content, on_gpu), epochs, max(1, epochs // 10), batch, workers)
 
 
-def round_to_two_digits(value: float) -> int:
-    """98 stays, 204 becomes 200."""
-    digits = max(len(str(int(value))) - 2, 0)
-    return round(value / 10**digits) * 10**digits
+def round_epochs(value: float) -> int:
+    """To a number that a person would write: 98 becomes 100, 17 stays."""
+    return round(value, -1) if (value := round(value)) >= 25 else value

@@ -103,7 +103,7 @@ def settings_of(plan: Plan, variables: dict[str, Any]) -> dict[str, Any]:
             out[f'{split}_evaluator'] = dict(ann_file=os.path.join(plan.root, ann_file))
     if not given('classes'):
         out['model'] = class_counts(cfg.model, len(plan.classes))
-    if not given('max_epochs') and 'max_epochs' in (cfg.get('train_cfg') or {}):
+    if not given('val_interval') and given('max_epochs'):
         out['train_cfg'] = dict(val_interval=variables['val_interval'])
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if base and base != variables['batch_size']:
@@ -173,7 +173,7 @@ def assignment(name: str, value: Any, comment: str) -> list[str]:
     if len(line) > LINE_WIDTH:
         lines = f'{name} = {broken_code(value)}'.splitlines()
         return [f'# {comment}', *lines] if comment else lines
-    return [f'{line:34} # {comment}' if comment and len(line) + len(comment) < LINE_WIDTH + 20 else line]
+    return [f'{line:34}  # {comment}' if comment else line]
 
 
 def broken_code(value: Any, indent: str = '    ') -> str:
