@@ -102,9 +102,9 @@ def find_dataset(sources: Sequence[str | os.PathLike], kind: str | None = None, 
         NoData: nothing there, or several candidates; the message lists them.
         BrokenAnnotations: a file that cannot be used.
     """
-    given = Path(images) if images else None
+    given = Path(os.path.abspath(os.path.expanduser(images))) if images else None
     if given and not given.is_dir():
-        raise NoData(f'--images {given}: there is no such folder.')
+        raise NoData(f'--images {images}: there is no such folder.')
     named = dict(s.split('=', 1) for s in map(str, sources) if '=' in s and s.split('=', 1)[0] in SPLITS)
     if named and len(named) == len(sources):
         return from_files({split: existing(path) for split, path in named.items()}, kind, given)

@@ -38,7 +38,7 @@ def choose_image_size(content: dict, on_gpu: bool) -> tuple[int, int]:
     width, height = np.median(sizes, axis=0)
     upright = (sizes[:, 0] < sizes[:, 1]).mean()
     if 0.1 < upright and (sizes[:, 0] > sizes[:, 1]).mean() > 0.1:
-        width = height = max(width, height)
+        width = height = np.median(sizes.max(axis=1))
     sides = [math.sqrt(max(a['bbox'][2] * a['bbox'][3], 1.)) for a in content['annotations']]
     small = float(np.quantile(sides, 0.1)) if sides else float(SMALL_OBJECT)
     long_side = max(width, height)

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmengine.config import Config
 
 from detkit.config import config_folder, find_config, load_config
+from detkit.newconfig.numbers import Numbers
 from detkit.registry import ConfigError
 
 
@@ -30,6 +31,11 @@ class Recipe:
     @property
     def batch_size(self) -> int:
         return int(self.cfg.train_dataloader.get('batch_size') or 1)
+
+    def kept(self, numbers: Numbers) -> Numbers:
+        """``numbers`` with the epochs of a recipe that has no variable for them."""
+        epochs = (self.cfg.get('train_cfg') or {}).get('max_epochs')
+        return numbers if self.has('max_epochs') or not epochs else replace(numbers, max_epochs=int(epochs))
 
     def has(self, name: str) -> bool:
         """Whether ``name`` is a variable of the recipe, which a file made from it may set."""

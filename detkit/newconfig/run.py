@@ -100,13 +100,12 @@ def make_plan(found: FoundData, recipe: Recipe, out: Path, on_gpu: bool, say: Ca
         splits = {name: to_be_written(split) for name, split in splits.items()}
     elif masks == 1 and found.format in ('coco', 'yolo'):
         say('note: the objects have masks; --model rtmdet-ins_tiny_8xb32-300e_coco or mask-rcnn_r50_fpn_1x_coco learns them.')
-    numbers = choose_numbers(splits['train'].content, recipe.batch_size, recipe.pretrained, on_gpu)
+    numbers = recipe.kept(choose_numbers(splits['train'].content, recipe.batch_size, recipe.pretrained, on_gpu))
     root = Path(os.path.commonpath([found.root, *(s.images for s in splits.values())]))
-    plan = Plan(recipe, root, splits, classes, numbers, out)
     kept = [name for name in ('image_size', 'max_epochs') if not recipe.has(name)]
     if kept:
         say(f"note: {recipe.base} has no variable {' nor '.join(kept)}: it keeps its own.")
-    return plan
+    return Plan(recipe, root, splits, classes, numbers, out)
 
 
 def to_be_written(split: Split) -> Split:
@@ -122,8 +121,8 @@ def summary(plan: Plan, found_format: str, written: list[Path]) -> list[str]:
         lines.append(f"  {name:6}{len(split.content['images'])} images, {len(split.content['annotations'])} objects  {place}"
                      + ('  (written)' if place in written else ''))
     lines.append(f"  {len(plan.classes)} classes: {', '.join(plan.classes[:20])}" + (', ...' if len(plan.classes) > 20 else ''))
-    lines.append(f"wrote {plan.out}: {name_of}, input {'x'.join(map(str, numbers.image_size))}, {numbers.max_epochs} epochs, "
-                 f'batches of {numbers.batch_size}')
+    size = f"input {'x'.join(map(str, numbers.image_size))}, " if plan.recipe.has('image_size') else ''
+    lines.append(f'wrote {plan.out}: {name_of}, {size}{numbers.max_epochs} epochs, batches of {numbers.batch_size}')
     return lines
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from detkit.data.discover import FoundData, Split
@@ -75,14 +76,20 @@ def by_id(categories: Sequence[dict]) -> list[dict]:
 
 
 def with_all_classes(splits: dict[str, Split], classes: tuple[str, ...], say: Callable[[str], None]) -> dict[str, Split]:
-    """COCO splits that lack a class of train are to be written with all of them: a data set takes no class that its file lacks."""
+    """``splits``, those COCO files replaced that lack one of ``classes``: a data set takes no class that its file lacks.
+
+    Objects of other classes than ``classes`` are told.
+    """
     done = {}
     for name, split in splits.items():
-        known = {c['name'] for c in split.content['categories']}
-        missing = [c for c in classes if c not in known]
+        names = {c['id']: c['name'] for c in split.content['categories']}
+        missing = [c for c in classes if c not in names.values()]
+        others = Counter(names[a['category_id']] for a in split.content['annotations'] if names[a['category_id']] not in classes)
         if missing and split.dataset is not None and split.dataset['type'] == 'CocoDataset':
             say(f"note: {split.source} does not list {', '.join(missing[:5])}; a copy that lists all classes is written.")
             split = replaced(split, with_classes(split.content, classes))
+        if others:
+            say(f"note: {others.total()} objects of {name} are left out, whose classes train does not have: {', '.join(others)}.")
         done[name] = split
     return done
 
