@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,12 +21,15 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import mmengine.config.config as mmconfig
+import mmengine.config.utils as mmutils
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.config.utils import ImportTransformer, RemoveAssignFromAST
 
+from detkit.config_names import ConfigNames, bound_names, config_names
 from detkit.files import atomic_path
 from detkit.options import parse_options
+from detkit.recipe_variables import VARIABLES, with_derived
 from detkit.registry import LIKE_MMPRETRAIN, OUR_SCOPES, PRETRAINING, ConfigError, did_you_mean
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
@@ -58,7 +61,8 @@ def load_config(source: str | Path | dict | Config, options: dict | Sequence[str
     options = parse_options(options) if options is not None and not isinstance(options, dict) else dict(options or {})
     if isinstance(source, (str, os.PathLike)):
         path = find_config(source)
-        cfg, variables = read_file(path, {k: v for k, v in options.items() if '.' not in k and not (k in READ and isinstance(v, dict))})
+        overrides = {k: v for k, v in options.items() if '.' not in k and not (k in READ and isinstance(v, dict))}
+        cfg, variables = read_file(path, overrides)
     else:
         cfg, variables = copy.deepcopy(source) if isinstance(source, Config) else Config(copy.deepcopy(source)), set()
     without_yapf(cfg)
@@ -162,40 +166,108 @@ def read_file(path: Path, overrides: dict[str, Any]) -> tuple[Config, set[str]]:
     Returns the config and the names that were replaced.
     """
     replaced: set[str] = set()
-    with _reading, our_reading(overrides, replaced), located(path):
-        check_syntax(path)
+    tree = FileTree(path)
+    recipe_variables = tree.variables([path, *tree.below(path)])
+    recipe_options = {name: (value,) if VARIABLES[name] == 'names' and isinstance(value, str) else value       # classes=cat
+                      for name, value in overrides.items() if name in recipe_variables}
+    overrides = {**overrides, **with_derived(recipe_options, '--cfg-options')}
+    with _reading, our_reading(tree, overrides, replaced), located(path):
         cfg = Config.fromfile(str(path), import_custom_modules=False)
     return cfg, replaced
 
 
+class FileTree:
+    """A config file and all files that it has as bases, with their names.
+
+    Raises:
+        ConfigError: a base that does not exist, a file that cannot be parsed, a file that has itself as a base.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.root = path
+        self.names: dict[Path, ConfigNames] = {}
+        self.bases: dict[Path, list[Path]] = {}
+        self._add(path, ())
+
+    def _add(self, path: Path, children: tuple[Path, ...]) -> None:
+        if path in children:
+            loop = ' -> '.join(p.name for p in (*children[children.index(path):], path))
+            raise ConfigError(f'{children[-1]}:{base_line(children[-1])}: _base_ leads back to the same file ({loop}). '
+                              f'Take it out of _base_ there.')
+        if path in self.names:
+            return
+        with located(path):
+            names = config_names(path)
+        self.bases[path] = [base_file(entry, path, names) for entry in names.bases]
+        for base in self.bases[path]:
+            self._add(base, (*children, path))
+        self.names[path] = names                           # bases come first
+
+    def below(self, path: Path) -> list[Path]:
+        """The bases of ``path`` and theirs."""
+        return [file for base in self.bases[path] for file in (base, *self.below(base))]
+
+    def variables(self, paths: list[Path]) -> set[str]:
+        """The variables (see VARIABLES) that those of ``paths`` which are shipped recipes declare."""
+        return {name for path in paths if is_shipped(path) for name in self.names[path].bound} & set(VARIABLES)
+
+    def settings(self, path: Path) -> set[str]:
+        """The names that ``path`` sets and that are variables of its bases."""
+        return self.variables(self.below(path)) & set(self.names[path].bound)
+
+
+def is_shipped(path: Path) -> bool:
+    return config_folder() in path.parents
+
+
 @contextmanager
-def our_reading(overrides: dict[str, Any], replaced: set[str]) -> Iterator[None]:
-    """mmengine 0.10.7's reader with four steps of it exchanged while the block runs.
+def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -> Iterator[None]:
+    """mmengine 0.10.7's reader with some steps of it exchanged while the block runs.
 
     It finds ``package::`` bases of its own list of packages only, asks ``pkg_resources`` (gone since setuptools 82) where a
-    package lies, says of a broken base the name of a temporary copy, and has no way to set a variable before it is used.
+    package lies, says of a broken base the name of a temporary copy, takes ``import os`` or ``import torch`` for a sign of its pure
+    Python form even beside ``_base_``, and has no way to set a variable before it is used.
     """
+    current = dict(overrides)                              # in the file that is being read
+
     class Assigns(RemoveAssignFromAST):
         def visit_Module(self, node: ast.Module) -> ast.AST:
-            return self.generic_visit(replace_assignments(node, overrides, replaced))
+            return self.generic_visit(replace_assignments(node, current, replaced))
 
     class Imports(ImportTransformer):
         def visit_Module(self, node: ast.Module) -> ast.AST:
-            return self.generic_visit(replace_assignments(node, overrides, replaced))
+            return self.generic_visit(replace_assignments(node, current, replaced))
 
-    file2dict, lazy = Config._file2dict, Config._parse_lazy_import
+    file2dict, lazy, is_lazy = Config._file2dict, Config._parse_lazy_import, Config._is_lazy_import
 
-    def read_one(filename: str, *args: Any, **kwargs: Any) -> Any:
-        with located(Path(filename)):
-            check_syntax(Path(filename))
-            return file2dict(filename, *args, **kwargs)
+    def is_pure_python(filename: str) -> bool:
+        path = Path(filename).resolve()
+        names = tree.names[path]
+        return names.is_lazy or path == tree.root and not names.bases and is_lazy(filename)
 
-    def read_lazy(filename: str) -> Any:
-        with located(Path(filename)):
-            check_syntax(Path(filename))
-            return lazy(filename)
+    def reader(read: Callable[..., Any], content: Callable[[Any], dict]) -> Callable[..., Any]:
+        """``read``, a function of mmengine's, with the variables that the file sets given to its bases beforehand."""
+        def read_one(filename: str, *args: Any, **kwargs: Any) -> Any:
+            nonlocal current
+            path, outer = Path(filename).resolve(), current
+            with located(path):
+                check_syntax(path)
+                names = tree.names[path]
+                wanted = tree.settings(path) - set(outer)
+                if wanted:
+                    literals = {name: names.values[name] for name in wanted if name in names.values}
+                    values = literals if len(literals) == len(wanted) else content(read(filename, *args, **kwargs))
+                    current = {**with_derived({name: plain(values[name]) for name in wanted}, f'{path}'), **outer}
+                try:
+                    return read(filename, *args, **kwargs)
+                finally:
+                    current = outer
+        return read_one
 
-    exchanged = [(Config, '_file2dict', staticmethod(read_one)), (Config, '_parse_lazy_import', staticmethod(read_lazy)),
+    exchanged = [(Config, '_file2dict', staticmethod(reader(file2dict, lambda result: result[0]))),
+                 (Config, '_parse_lazy_import', staticmethod(reader(lazy, lambda result: result[0]))),
+                 (Config, '_is_lazy_import', staticmethod(is_pure_python)), (mmconfig, '_is_builtin_module', is_standard_library),
+                 (mmutils, '_is_builtin_module', is_standard_library),
                  (Config, '_get_cfg_path', staticmethod(base_path)), (mmconfig, 'get_installed_path', installed_path),
                  (mmconfig, 'RemoveAssignFromAST', Assigns), (mmconfig, 'ImportTransformer', Imports)]
     before = [(owner, name, vars(owner)[name]) for owner, name, _ in exchanged]
@@ -208,11 +280,36 @@ def our_reading(overrides: dict[str, Any], replaced: set[str]) -> Iterator[None]
             setattr(owner, name, value)
 
 
+def is_standard_library(module: str) -> bool:
+    """Whether a config may import ``module`` and use it at once. mmengine takes ``os``, frozen since Python 3.11, for a foreign one."""
+    return module.startswith('mmengine.config') or module.split('.')[0] in sys.stdlib_module_names
+
+
+def plain(value: Any) -> Any:
+    """``value`` with plain dicts in place of mmengine's."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return type(value)(plain(item) for item in value) if type(value) in (list, tuple) else value
+
+
+def base_file(entry: str, path: Path, names: ConfigNames) -> Path:
+    """The file that ``entry``, a base of ``path`` as it is written there, means."""
+    if not names.is_lazy:
+        return Path(base_path(entry, str(path))[0])
+    dots = len(entry) - len(entry.lstrip('.'))
+    parts = entry.lstrip('.').split('.')
+    folder = path.parents[dots - 1] if dots else Path(installed_path(parts[0]))
+    found = folder.joinpath(*(parts if dots else parts[1:])).with_suffix('.py')
+    if not found.is_file():
+        raise ConfigError(f"{path}: read_base() imports '{entry}', which does not exist (looked at {found}).")
+    return found
+
+
 def base_path(base: str, filename: str) -> tuple[str, None]:
     """Where the entry ``base`` of ``filename``'s ``_base_`` lies; no scope, ours is the only one."""
     if '::' in base:
         return str(packaged(base)), None
-    path = Path(os.path.normpath(Path(filename).parent / os.path.expanduser(base)))
+    path = Path(filename).parent.joinpath(os.path.expanduser(base)).resolve()
     if not path.is_file():
         near = [p.name for p in path.parent.glob('*')] if path.parent.is_dir() else []
         raise ConfigError(f"{filename}:{base_line(Path(filename))}: _base_ '{base}' does not exist (looked at {path})."
@@ -252,7 +349,7 @@ def located(path: Path) -> Iterator[None]:
         raise ConfigError(f'{path}: is not UTF-8 text ({error.reason} at byte {error.start}).') from error
     except Exception as error:   # a config is a program: it may raise anything
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        raise ConfigError(f'{path}{line_of(error, path)}: {type(error).__name__}: {text}') from error
+        raise ConfigError(f"{path}{line_of(error, path)}: {type(error).__name__}: {' '.join(text.split())}") from error
 
 
 def line_of(error: Exception, path: Path) -> str:
@@ -268,14 +365,20 @@ def line_of(error: Exception, path: Path) -> str:
 
 
 def replace_assignments(module: ast.Module, overrides: dict[str, Any], replaced: set[str]) -> ast.Module:
-    """Give each top-level ``name = ...`` that ``overrides`` names the value from there; note the names in ``replaced``."""
+    """Give each top-level name that ``overrides`` has the value from there, wherever it is set; note the names in ``replaced``."""
+    body = []
     for node in module.body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            name = node.targets[0].id
-            if name in overrides:
-                node.value = ast.copy_location(ast.parse(repr(overrides[name]), mode='eval').body, node.value)
-                replaced.add(name)
+        names = {name for name, _ in bound_names(node)} & set(overrides)
+        replaced |= names
+        is_plain = isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+        body += [] if names and is_plain else [node]
+        body += [ast.copy_location(assignment(name, overrides[name]), node) for name in sorted(names)]
+    module.body = body
     return ast.fix_missing_locations(module)
+
+
+def assignment(name: str, value: Any) -> ast.stmt:
+    return ast.parse(f'{name} = {value!r}').body[0]
 
 
 # ------------------------------------------------------------------------------------------------------ after reading

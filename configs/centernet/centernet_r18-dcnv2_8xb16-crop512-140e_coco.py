@@ -4,6 +4,13 @@ Expect 29.5 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 1
     torchrun --nproc-per-node 8 tools/train.py configs/centernet/centernet_r18-dcnv2_8xb16-crop512-140e_coco.py --launcher pytorch
 """
 _base_ = ['../_base_/datasets/coco_detection.py', '../_base_/schedules/schedule_1x.py', '../_base_/default_runtime.py']
+
+num_classes = 80              # follows `classes`
+image_size = (512, 512)       # (width, height) in pixels of the crops in training; tests see whole images
+batch_size = 16
+num_workers = 4
+max_epochs = 28               # each of five times the data
+warmup_iters = 1000
 model = dict(
     type='CenterNet',
     data_preprocessor=dict(
@@ -13,7 +20,7 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18')),
     neck=dict(type='CTResNetNeck', in_channels=512, num_deconv_filters=(256, 128, 64), num_deconv_kernels=(4, 4, 4), use_dcn=True),
     bbox_head=dict(
-        type='CenterNetHead', num_classes=80, in_channels=64, feat_channels=64,
+        type='CenterNetHead', num_classes=num_classes, in_channels=64, feat_channels=64,
         loss_center_heatmap=dict(type='GaussianFocalLoss', loss_weight=1.0),
         loss_wh=dict(type='L1Loss', loss_weight=0.1),
         loss_offset=dict(type='L1Loss', loss_weight=1.0)),
@@ -23,9 +30,9 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PhotoMetricDistortion', brightness_delta=32, contrast_range=(0.5, 1.5), saturation_range=(0.5, 1.5), hue_delta=18),
-    dict(type='RandomCenterCropPad', crop_size=(512, 512), ratios=(0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3),
+    dict(type='RandomCenterCropPad', crop_size=image_size[::-1], ratios=(0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3),
          mean=[0, 0, 0], std=[1, 1, 1], to_rgb=True, test_pad_mode=None),
-    dict(type='Resize', scale=(512, 512), keep_ratio=True),
+    dict(type='Resize', scale=image_size, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs')]
 whole_image = dict(                              # sides of the canvas: the next multiple of 32
@@ -36,14 +43,9 @@ test_pipeline = [
     whole_image,
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'border'))]
-train_dataloader = dict(
-    batch_size=16,
-    num_workers=4,
-    dataset=dict(
-        _delete_=True, type='RepeatDataset', times=5, dataset=dict(
-            type='CocoDataset', data_root='data/coco/', ann_file='annotations/instances_train2017.json',
-            data_prefix=dict(img='train2017/'), filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=train_pipeline)))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='RepeatDataset', times=5, dataset=dict(_base_.train_dataloader.dataset, pipeline=train_pipeline)))
+val_dataloader = dict(num_workers=2, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
@@ -56,8 +58,6 @@ tta_pipeline = [
         [dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'flip', 'flip_direction', 'border'))]])]
 
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))
-train_cfg = dict(max_epochs=28)                  # each of five times the data
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
-    dict(type='MultiStepLR', begin=0, end=28, by_epoch=True, milestones=[18, 24], gamma=0.1)]
+    _base_.param_scheduler[0], dict(_base_.param_scheduler[1], milestones=[round(max_epochs * 18 / 28), round(max_epochs * 24 / 28)])]
 auto_scale_lr = dict(base_batch_size=128)

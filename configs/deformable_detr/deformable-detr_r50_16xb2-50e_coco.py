@@ -5,6 +5,8 @@ Expect 44.3 box AP on val2017 (MMDetection's model zoo), trained with 16 GPUs x 
 """
 _base_ = ['../_base_/datasets/coco_detr.py', '../_base_/default_runtime.py']
 
+num_classes = 80              # follows `classes`
+max_epochs = 50
 ffn = dict(embed_dims=256, feedforward_channels=1024, ffn_drop=0.1)
 model = dict(
     type='DeformableDETR',
@@ -26,7 +28,7 @@ model = dict(
         layer_cfg=dict(self_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.1), cross_attn_cfg=dict(embed_dims=256), ffn_cfg=ffn)),
     positional_encoding=dict(num_feats=128, normalize=True, offset=-0.5),
     bbox_head=dict(
-        type='DeformableDETRHead', num_classes=80, sync_cls_avg_factor=True,
+        type='DeformableDETRHead', num_classes=num_classes, sync_cls_avg_factor=True,
         loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
         loss_bbox=dict(type='L1Loss', loss_weight=5.0),
         loss_iou=dict(type='GIoULoss', loss_weight=2.0)),
@@ -40,8 +42,8 @@ optim_wrapper = dict(      # for 32 images a step
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.0002, weight_decay=0.0001), clip_grad=dict(max_norm=0.1, norm_type=2),
     paramwise_cfg=dict(custom_keys={
         'backbone': dict(lr_mult=0.1), 'sampling_offsets': dict(lr_mult=0.1), 'reference_points': dict(lr_mult=0.1)}))
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=50, val_interval=1)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-param_scheduler = [dict(type='MultiStepLR', begin=0, end=50, by_epoch=True, milestones=[40], gamma=0.1)]
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=max_epochs, by_epoch=True, milestones=[round(max_epochs * 0.8)], gamma=0.1)]
 auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -5,6 +5,8 @@ Expect 39.9 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2
 """
 _base_ = ['../_base_/datasets/coco_detr.py', '../_base_/default_runtime.py']
 
+num_classes = 80              # follows `classes`
+max_epochs = 150
 attention = dict(embed_dims=256, num_heads=8, dropout=0.1)
 ffn = dict(embed_dims=256, feedforward_channels=2048, num_fcs=2, ffn_drop=0.1, act_cfg=dict(type='ReLU', inplace=True))
 model = dict(
@@ -20,7 +22,7 @@ model = dict(
     decoder=dict(num_layers=6, layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn), return_intermediate=True),
     positional_encoding=dict(num_feats=128, normalize=True),
     bbox_head=dict(
-        type='DETRHead', num_classes=80, embed_dims=256,
+        type='DETRHead', num_classes=num_classes, embed_dims=256,
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0, class_weight=1.0, bg_cls_weight=0.1),
         loss_bbox=dict(type='L1Loss', loss_weight=5.0),
         loss_iou=dict(type='GIoULoss', loss_weight=2.0)),
@@ -33,8 +35,8 @@ model = dict(
 optim_wrapper = dict(      # for 16 images a step
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.0001, weight_decay=0.0001), clip_grad=dict(max_norm=0.1, norm_type=2),
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1, decay_mult=1.0)}))
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=150, val_interval=1)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-param_scheduler = [dict(type='MultiStepLR', begin=0, end=150, by_epoch=True, milestones=[100], gamma=0.1)]
+param_scheduler = [dict(type='MultiStepLR', begin=0, end=max_epochs, by_epoch=True, milestones=[round(max_epochs * 2 / 3)], gamma=0.1)]
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -4,6 +4,7 @@ The paper reports 42.0 box AP on val2017, trained with 16 GPUs x 4 images; here 
     torchrun --nproc-per-node 8 tools/train.py configs/detr/detr_r50_8xb2-500e_coco.py --launcher pytorch
 """
 _base_ = './detr_r50_8xb2-150e_coco.py'
-train_cfg = dict(max_epochs=500, val_interval=10)
-param_scheduler = [dict(type='MultiStepLR', begin=0, end=500, by_epoch=True, milestones=[334], gamma=0.1)]
+max_epochs = 500
+train_cfg = dict(val_interval=10)
+param_scheduler = [dict(_base_.param_scheduler[0], milestones=[round(max_epochs * 334 / 500)])]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))

@@ -4,5 +4,5 @@ The paper reports 50.9 box AP on val2017, trained with 8 GPUs x 2 images:
     torchrun --nproc-per-node 8 tools/train.py configs/dino/dino-4scale_r50_8xb2-36e_coco.py --launcher pytorch
 """
 _base_ = './dino-4scale_r50_8xb2-12e_coco.py'
-train_cfg = dict(max_epochs=36)
-param_scheduler = [dict(type='MultiStepLR', begin=0, end=36, by_epoch=True, milestones=[30], gamma=0.1)]
+max_epochs = 36
+param_scheduler = [dict(_base_.param_scheduler[0], milestones=[round(max_epochs * 5 / 6)])]

@@ -4,5 +4,5 @@ Expect 58.4 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2
     torchrun --nproc-per-node 8 tools/train.py configs/dino/dino-5scale_swin-l_8xb2-36e_coco.py --launcher pytorch
 """
 _base_ = './dino-5scale_swin-l_8xb2-12e_coco.py'
-train_cfg = dict(max_epochs=36)
-param_scheduler = [dict(type='MultiStepLR', begin=0, end=36, by_epoch=True, milestones=[27, 33], gamma=0.1)]
+max_epochs = 36
+param_scheduler = [dict(_base_.param_scheduler[0], milestones=[round(max_epochs * 3 / 4), round(max_epochs * 11 / 12)])]

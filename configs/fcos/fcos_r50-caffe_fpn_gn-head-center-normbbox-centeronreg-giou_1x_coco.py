@@ -12,6 +12,5 @@ model = dict(
         loss_bbox=dict(type='GIoULoss', loss_weight=1.0)),
     test_cfg=dict(nms=dict(type='nms', iou_threshold=0.6)))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1.0 / 3.0, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1)]
+    dict(type='LinearLR', start_factor=1.0 / 3.0, by_epoch=False, begin=0, end=_base_.warmup_iters), _base_.param_scheduler[1]]
 optim_wrapper = dict(clip_grad=None)

@@ -4,6 +4,8 @@ Expect 36.6 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2
     torchrun --nproc-per-node 8 tools/train.py configs/fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py --launcher pytorch
 """
 _base_ = ['../_base_/datasets/coco_detection.py', '../_base_/schedules/schedule_1x.py', '../_base_/default_runtime.py']
+
+num_classes = 80              # follows `classes`
 model = dict(
     type='FCOS',
     data_preprocessor=dict(
@@ -15,13 +17,12 @@ model = dict(
         type='FPN', in_channels=[256, 512, 1024, 2048], out_channels=256, start_level=1, add_extra_convs='on_output', num_outs=5,
         relu_before_extra_convs=True),
     bbox_head=dict(
-        type='FCOSHead', num_classes=80, in_channels=256, stacked_convs=4, feat_channels=256, strides=[8, 16, 32, 64, 128],
+        type='FCOSHead', num_classes=num_classes, in_channels=256, stacked_convs=4, feat_channels=256, strides=[8, 16, 32, 64, 128],
         loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
         loss_bbox=dict(type='IoULoss', loss_weight=1.0),
         loss_centerness=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0)),
     test_cfg=dict(nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
 param_scheduler = [
-    dict(type='ConstantLR', factor=1.0 / 3, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1)]
+    dict(type='ConstantLR', factor=1.0 / 3, by_epoch=False, begin=0, end=_base_.warmup_iters), _base_.param_scheduler[1]]
 optim_wrapper = dict(                           # for 16 images a step
     optimizer=dict(lr=0.01), paramwise_cfg=dict(bias_lr_mult=2., bias_decay_mult=0.), clip_grad=dict(max_norm=35, norm_type=2))

@@ -9,7 +9,7 @@ model = dict(
     type='GFL',
     neck=dict(add_extra_convs='on_output'),
     bbox_head=dict(
-        _delete_=True, type='GFLHead', num_classes=80, in_channels=256, stacked_convs=4, feat_channels=256, reg_max=16,
+        _delete_=True, type='GFLHead', num_classes=_base_.num_classes, in_channels=256, stacked_convs=4, feat_channels=256, reg_max=16,
         anchor_generator=dict(
             type='AnchorGenerator', ratios=[1.0], octave_base_scale=8, scales_per_octave=1, strides=[8, 16, 32, 64, 128]),
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),

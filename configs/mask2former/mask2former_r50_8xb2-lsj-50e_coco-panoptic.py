@@ -3,17 +3,26 @@
 Expect 52.0 PQ, 44.5 box AP and 41.8 mask AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2 images:
     torchrun --nproc-per-node 8 tools/train.py configs/mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py --launcher pytorch
 """
+from os.path import join
+
 _base_ = ['../_base_/datasets/coco_panoptic.py', '../_base_/default_runtime.py']
 
-image_size = (1024, 1024)
-num_things_classes, num_stuff_classes = 80, 53
+image_size = (1024, 1024)     # (width, height) in pixels of the crops in training
+test_size = (image_size[0] * 1333 // 1024, image_size[1] * 25 // 32)          # 1333x800
+max_iters = 368750            # of 16 images: 50 epochs
+val_interval = 5000           # in iterations
+val_instances = 'annotations/instances_val2017.json'         # boxes and masks of the things, for AP
+test_instances = val_instances
+
+num_things_classes = len(_base_.classes) if _base_.classes else 80
+num_stuff_classes = len(_base_.metainfo.stuff_classes) if _base_.classes else 53
 num_classes = num_things_classes + num_stuff_classes
 model = dict(
     type='Mask2Former',
     data_preprocessor=dict(
         type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_size_divisor=32,
         pad_mask=True, pad_seg=True, seg_pad_value=255,
-        batch_augments=[dict(type='BatchFixedSizePad', size=image_size, pad_mask=True, pad_seg=True, seg_pad_value=255)]),
+        batch_augments=[dict(type='BatchFixedSizePad', size=image_size[::-1], pad_mask=True, pad_seg=True, seg_pad_value=255)]),
     backbone=dict(
         type='ResNet', depth=50, num_stages=4, out_indices=(0, 1, 2, 3), frozen_stages=-1,
         norm_cfg=dict(type='BN', requires_grad=False), norm_eval=True, style='pytorch',
@@ -48,21 +57,17 @@ train_pipeline = [
     dict(type='LoadPanopticAnnotations', with_bbox=True, with_mask=True, with_seg=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomResize', scale=image_size, ratio_range=(0.1, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=image_size, crop_type='absolute', recompute_bbox=True, allow_negative_crop=True),
+    dict(type='RandomCrop', crop_size=image_size[::-1], crop_type='absolute', recompute_bbox=True, allow_negative_crop=True),
     dict(type='PackDetInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-data_root = 'data/coco/'
 val_evaluator = [
-    dict(type='CocoPanopticMetric', ann_file=data_root + 'annotations/panoptic_val2017.json',
-         seg_prefix=data_root + 'annotations/panoptic_val2017/'),
-    dict(type='CocoMetric', ann_file=data_root + 'annotations/instances_val2017.json', metric=['bbox', 'segm'])]
-test_evaluator = val_evaluator
+    _base_.val_evaluator, dict(type='CocoMetric', ann_file=join(_base_.data_root, val_instances), metric=['bbox', 'segm'])]
+test_evaluator = [
+    _base_.test_evaluator, dict(type='CocoMetric', ann_file=join(_base_.data_root, test_instances), metric=['bbox', 'segm'])]
 
-max_iters = 368750            # of 16 images: 50 epochs
-interval = 5000
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=interval,
-                 dynamic_intervals=[(max_iters // interval * interval + 1, max_iters)])
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=val_interval,
+                 dynamic_intervals=[(max_iters // val_interval * val_interval + 1, max_iters)])
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 embedding = dict(lr_mult=1.0, decay_mult=0.0)
@@ -70,7 +75,7 @@ optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.0001, weight_decay=0.05), clip_grad=dict(max_norm=0.01, norm_type=2),
     paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys=dict(
         backbone=dict(lr_mult=0.1, decay_mult=1.0), query_embed=embedding, query_feat=embedding, level_embed=embedding)))
-param_scheduler = dict(type='MultiStepLR', begin=0, end=max_iters, by_epoch=False, milestones=[327778, 355092], gamma=0.1)
-default_hooks = dict(checkpoint=dict(by_epoch=False, save_last=True, interval=interval))
+param_scheduler = dict(type='MultiStepLR', begin=0, end=max_iters, by_epoch=False, milestones=[max_iters * 327778 // 368750, max_iters * 355092 // 368750], gamma=0.1)
+default_hooks = dict(checkpoint=dict(by_epoch=False, save_last=True, interval=val_interval))
 log_processor = dict(by_epoch=False)
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -9,30 +9,33 @@ Expect 0.69 box AP (0.92 at IoU 0.5) on the validation images (seed 0). 2.18 M p
 """
 _base_ = ['../_base_/models/rtmdet_nano.py', '../_base_/datasets/shapes_detection.py', '../_base_/default_runtime.py']
 
-model = dict(bbox_head=dict(num_classes=4))
+max_epochs = 18
+val_interval = 6
+base_lr = 0.006               # for 16 images a step
+warmup_iters = 60
+amp = 'auto'                  # bfloat16 where the machine has it
+channels_last = 'auto'
+
+model = dict(bbox_head=dict(num_classes=len(_base_.classes)))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomResize', scale=(128, 128), ratio_range=(0.8, 1.25), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(128, 128), allow_negative_crop=True),
+    dict(type='RandomResize', scale=_base_.image_size, ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=_base_.image_size[::-1], allow_negative_crop=True),
     dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),
-    dict(type='Pad', size=(128, 128), pad_val=dict(img=(114, 114, 114))),
+    dict(type='Pad', size=_base_.image_size, pad_val=dict(img=(114, 114, 114))),
     dict(type='PackDetInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-max_epochs = 18
-base_lr = 0.006               # for 16 images a step
-amp = 'auto'                  # bfloat16 where the machine has it
-channels_last = 'auto'
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=6)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=val_interval)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=base_lr, weight_decay=0.05), clip_grad=dict(max_norm=35),
     paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0, bypass_duplicate=True))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup_iters),
     dict(type='CosineAnnealingLR', eta_min=base_lr * 0.02, begin=max_epochs // 4, end=max_epochs,
          T_max=max_epochs - max_epochs // 4, by_epoch=True, convert_to_iter_based=True)]
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -12,13 +12,13 @@ model = dict(
 train_pipeline = [            # MixUp on half of the images
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='CachedMosaic', img_scale=(640, 640), pad_val=114.0, max_cached_images=20, random_pop=False),
-    dict(type='RandomResize', scale=(1280, 1280), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(640, 640)),
+    dict(type='CachedMosaic', img_scale=_base_.image_size, pad_val=114.0, max_cached_images=20, random_pop=False),
+    dict(type='RandomResize', scale=_base_.mosaic_size, ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=_base_.image_size[::-1]),
     dict(type='YOLOXHSVRandomAug'),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='Pad', size=(640, 640), pad_val=dict(img=(114, 114, 114))),
-    dict(type='CachedMixUp', img_scale=(640, 640), ratio_range=(1.0, 1.0), max_cached_images=10, random_pop=False,
+    dict(type='Pad', size=_base_.image_size, pad_val=dict(img=(114, 114, 114))),
+    dict(type='CachedMixUp', img_scale=_base_.image_size, ratio_range=(1.0, 1.0), max_cached_images=10, random_pop=False,
          pad_val=(114, 114, 114), prob=0.5),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)),
     dict(type='PackDetInputs')]

@@ -10,9 +10,5 @@ model = dict(
     bbox_head=dict(in_channels=320, feat_channels=320))
 
 base_lr = 0.002               # for 128 images a step
-train_dataloader = dict(batch_size=16)
-optim_wrapper = dict(optimizer=dict(lr=base_lr))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1.0e-5, by_epoch=False, begin=0, end=1000),
-    dict(type='CosineAnnealingLR', eta_min=base_lr * 0.05, begin=150, end=300, T_max=150, by_epoch=True, convert_to_iter_based=True)]
+batch_size = 16
 auto_scale_lr = dict(enable=False, base_batch_size=128)

@@ -6,7 +6,7 @@ Expect 37.7 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2
 _base_ = '../retinanet/retinanet_r50_fpn_1x_coco.py'
 model = dict(
     bbox_head=dict(
-        _delete_=True, type='SABLRetinaHead', num_classes=80, in_channels=256, stacked_convs=4, feat_channels=256,
+        _delete_=True, type='SABLRetinaHead', num_classes=_base_.num_classes, in_channels=256, stacked_convs=4, feat_channels=256,
         approx_anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3, ratios=[0.5, 1.0, 2.0],
                                      strides=[8, 16, 32, 64, 128]),
         square_anchor_generator=dict(type='AnchorGenerator', ratios=[1.0], scales=[4], strides=[8, 16, 32, 64, 128]),

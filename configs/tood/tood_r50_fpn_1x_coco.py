@@ -9,7 +9,7 @@ model = dict(
     type='TOOD',
     neck=dict(add_extra_convs='on_output'),
     bbox_head=dict(
-        _delete_=True, type='TOODHead', num_classes=80, in_channels=256, stacked_convs=6, feat_channels=256, anchor_type='anchor_free',
+        _delete_=True, type='TOODHead', num_classes=_base_.num_classes, in_channels=256, stacked_convs=6, feat_channels=256, anchor_type='anchor_free',
         anchor_generator=dict(
             type='AnchorGenerator', ratios=[1.0], octave_base_scale=8, scales_per_octave=1, strides=[8, 16, 32, 64, 128]),
         bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[.0, .0, .0, .0], target_stds=[0.1, 0.1, 0.2, 0.2]),
@@ -17,7 +17,7 @@ model = dict(
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, activated=True, beta=2.0, loss_weight=1.0),
         loss_bbox=dict(type='GIoULoss', loss_weight=2.0)),
     train_cfg=dict(
-        _delete_=True, initial_epoch=4, initial_assigner=dict(type='ATSSAssigner', topk=9),
+        _delete_=True, initial_epoch=min(4, _base_.max_epochs // 3), initial_assigner=dict(type='ATSSAssigner', topk=9),
         assigner=dict(type='TaskAlignedAssigner', topk=13), alpha=1, beta=6, allowed_border=-1, pos_weight=-1),
     test_cfg=dict(nms=dict(type='nms', iou_threshold=0.6)))
 optim_wrapper = dict(optimizer=dict(lr=0.01))   # for 16 images a step

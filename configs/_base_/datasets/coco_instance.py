@@ -4,12 +4,12 @@ _base_ = './coco_detection.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='Resize', scale=_base_.image_size, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs')]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='Resize', scale=_base_.test_size, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),     # after Resize: the metric wants them in the original image's pixels
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -2,42 +2,59 @@
 
 The files of https://cocodataset.org/#download: panoptic_train2017.json and panoptic_val2017.json, and beside them the folders of their PNGs.
 """
-dataset_type = 'CocoPanopticDataset'
-data_root = 'data/coco/'
+from os.path import join
 
+data_root = 'data/coco/'                                      # the folder that the paths below start from
+train_ann_file = 'annotations/panoptic_train2017.json'
+val_ann_file = 'annotations/panoptic_val2017.json'
+test_ann_file = val_ann_file
+train_images, val_images = 'train2017/', 'val2017/'
+test_images = val_images
+train_segments, val_segments = 'annotations/panoptic_train2017/', 'annotations/panoptic_val2017/'      # folders of PNGs
+test_segments = val_segments
+classes = None                                                # names of the things, in the order of their labels; None: COCO's 80
+stuff_classes = None                                          # names of the stuff; None: COCO's 53, or none beside other classes
+image_size = (1333, 800)                                      # (width, height) in pixels that an image is fitted into
+test_size = image_size
+batch_size, val_batch_size = 2, 1                             # images of one process
+num_workers = 2                                               # of each loader
+
+dataset_type = 'CocoPanopticDataset'
+stuff = stuff_classes or ()
+metainfo = dict(
+    classes=(*classes, *stuff), thing_classes=tuple(classes), stuff_classes=tuple(stuff), palette=None) if classes else dict()
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadPanopticAnnotations', with_bbox=True, with_mask=True, with_seg=True),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='Resize', scale=image_size, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs')]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='Resize', scale=test_size, keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
 
 train_dataloader = dict(
-    batch_size=2,
-    num_workers=2,
+    batch_size=batch_size,
+    num_workers=num_workers,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
-        type=dataset_type, data_root=data_root, ann_file='annotations/panoptic_train2017.json',
-        data_prefix=dict(img='train2017/', seg='annotations/panoptic_train2017/'),
+        type=dataset_type, data_root=data_root, ann_file=train_ann_file,
+        data_prefix=dict(img=train_images, seg=train_segments), metainfo=metainfo,
         filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
+    batch_size=val_batch_size,
+    num_workers=num_workers,
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type, data_root=data_root, ann_file='annotations/panoptic_val2017.json',
-        data_prefix=dict(img='val2017/', seg='annotations/panoptic_val2017/'), test_mode=True, pipeline=test_pipeline))
-test_dataloader = val_dataloader
+        type=dataset_type, data_root=data_root, ann_file=val_ann_file,
+        data_prefix=dict(img=val_images, seg=val_segments), metainfo=metainfo, test_mode=True, pipeline=test_pipeline))
+test_dataloader = dict(val_dataloader, dataset=dict(
+    val_dataloader['dataset'], ann_file=test_ann_file, data_prefix=dict(img=test_images, seg=test_segments)))
 
-val_evaluator = dict(
-    type='CocoPanopticMetric', ann_file=data_root + 'annotations/panoptic_val2017.json',
-    seg_prefix=data_root + 'annotations/panoptic_val2017/')
-test_evaluator = val_evaluator
+val_evaluator = dict(type='CocoPanopticMetric', ann_file=join(data_root, val_ann_file), seg_prefix=join(data_root, val_segments))
+test_evaluator = dict(val_evaluator, ann_file=join(data_root, test_ann_file), seg_prefix=join(data_root, test_segments))

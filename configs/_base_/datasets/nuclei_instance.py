@@ -4,14 +4,23 @@
 Sizes go from 256x256 to 1272x603 pixels; nuclei are 20 pixels wide in the median, up to 375 in an image. Here at the original scale, in
 crops of 256x256.
 """
-dataset_type = 'CocoDataset'
-data_root = 'data/dsb2018_nuclei/'
-metainfo = dict(classes=('nucleus',), palette=[(70, 200, 120)])
+from os.path import join
 
+data_root = 'data/dsb2018_nuclei/'                            # the folder that the paths below start from
+train_ann_file, val_ann_file, test_ann_file = 'annotations/train.json', 'annotations/val.json', 'annotations/test.json'
+train_images = val_images = test_images = 'images/'
+classes = ('nucleus',)                                        # names in the order of their labels
+image_size = (256, 256)                                       # (width, height) in pixels of the crops in training; tests see whole images
+batch_size, val_batch_size = 4, 1                             # images of one process
+num_workers = 1                                               # of each loader
+
+dataset_type = 'CocoDataset'
+palette = [(70, 200, 120)]                                    # RGB
+metainfo = dict(classes=classes, palette=palette if len(palette) == len(classes) else None)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='RandomCrop', crop_size=(256, 256), allow_negative_crop=True),
+    dict(type='RandomCrop', crop_size=image_size[::-1], allow_negative_crop=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), keep_empty=False),
     dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),   # a slide has no right way up
     dict(type='PackDetInputs')]
@@ -22,32 +31,25 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
 
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
+    batch_size=batch_size,
+    num_workers=num_workers,
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type, data_root=data_root, ann_file='annotations/train.json', data_prefix=dict(img='images/'),
-        metainfo=metainfo, pipeline=train_pipeline))
+        type=dataset_type, data_root=data_root, ann_file=train_ann_file, data_prefix=dict(img=train_images), metainfo=metainfo,
+        pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
+    batch_size=val_batch_size,
+    num_workers=num_workers,
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type, data_root=data_root, ann_file='annotations/val.json', data_prefix=dict(img='images/'),
-        metainfo=metainfo, test_mode=True, pipeline=test_pipeline))
+        type=dataset_type, data_root=data_root, ann_file=val_ann_file, data_prefix=dict(img=val_images), metainfo=metainfo,
+        test_mode=True, pipeline=test_pipeline))
 test_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type, data_root=data_root, ann_file='annotations/test.json', data_prefix=dict(img='images/'),
-        metainfo=metainfo, test_mode=True, pipeline=test_pipeline))
+    val_dataloader, dataset=dict(val_dataloader['dataset'], ann_file=test_ann_file, data_prefix=dict(img=test_images)))
 
-val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric=['bbox', 'segm'])
-test_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/test.json', metric=['bbox', 'segm'])
+val_evaluator = dict(type='CocoMetric', ann_file=join(data_root, val_ann_file), metric=['bbox', 'segm'])
+test_evaluator = dict(val_evaluator, ann_file=join(data_root, test_ann_file))

@@ -1,4 +1,5 @@
 """Faster R-CNN (https://arxiv.org/abs/1506.01497) on ResNet-50-FPN (https://arxiv.org/abs/1612.03144), pre-trained on ImageNet."""
+num_classes = 80              # follows `classes`
 model = dict(
     type='FasterRCNN',
     data_preprocessor=dict(
@@ -21,7 +22,7 @@ model = dict(
             type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0), out_channels=256,
             featmap_strides=[4, 8, 16, 32]),
         bbox_head=dict(
-            type='Shared2FCBBoxHead', in_channels=256, fc_out_channels=1024, roi_feat_size=7, num_classes=80,
+            type='Shared2FCBBoxHead', in_channels=256, fc_out_channels=1024, roi_feat_size=7, num_classes=num_classes,
             bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0., 0., 0., 0.], target_stds=[0.1, 0.1, 0.2, 0.2]),
             reg_class_agnostic=False,
             loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),

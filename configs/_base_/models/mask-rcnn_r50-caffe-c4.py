@@ -1,4 +1,5 @@
 """Mask R-CNN (https://arxiv.org/abs/1703.06870, Fig. 4 left) on ResNet-50-C4: one map of stride 16, the fifth stage shared by both heads."""
+num_classes = 80              # follows `classes`
 norm_cfg = dict(type='BN', requires_grad=False)
 model = dict(
     type='MaskRCNN',
@@ -22,13 +23,13 @@ model = dict(
             type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=0), out_channels=1024,
             featmap_strides=[16]),
         bbox_head=dict(
-            type='BBoxHead', with_avg_pool=True, roi_feat_size=7, in_channels=2048, num_classes=80,
+            type='BBoxHead', with_avg_pool=True, roi_feat_size=7, in_channels=2048, num_classes=num_classes,
             bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0., 0., 0., 0.], target_stds=[0.1, 0.1, 0.2, 0.2]),
             reg_class_agnostic=False,
             loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
             loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
         mask_head=dict(
-            type='FCNMaskHead', num_convs=0, in_channels=2048, conv_out_channels=256, num_classes=80,
+            type='FCNMaskHead', num_convs=0, in_channels=2048, conv_out_channels=256, num_classes=num_classes,
             loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))),
     train_cfg=dict(
         rpn=dict(

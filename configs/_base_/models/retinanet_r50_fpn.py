@@ -1,4 +1,5 @@
 """RetinaNet (https://arxiv.org/abs/1708.02002) on ResNet-50-FPN, pre-trained on ImageNet."""
+num_classes = 80              # follows `classes`
 model = dict(
     type='RetinaNet',
     data_preprocessor=dict(
@@ -11,7 +12,7 @@ model = dict(
     neck=dict(
         type='FPN', in_channels=[256, 512, 1024, 2048], out_channels=256, start_level=1, add_extra_convs='on_input', num_outs=5),
     bbox_head=dict(
-        type='RetinaHead', num_classes=80, in_channels=256, stacked_convs=4, feat_channels=256,
+        type='RetinaHead', num_classes=num_classes, in_channels=256, stacked_convs=4, feat_channels=256,
         anchor_generator=dict(
             type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3, ratios=[0.5, 1.0, 2.0],
             strides=[8, 16, 32, 64, 128]),
