@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from detkit.config import config_folder, find_config, load_config
+from detkit.config import FileTree, config_folder, find_config, is_shipped, load_config
 from detkit.newconfig.numbers import Numbers
 from detkit.registry import ConfigError
 
@@ -18,6 +18,7 @@ class Recipe:
 
     base: str                      # what the new file has as _base_
     cfg: Config
+    variables: frozenset[str]      # those that a file made from it may set; see detkit.recipe_variables
 
     @property
     def with_masks(self) -> bool:
@@ -32,14 +33,17 @@ class Recipe:
     def batch_size(self) -> int:
         return int(self.cfg.train_dataloader.get('batch_size') or 1)
 
+    @property
+    def counts_iterations(self) -> bool:
+        return 'max_iters' in (self.cfg.get('train_cfg') or {})
+
     def kept(self, numbers: Numbers) -> Numbers:
         """``numbers`` with the epochs of a recipe that has no variable for them."""
         epochs = (self.cfg.get('train_cfg') or {}).get('max_epochs')
         return numbers if self.has('max_epochs') or not epochs else replace(numbers, max_epochs=int(epochs))
 
     def has(self, name: str) -> bool:
-        """Whether ``name`` is a variable of the recipe, which a file made from it may set."""
-        return name in self.cfg
+        return name in self.variables
 
 
 def evaluators(cfg: Config) -> list[dict]:
@@ -68,8 +72,9 @@ def read_recipe(name: str, out: Path) -> Recipe:
             raise ConfigError(f"--model {name}: has no '{key}'; name a whole recipe, not a part of one.")
     if innermost(cfg, 'train') is None:
         raise ConfigError(f'--model {name}: its training data are a list of data sets, which this command does not fill in.')
-    inside = path.is_relative_to(config_folder())
-    return Recipe(f'detkit::{path.relative_to(config_folder()).as_posix()}' if inside else os.path.relpath(path, out.parent), cfg)
+    tree = FileTree(path)
+    base = f'detkit::{path.relative_to(config_folder()).as_posix()}' if is_shipped(path) else os.path.relpath(path, out.parent)
+    return Recipe(base, cfg, frozenset(tree.variables([path, *tree.below(path)])))
 
 
 def innermost(cfg: Config, split: str) -> dict | None:

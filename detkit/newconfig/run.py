@@ -102,7 +102,7 @@ def make_plan(found: FoundData, recipe: Recipe, out: Path, on_gpu: bool, say: Ca
         say('note: the objects have masks; --model rtmdet-ins_tiny_8xb32-300e_coco or mask-rcnn_r50_fpn_1x_coco learns them.')
     numbers = recipe.kept(choose_numbers(splits['train'].content, recipe.batch_size, recipe.pretrained, on_gpu))
     root = Path(os.path.commonpath([found.root, *(s.images for s in splits.values())]))
-    kept = [name for name in ('image_size', 'max_epochs') if not recipe.has(name)]
+    kept = [name for name in ('image_size', 'max_iters' if recipe.counts_iterations else 'max_epochs') if not recipe.has(name)]
     if kept:
         say(f"note: {recipe.base} has no variable {' nor '.join(kept)}: it keeps its own.")
     return Plan(recipe, root, splits, classes, numbers, out)
@@ -130,7 +130,8 @@ def next_commands(plan: Plan) -> str:
     """What to run next, from the folder where the user is."""
     here = Path.cwd()
     config = str(plan.out.relative_to(here) if plan.out.is_relative_to(here) else plan.out)
-    checkpoint = f'work_dirs/{plan.out.stem}/epoch_{plan.numbers.max_epochs}.pth'
+    last = f'iter_{plan.max_iters}' if plan.recipe.counts_iterations else f'epoch_{plan.numbers.max_epochs}'
+    checkpoint = f'work_dirs/{plan.out.stem}/{last}.pth'
     val = plan.splits['val']
     image = val.images / val.content['images'][0]['file_name']
     commands = [['doctor', config], ['train', config], ['test', config, checkpoint, '--show-dir', 'pictures'],

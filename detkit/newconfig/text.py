@@ -16,6 +16,7 @@ from detkit.newconfig.numbers import Numbers
 from detkit.newconfig.recipe import Recipe, depth
 
 LINE_WIDTH = 112
+WARMUPS = ('LinearLR', 'ConstantLR')
 
 
 @dataclass
@@ -49,6 +50,11 @@ class Plan:
         path = Path(path)
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
+    @property
+    def max_iters(self) -> int:
+        """Steps of the whole training."""
+        return self.numbers.max_epochs * math.ceil(len(self.splits['train'].content['images']) / self.numbers.batch_size)
+
     def source_of(self, split: str) -> str:
         """The split whose data ``split`` (train, val, test) uses."""
         return split if split in self.splits else 'val'
@@ -60,12 +66,23 @@ def variables_of(plan: Plan) -> dict[str, Any]:
     for split in ('train', 'val', 'test'):
         found[f'{split}_ann_file'] = plan.ann_file(plan.source_of(split))
         found[f'{split}_images'] = plan.image_prefix(plan.source_of(split))
-    found.update(image_size=numbers.image_size, max_epochs=numbers.max_epochs, val_interval=numbers.val_interval,
-                 batch_size=numbers.batch_size, num_workers=numbers.num_workers)
-    steps = numbers.max_epochs * math.ceil(len(plan.splits['train'].content['images']) / numbers.batch_size)
-    if plan.recipe.cfg.get('warmup_iters', 0) > steps // 10:
-        found['warmup_iters'] = max(1, steps // 10)
+    found['image_size'] = numbers.image_size
+    steps = math.ceil(len(plan.splits['train'].content['images']) / numbers.batch_size)
+    if plan.recipe.counts_iterations:
+        found.update(max_iters=plan.max_iters, val_interval=steps * numbers.val_interval)
+    else:
+        found.update(max_epochs=numbers.max_epochs, val_interval=numbers.val_interval)
+    found.update(batch_size=numbers.batch_size, num_workers=numbers.num_workers)
+    if warmup_of(plan.recipe.cfg) > plan.max_iters // 10:
+        found['warmup_iters'] = max(1, plan.max_iters // 10)
     return found
+
+
+def warmup_of(cfg: Any) -> int:
+    """Steps of the warm-up, where it is counted in steps."""
+    schedulers = cfg.get('param_scheduler') or []
+    schedulers = schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]
+    return max((s.get('end', 0) for s in schedulers if s.get('type') in WARMUPS and not s.get('by_epoch', True)), default=0)
 
 
 def settings_of(plan: Plan, variables: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +168,8 @@ def text_of(plan: Plan) -> str:
         classes='the order is that of the labels',
         image_size=f'(width, height) of the network input; the images are {size_text(train)}',
         max_epochs=f"for {len(train['images'])} images",
-        val_interval='epochs between two validations',
+        max_iters=f"steps: {plan.numbers.max_epochs} epochs of {len(train['images'])} images",
+        val_interval=f"{'steps' if plan.recipe.counts_iterations else 'epochs'} between two validations",
         batch_size='images a step; halve it when memory runs out',
         warmup_iters='a tenth of the training')
     lines = [f'"""{docstring(plan, datetime.date.today().isoformat())}"""', f'_base_ = {plan.recipe.base!r}', '']

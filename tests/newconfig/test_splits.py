@@ -14,7 +14,8 @@ CATEGORIES = [dict(id=1, name='nut'), dict(id=2, name='bolt')]
 def split(names: str, categories: list[dict] = CATEGORIES, kind: str = 'CocoDataset', objects: bool = True) -> Split:
     """An image for each letter; 'n' in its name has a nut, others a bolt."""
     images = [dict(id=n, file_name=f'{name}.png', width=64, height=64) for n, name in enumerate(names.split(), 1)]
-    annotations = [dict(id=i['id'], image_id=i['id'], category_id=1 if 'n' in i['file_name'][:-4] else 2, bbox=[1, 1, 5, 5]) for i in images]
+    annotations = [dict(id=i['id'], image_id=i['id'], category_id=1 if 'n' in i['file_name'][:-4] else 2, bbox=[1, 1, 5, 5])
+                   for i in images]
     content = dict(images=images, annotations=annotations if objects else [], categories=categories)
     return Split(Path('/data/x.json'), Path('/data/images'), content, dict(type=kind, ann_file=Path('/data/x.json')))
 
