@@ -66,10 +66,12 @@ class Report:
                     findings=[{k: v for k, v in asdict(f).items() if k != 'pictures'} for f in self.findings],
                     facts=self.facts)
 
-    def text(self, places: int = 3) -> str:
-        """For a terminal: what was looked at, then the findings."""
+    def text(self, places: int = 3, levels: tuple[str, ...] = LEVELS) -> str:
+        """For a terminal: what was looked at, the findings of ``levels``, and the counts of all."""
         lines = [source_line(source) for source in self.sources]
         for f in self.findings:
+            if f.level not in levels:
+                continue
             lines.append(f.line())
             lines += [f'          {p[:300]}' for p in f.places[:places]]
             if f.count > places and f.places:
@@ -84,4 +86,4 @@ def source_line(source: dict[str, Any]) -> str:
     names = source['classes']
     more = f' and {len(names) - MAX_NAMES} more' if len(names) > MAX_NAMES else ''
     return (f"{source['split']}: {source['annotations']} (images in {source['images'] or 'no folder'}): {source['num_images']} images, "
-            f"{source['num_objects']} objects, {len(names)} classes: {', '.join(names[:MAX_NAMES])}{more}")
+            f"{source['num_objects']} objects, {len(names)} class{'' if len(names) == 1 else 'es'}: {', '.join(names[:MAX_NAMES])}{more}")

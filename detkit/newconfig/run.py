@@ -65,8 +65,9 @@ def new_config(data: str | os.PathLike | Sequence[str], model: str | None = None
     report = None
     if run_doctor:
         say('doctor: looking at images, annotations and the config (--no-doctor leaves it out)')
-        report = doctor(str(out), probe=False, out=Path('work_dirs') / out.stem / 'doctor')
-        say(report.text())
+        folder = Path('work_dirs') / 'doctor' / out.stem
+        report = doctor(str(out), probe=False, out=folder)
+        say(f"{report.text(levels=('fault', 'warning'))} All of them, with images: {folder}/report.html")
     say(next_commands(plan))
     return Outcome(out, tuple(written), report)
 
@@ -120,7 +121,8 @@ def summary(plan: Plan, found_format: str, written: list[Path]) -> list[str]:
         place = plan.written_file(name) if split.dataset is None else split.source
         lines.append(f"  {name:6}{len(split.content['images'])} images, {len(split.content['annotations'])} objects  {place}"
                      + ('  (written)' if place in written else ''))
-    lines.append(f"  {len(plan.classes)} classes: {', '.join(plan.classes[:20])}" + (', ...' if len(plan.classes) > 20 else ''))
+    more = ', ...' if len(plan.classes) > 20 else ''
+    lines.append(f"  {len(plan.classes)} class{'es' if len(plan.classes) > 1 else ''}: {', '.join(plan.classes[:20])}{more}")
     size = f"input {'x'.join(map(str, numbers.image_size))}, " if plan.recipe.has('image_size') else ''
     lines.append(f'wrote {plan.out}: {name_of}, {size}{numbers.max_epochs} epochs, batches of {numbers.batch_size}')
     return lines

@@ -16,6 +16,7 @@ from detkit.newconfig.numbers import Numbers
 from detkit.newconfig.recipe import Recipe, depth
 
 LINE_WIDTH = 112
+COCO_DETECTIONS = 100              # of an image, which COCO's AP counts
 WARMUPS = ('LinearLR', 'ConstantLR')
 
 
@@ -120,11 +121,36 @@ def settings_of(plan: Plan, variables: dict[str, Any]) -> dict[str, Any]:
             out[f'{split}_evaluator'] = dict(ann_file=os.path.join(plan.root, ann_file))
     if not given('classes'):
         out['model'] = class_counts(cfg.model, len(plan.classes))
+    limit = detections_needed(plan)
+    if limit > COCO_DETECTIONS:
+        for name in ('val_evaluator', 'test_evaluator'):
+            out[name] = dict(out.get(name, {}), proposal_nums=(limit,))
+        test_cfg = {} if cfg.model.get('num_queries') else raised_limits(cfg.model.get('test_cfg') or {}, limit)
+        if test_cfg:
+            out['model'] = dict(out.get('model', {}), test_cfg=test_cfg)
     if not given('val_interval') and given('max_epochs'):
         out['train_cfg'] = dict(val_interval=variables['val_interval'])
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if base and base != variables['batch_size']:
         out['auto_scale_lr'] = dict(enable=True)
+    return out
+
+
+def detections_needed(plan: Plan) -> int:
+    """The objects of the fullest image, up to the next hundred."""
+    counts = [Counter(a['image_id'] for a in s.content['annotations'] if not a.get('iscrowd')) for s in plan.splits.values()]
+    return math.ceil(max(n for count in counts for n in count.values()) / 100) * 100 if any(counts) else 0
+
+
+def raised_limits(test_cfg: dict, limit: int) -> dict[str, Any]:
+    """The parts of ``test_cfg`` whose ``max_per_img`` is lower than ``limit``, with that."""
+    out: dict[str, Any] = {}
+    for key, value in test_cfg.items():
+        inner = raised_limits(value, limit) if isinstance(value, dict) else {}
+        if key == 'max_per_img' and 0 < value < limit:
+            out[key] = limit
+        elif inner:
+            out[key] = inner
     return out
 
 
@@ -180,8 +206,11 @@ def text_of(plan: Plan) -> str:
             lines.append('')
     if settings:
         lines.append('')
+    notes = dict(auto_scale_lr='of the learning rate, from the batch size that the recipe was made for')
+    if detections_needed(plan) > COCO_DETECTIONS:
+        notes['val_evaluator'] = f"an image has up to {detections_needed(plan)} objects; COCO's AP counts {COCO_DETECTIONS}"
     for name, value in settings.items():
-        lines += assignment(name, value, 'from the batch size that the recipe was made for' if name == 'auto_scale_lr' else '')
+        lines += assignment(name, value, notes.get(name, ''))
     return '\n'.join(line for n, line in enumerate(lines) if line or n == 0 or lines[n - 1]) + '\n'
 
 

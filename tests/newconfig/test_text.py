@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit.config import config_folder, load_config
+from detkit.config import load_config
 from detkit.data.discover import find_dataset
 from detkit.data.exchange import write_annotations
 from detkit.data.formats.coco import read_coco
@@ -17,8 +17,9 @@ from detkit.newconfig.text import code_of, text_of
 from detkit.registry import DATASETS, METRICS, ConfigError
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
-RECIPES = sorted({path.parent.name: path.stem for path in sorted(config_folder().glob('*/*.py')) if path.parent.name != '_base_'
-                  and 'panoptic' not in path.name}.values())
+RECIPES = ['cascade-mask-rcnn_r50_fpn_1x_coco', 'centernet_r18_8xb16-crop512-140e_coco', 'dino-4scale_r50_8xb2-12e_coco',
+           'faster-rcnn_r50_fpn_1x_coco', 'fcos_r50-caffe_fpn_gn-head_ms-640-800-2x_coco', 'mask2former_r50_8xb2-lsj-50e_coco',
+           'rpn_r50_fpn_1x_coco', 'rtmdet-ins_tiny_8xb32-300e_coco', 'rtmdet_nano_small-data', 'yolox_tiny_8xb8-300e_coco']   # of each kind
 
 
 def written(model: str, data: Path, out: Path):
@@ -124,6 +125,24 @@ def test_a_config_of_ones_own_without_variables_gets_sections(shapes: Path, tmp_
     assert set(class_counts(new.model)) == {4} and new.train_dataloader.batch_size == 2
     assert "_base_ = 'own.py'" in (tmp_path / 'my.py').read_text()
     assert messages == ['note: own.py has no variable image_size nor max_epochs: it keeps its own.']
+
+
+@pytest.mark.parametrize(('model', 'test_cfg'), [
+    ('faster-rcnn_r50_fpn_1x_coco', 'rcnn'), ('rtmdet_nano_small-data', None), ('dino-4scale_r50_8xb2-12e_coco', '')])
+def test_images_of_many_objects_raise_the_limits(model: str, test_cfg: str | None, shapes: Path, tmp_path: Path):
+    """COCO's AP counts 100 detections an image. A query detector has no more than its queries."""
+    content = read_coco(str(shapes / 'annotations/train.json'))
+    first = content['images'][0]['id']
+    content['annotations'] += [dict(id=1000 + n, image_id=first, category_id=1, bbox=[n % 50, n // 50, 9, 9]) for n in range(130)]
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    (tmp_path / 'val.json').write_bytes((shapes / 'annotations/val.json').read_bytes())
+    plan = make_plan(find_dataset([tmp_path / 'train.json'], images=shapes / 'images'), read_recipe(model, tmp_path / 'my.py'),
+                     tmp_path / 'my.py', False, print)
+    (tmp_path / 'my.py').write_text(text_of(plan))
+    cfg = load_config(tmp_path / 'my.py')
+    assert METRICS.build(cfg.val_evaluator).proposal_nums == METRICS.build(cfg.test_evaluator).proposal_nums == (200,)
+    if test_cfg != '':
+        assert (cfg.model.test_cfg[test_cfg] if test_cfg else cfg.model.test_cfg).max_per_img == 200
 
 
 def test_models_that_do_not_fit_are_refused_with_the_reason(shapes: Path, tmp_path: Path):
