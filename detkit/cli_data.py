@@ -195,6 +195,25 @@ def shares_of(words: list[str]) -> dict[str, float]:
         raise ValueError(f"--shares takes NAME=SHARE, as train=0.8 val=0.2, not {' '.join(words)}.") from None
 
 
+# --------------------------------------------------------------------------------------------------------- new-config
+def new_config_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument('--data', nargs='+', required=True, metavar='FOLDER_OR_FILE',
+                     help='folder of the data set, or an annotation file: COCO .json, data.yaml, .csv, folder of VOC XML; '
+                          'or train=FILE val=FILE test=FILE')
+    sub.add_argument('--model', metavar='NAME', help='shipped recipe or config file to start from (default: a small RTMDet)')
+    sub.add_argument('--out', default='my.py', metavar='FILE', help='the new config (default: my.py)')
+    sub.add_argument('--format', choices=['coco', 'yolo', 'voc', 'csv'], help='of the annotations (default: found)')
+    sub.add_argument('--images', metavar='DIR', help='folder of the images, where it is not found')
+    sub.add_argument('--no-doctor', action='store_true', help='do not look for faults of data and config')
+    sub.add_argument('--force', action='store_true', help='overwrite --out, and annotation files written beside it')
+
+
+def new_config(args: argparse.Namespace) -> int:
+    from detkit.newconfig import new_config as run
+    outcome = run(args.data, args.model, args.out, args.format, args.images, not args.no_doctor, args.force)
+    return int(outcome.report is not None and outcome.report.worst == 'fault')
+
+
 # ------------------------------------------------------------------------------------------------------------- doctor
 def doctor_arguments(sub: argparse.ArgumentParser) -> None:
     add_config(sub)
@@ -251,6 +270,11 @@ DATA_COMMANDS: dict[str, Command] = {
         detkit cache-dataset rtmdet_nano_bccd
         detkit cache-dataset rtmdet_nano_bccd --advise
         detkit train rtmdet_nano_bccd --cfg-options "train_dataloader.dataset.cache=dict(type=lmdb)"'''),
+    'new-config': Command('Look at your data and write a short config that trains on them; status 1 when the doctor finds a fault.',
+                          new_config_arguments, new_config, '''
+        detkit new-config --data data/bccd --out my.py
+        detkit new-config --data my_export/data.yaml --model faster-rcnn_r50_fpn_1x_coco
+        detkit new-config --data train=a.json val=b.json --images pictures --out my.py'''),
     'doctor': Command('Look for faults of data and config before a run; status 1 when there is one that would spoil it.',
                       doctor_arguments, doctor, '''
         detkit doctor rtmdet_nano_bccd

@@ -76,6 +76,9 @@ def look(part: Part, report: Report, progress: bool, say: Callable[[str], None])
     if part.content is None:
         return []
     say(f'{part.split}: {part.source}, {len(part.content["images"])} images')
+    names = [c['name'] for c in part.content['categories']]
+    report.sources.append(dict(split=part.split, annotations=part.source, images=image_place(part), num_images=len(part.content['images']),
+                               num_objects=len(part.content['annotations']), classes=list(part.dataset._metainfo.get('classes') or names)))
     examine_annotations(part.content, part.split, part.source, report, part.path_of)
     report.facts.setdefault(part.split, {}).setdefault('files', {})[part.source] = statistics(part.content)
     pictures = list(watched(look_at_all(part.path_of[i['id']] for i in part.content['images']), len(part.path_of), progress))
@@ -93,6 +96,12 @@ def look(part: Part, report: Report, progress: bool, say: Callable[[str], None])
         report.samples.append(dict(path=part.path_of[image['id']], boxes=boxes.get(image['id'], [])[:300],
                                    caption=f"{part.split}: {image['file_name']}, {len(boxes.get(image['id'], []))} objects"))
     return pictures
+
+
+def image_place(part: Part) -> str:
+    """The folder that holds all images of a part; '' where it has none."""
+    folders = [os.path.dirname(path) for path in part.path_of.values()]
+    return os.path.commonpath(folders) if folders else ''
 
 
 def watched(pictures: Iterator[Picture], count: int, progress: bool) -> Iterator[Picture]:

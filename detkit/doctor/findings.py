@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 LEVELS = ('fault', 'warning', 'note')    # would break or falsify a run; is likely to; good to know
+MAX_NAMES = 12                           # of classes in a line
 MOST_PLACES = 200                        # kept of one finding; all are counted
 
 
@@ -26,9 +27,13 @@ class Finding:
 
 @dataclass
 class Report:
-    """``findings``, worst first once ``sort`` is called; ``facts``: counts by split and what was measured."""
+    """``findings``, worst first once ``sort`` is called; ``facts``: counts by split and what was measured.
+
+    ``sources``: what was read, one entry for each annotation file: split, annotations, images, num_images, num_objects, classes.
+    """
 
     config: str = ''
+    sources: list[dict[str, Any]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)   # pictures with their boxes, to look at
@@ -57,13 +62,16 @@ class Report:
         return min((f.level for f in self.findings), key=LEVELS.index, default=None)
 
     def as_dict(self) -> dict[str, Any]:
-        return dict(config=self.config, findings=[{k: v for k, v in asdict(f).items() if k != 'pictures'} for f in self.findings],
+        return dict(config=self.config, sources=self.sources,
+                    findings=[{k: v for k, v in asdict(f).items() if k != 'pictures'} for f in self.findings],
                     facts=self.facts)
 
-    def text(self, places: int = 3) -> str:
-        """For a terminal."""
-        lines = []
+    def text(self, places: int = 3, levels: tuple[str, ...] = LEVELS) -> str:
+        """For a terminal: what was looked at, the findings of ``levels``, and the counts of all."""
+        lines = [source_line(source) for source in self.sources]
         for f in self.findings:
+            if f.level not in levels:
+                continue
             lines.append(f.line())
             lines += [f'          {p[:300]}' for p in f.places[:places]]
             if f.count > places and f.places:
@@ -71,3 +79,11 @@ class Report:
             lines.append(f'          -> {f.remedy}')
         counts = ', '.join(f'{sum(f.level == level for f in self.findings)} {level}s' for level in LEVELS)
         return '\n'.join([*lines, f'{counts}.' if self.findings else 'Nothing found.'])
+
+
+def source_line(source: dict[str, Any]) -> str:
+    """``train: a.json (images in b): 20 images, 50 objects, classes cat, dog``."""
+    names = source['classes']
+    more = f' and {len(names) - MAX_NAMES} more' if len(names) > MAX_NAMES else ''
+    return (f"{source['split']}: {source['annotations']} (images in {source['images'] or 'no folder'}): {source['num_images']} images, "
+            f"{source['num_objects']} objects, {len(names)} class{'' if len(names) == 1 else 'es'}: {', '.join(names[:MAX_NAMES])}{more}")

@@ -1,6 +1,8 @@
-"""What the documents say is so: each command in a bash block is checked, blocks marked ``<!-- run -->`` are run, names exist.
+"""What the documents say is so: each command in a bash block is checked, marked blocks are run, names exist.
 
-A block marked ``<!-- run on -->`` goes on with the program of the marked block before it.
+``<!-- run -->``: the block runs by itself, in the repository. ``<!-- run on -->``: it goes on with the program of the marked block before
+it. The blocks of a page that are marked ``<!-- run here -->`` run one after another in one new folder; ``<!-- file NAME -->`` writes a
+block there, ``<!-- printed -->`` says what the command before it must have printed, and ``<!-- run here with PACKAGE -->`` needs a package.
 """
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from detkit.cli import parser
+from detkit.cli import main, parser
 from detkit.config import config_folder, find_config
 from detkit.registry import ConfigError
 
@@ -24,9 +26,14 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md')),
              ROOT / 'data/README.md', ROOT / 'benchmarks/README.md', ROOT / 'tests/parity/README.md']
 FENCE = re.compile(r'^(?P<mark><!-- run( on)? -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$', re.M | re.S)
+STEP = re.compile(r'^<!-- (?P<what>run here|printed|file)( (with )?(?P<name>\S+))? -->\n```\w+\n(?P<body>.*?)^```$', re.M | re.S)
 TOOL = re.compile(r'(?:python )?tools/(\w+)\.py')
 SETUP = configparser.ConfigParser(interpolation=None)
 SETUP.read(ROOT / 'setup.cfg')
+
+
+MADE_CONFIGS = {name for document in DOCUMENTS for name in re.findall(r'^<!-- file (\S+) -->$|--out (\S+\.py)', document.read_text(), re.M)
+                for name in name if name}
 
 
 def blocks(language: str) -> list[tuple[str, str, str]]:
@@ -90,7 +97,7 @@ def check_tool(words: list[str], file: str | None = None) -> None:
         return
     args = parser(words).parse_args(words)
     config = getattr(args, 'config', None)
-    if config and not config.startswith(('mmdet::', 'my_')):
+    if config and not config.startswith(('mmdet::', 'my_')) and config not in MADE_CONFIGS:
         find_config(ROOT / config if config.startswith('configs/') else config)
 
 
@@ -128,6 +135,57 @@ def test_a_marked_command_runs(where: str, body: str, tmp_path: Path):
 def test_a_marked_program_runs(where: str, body: str, tmp_path: Path):
     done = run([sys.executable, '-c', body], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def pages() -> list[Path]:
+    return [document for document in DOCUMENTS if '<!-- run here' in document.read_text(encoding='utf-8')]
+
+
+@pytest.mark.parametrize('page', pages(), ids=lambda page: page.stem)
+def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('DETKIT_DATA_ROOT', raising=False)
+    output, left_out = '', []
+    for step in STEP.finditer(page.read_text(encoding='utf-8')):
+        if step['what'] == 'file':
+            Path(step['name']).write_text(step['body'])
+            stand_in_for_weights(step['body'])
+        elif step['what'] == 'printed':
+            for line in step['body'].splitlines():
+                assert ' '.join(line.split()) in ' '.join(output.split()), output[-3000:]
+        elif step['name'] and importlib.util.find_spec(step['name']) is None:
+            left_out.append(f"{step['name']} is not installed")
+        else:
+            for line in step['body'].splitlines():
+                status = run_here(line)
+                captured = capsys.readouterr()
+                output = captured.out + captured.err
+                assert status == 0, f'{line}\n{output[-3000:]}'
+    if left_out:
+        pytest.skip(', '.join(left_out))
+
+
+def run_here(line: str) -> int:
+    """Run a command in this process: a new one would take seconds to import what is there already."""
+    words = shlex.split(line)
+    if words[0] == 'detkit':
+        return main(words[1:])
+    if words[0] == 'python' and words[1].startswith('tools/'):
+        return main([Path(words[1]).stem.replace('_', '-'), *words[2:]])
+    assert words[:2] == ['python', '-c'], f'not known how to run: {line}'
+    return subprocess.run([sys.executable, *words[1:]], timeout=60).returncode
+
+
+def stand_in_for_weights(config: str) -> None:
+    """Weights of MMDetection that a config loads, which are not here: those of a new model of the recipe, in the same form."""
+    from detkit.config import load_config
+    from detkit.data.datasets.coco_classes import COCO_CLASSES
+    from detkit.registry import MODELS, register_all_modules
+    for name, recipe in re.findall(r"^load_from = '((\S+)_\d{8}_\d{6}-[0-9a-f]{8}\.pth)'", config, re.M):
+        import torch
+        register_all_modules(init_default_scope=True)
+        model = MODELS.build(load_config(recipe).model)
+        torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=COCO_CLASSES))), name)
 
 
 def run(command: list[str], tmp_path: Path) -> subprocess.CompletedProcess:

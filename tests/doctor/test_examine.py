@@ -262,3 +262,14 @@ def test_the_tool_writes_its_report_and_says_by_its_status_whether_to_go_on(bccd
     assert 'FAULT   val: picture missing' in printed and 'report.html' in printed
     assert len(json.loads((tmp_path / 'fixed/val.json').read_text())['images']) == 5
     assert json.loads((tmp_path / 'fixed/train_changes.json').read_text())['changes'] == []
+
+
+# -------------------------------------------------------------------------------------------------- what was looked at
+def test_the_report_says_which_files_folders_and_classes_it_looked_at(coco):
+    (coco / 'annotations').mkdir()
+    (coco / 'a.json').rename(coco / 'annotations/train.json')
+    report = doctor(config(coco, ('train',), classes=('cat', 'dog')), model=False)
+    file, folder = coco / 'annotations/train.json', coco / 'images'
+    assert report.as_dict()['sources'] == [dict(split='train', annotations=str(file), images=str(folder), num_images=5, num_objects=6,
+                                                classes=['cat', 'dog'])]
+    assert report.text().startswith(f'train: {file} (images in {folder}): 5 images, 6 objects, 2 classes: cat, dog\n')

@@ -1,0 +1,72 @@
+"""RTMDet (https://arxiv.org/abs/2212.07784) at a quarter of the width, from scratch, for small data sets of one's own on a CPU.
+
+What ``detkit new-config`` starts from. On BCCD (205 images, 98 epochs at 320x256) it trains in minutes on two cores.
+
+    detkit new-config --data data/bccd --out my.py
+    python tools/train.py configs/rtmdet/rtmdet_nano_small-data.py --cfg-options data_root=data/coco/
+"""
+_base_ = ['../_base_/models/rtmdet_nano.py', '../_base_/datasets/coco_detection.py', '../_base_/default_runtime.py']
+
+image_size = (640, 640)       # (width, height) in pixels
+batch_size = val_batch_size = 8
+max_epochs = 100
+stage2_num_epochs = round(max_epochs / 10)                    # the last epochs, which see plain images
+val_interval = 10
+base_lr = 0.002               # for 8 images a step
+warmup_iters = 200
+amp = 'auto'                  # bfloat16 where the machine has it
+channels_last = 'auto'
+
+test_size = image_size
+mosaic_size = tuple(2 * side for side in image_size)         # of four images, before they are cropped
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=image_size, keep_ratio=True),
+    dict(type='RandomChoice', transforms=[             # half of the images are mosaics of four
+        [dict(type='CachedMosaic', img_scale=image_size, pad_val=114.0),
+         dict(type='RandomResize', scale=mosaic_size, ratio_range=(0.6, 1.5), keep_ratio=True)],
+        [dict(type='RandomResize', scale=image_size, ratio_range=(0.6, 1.5), keep_ratio=True)]]),
+    dict(type='RandomCrop', crop_size=image_size[::-1], allow_negative_crop=True),
+    dict(type='FilterAnnotations', min_gt_bbox_wh=(4, 4), keep_empty=False),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='YOLOXHSVRandomAug'),
+    dict(type='Pad', size=image_size, pad_val=dict(img=(114, 114, 114))),
+    dict(type='PackDetInputs')]
+train_pipeline_stage2 = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=image_size, keep_ratio=True),
+    dict(type='RandomResize', scale=image_size, ratio_range=(0.9, 1.1), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=image_size[::-1], allow_negative_crop=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='YOLOXHSVRandomAug'),
+    dict(type='Pad', size=image_size, pad_val=dict(img=(114, 114, 114))),
+    dict(type='PackDetInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=test_size, keep_ratio=True),
+    dict(type='Pad', size=test_size, pad_val=dict(img=(114, 114, 114))),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+train_dataloader = dict(batch_sampler=None, dataset=dict(filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+val_evaluator = dict(classwise=True)
+test_evaluator = dict(classwise=True)
+
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=val_interval)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=base_lr, weight_decay=0.05), clip_grad=dict(max_norm=35),
+    paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0, bypass_duplicate=True))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.005, by_epoch=False, begin=0, end=warmup_iters),
+    dict(type='CosineAnnealingLR', eta_min=base_lr * 0.05, begin=round(max_epochs * 0.3), end=max_epochs,
+         T_max=max_epochs - round(max_epochs * 0.3), by_epoch=True, convert_to_iter_based=True)]
+auto_scale_lr = dict(enable=False, base_batch_size=8)
+default_hooks = dict(checkpoint=dict(interval=val_interval))
+custom_hooks = [
+    dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.002, gamma=200, update_buffers=True, priority=49),
+    dict(type='PipelineSwitchHook', switch_epoch=max_epochs - stage2_num_epochs, switch_pipeline=train_pipeline_stage2)]

@@ -1,0 +1,97 @@
+"""The recipe that a new config starts from."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmengine.config import Config
+
+from detkit.config import FileTree, config_folder, find_config, is_shipped, load_config
+from detkit.newconfig.numbers import Numbers
+from detkit.registry import ConfigError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A config to start from."""
+
+    base: str                      # what the new file has as _base_
+    cfg: Config
+    variables: frozenset[str]      # those that a file made from it may set; see detkit.recipe_variables
+
+    @property
+    def with_masks(self) -> bool:
+        return any('segm' in metrics_of(m) for m in evaluators(self.cfg))
+
+    @property
+    def pretrained(self) -> bool:
+        init = self.cfg.model.get('backbone', {}).get('init_cfg') or {}
+        return bool(self.cfg.get('load_from')) or 'checkpoint' in init
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.cfg.train_dataloader.get('batch_size') or 1)
+
+    @property
+    def counts_iterations(self) -> bool:
+        return 'max_iters' in (self.cfg.get('train_cfg') or {})
+
+    def kept(self, numbers: Numbers) -> Numbers:
+        """``numbers`` with the epochs of a recipe that has no variable for them."""
+        epochs = (self.cfg.get('train_cfg') or {}).get('max_epochs')
+        return numbers if self.has('max_epochs') or not epochs else replace(numbers, max_epochs=int(epochs))
+
+    def has(self, name: str) -> bool:
+        return name in self.variables
+
+
+def evaluators(cfg: Config) -> list[dict]:
+    given = cfg.get('val_evaluator') or []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def metrics_of(evaluator: dict) -> list[str]:
+    metric = evaluator.get('metric', [])
+    return [metric] if isinstance(metric, str) else list(metric)
+
+
+def read_recipe(name: str, out: Path) -> Recipe:
+    """The recipe ``name``: a shipped one, or a config file.
+
+    Raises:
+        ConfigError: no such config (with the nearest name), or one that new-config cannot fill in, with the reason.
+    """
+    path, cfg = find_config(name), load_config(name)
+    kinds = {str(dataset.get('type')) for dataset in (innermost(cfg, s) for s in ('train', 'val')) if dataset}
+    if any('Panoptic' in kind for kind in kinds):
+        raise ConfigError(f'--model {name}: learns panoptic maps, which need a map of segments for each image; COCO, YOLO, VOC and CSV '
+                          f'files of objects have none. Choose a model of boxes or masks.')
+    for key in ('model', 'train_dataloader', 'val_dataloader'):
+        if not isinstance(cfg.get(key), dict):
+            raise ConfigError(f"--model {name}: has no '{key}'; name a whole recipe, not a part of one.")
+    if innermost(cfg, 'train') is None:
+        raise ConfigError(f'--model {name}: its training data are a list of data sets, which this command does not fill in.')
+    tree = FileTree(path)
+    base = f'detkit::{path.relative_to(config_folder()).as_posix()}' if is_shipped(path) else os.path.relpath(path, out.parent)
+    return Recipe(base, cfg, frozenset(tree.variables([path, *tree.below(path)])))
+
+
+def innermost(cfg: Config, split: str) -> dict | None:
+    """The data set that reads the annotations, wrappers taken off; None where there are several."""
+    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+    while isinstance(dataset, dict) and 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return None if not isinstance(dataset, dict) or 'datasets' in dataset else dataset
+
+
+def depth(cfg: Config, split: str) -> int:
+    """How many wrappers the data set of ``split`` has."""
+    dataset, count = cfg[f'{split}_dataloader']['dataset'], 0
+    while 'dataset' in dataset:
+        dataset, count = dataset['dataset'], count + 1
+    return count
+
+
+def default_model(on_gpu: bool) -> str:
+    return 'rtmdet_tiny_8xb32-300e_coco' if on_gpu else 'rtmdet_nano_small-data'

@@ -1,0 +1,10 @@
+"""Write a config for your own data: ``python tools/new_config.py --help``. The same as ``detkit new-config``."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))   # so that it runs from a checkout that is not installed
+
+from detkit.cli import run_tool   # noqa: E402
+
+if __name__ == '__main__':
+    run_tool('new-config')
