@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 
-from detkit.data.exchange import write_annotations
+from detkit.data.exchange import read_annotations, write_annotations
 from detkit.data.formats.faults import BrokenAnnotations
 from detkit.registry import DATASETS, ConfigError
 
@@ -64,6 +66,131 @@ def test_a_list_or_a_file_that_is_not_there_is_named(voc):
     (voc / 'VOC2007/ImageSets/Main/trainval.txt').unlink()
     with pytest.raises(BrokenAnnotations, match='trainval.txt: cannot be read as a list of names'):
         dataset(voc)
+
+
+def voc_folder(root, files, lines):
+    """A data set of Pascal VOC: name -> its XML, and a list of names; a picture of 64x48 pixels for each name."""
+    for name, text in files.items():
+        for place, suffix in (('Annotations', '.xml'), ('JPEGImages', '.jpg')):
+            path = root / place / f'{name}{suffix}'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if suffix == '.xml':
+                path.write_bytes(text if isinstance(text, bytes) else text.encode())
+            else:
+                cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
+    (root / 'list.txt').write_bytes(lines if isinstance(lines, bytes) else lines.encode())
+
+
+def listed(root, **options):
+    """Image id -> (picture, names of its objects) of an XMLDataset."""
+    data = DATASETS.build(dict(type='XMLDataset', data_root=str(root), ann_file='list.txt', pipeline=PLAIN, **options))
+    infos = map(data.get_data_info, range(len(data)))
+    assert all(data[i]['inputs'].shape == (3, 48, 64) for i in range(len(data)))
+    names = data.metainfo['classes']
+    return {info['img_id']: (os.path.relpath(info['img_path'], root), [names[i['bbox_label']] for i in info['instances']])
+            for info in infos}
+
+
+def one(name='cat'):
+    return XML.format(OBJECT.format(name, 0, 1, 1, 11, 11))
+
+
+def test_the_same_name_in_two_folders_is_two_images(tmp_path):
+    voc_folder(tmp_path, {'s1/a': one('cat'), 's2/a': one('dog')}, 's1/a\ns2/a\n')
+    assert listed(tmp_path) == {'s1/a': ('JPEGImages/s1/a.jpg', ['cat']), 's2/a': ('JPEGImages/s2/a.jpg', ['dog'])}
+    content = read_annotations(tmp_path)
+    assert [(i['id'], i['file_name']) for i in content['images']] == [(1, 's1/a.jpg'), (2, 's2/a.jpg')]
+    assert [(a['image_id'], a['category_id']) for a in content['annotations']] == [(1, 1), (2, 2)]
+
+
+def test_a_name_that_is_listed_twice_counts_once_and_is_told(tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr('detkit.data.formats.voc.print_log', lambda text, *_: messages.append(text))
+    voc_folder(tmp_path, {'a': one(), 'b': one()}, 'a\nb\na\n')
+    assert list(listed(tmp_path)) == ['a', 'b']
+    assert messages == [f"{tmp_path}/list.txt: 1 lines repeat a name and count once (first: 'a' in lines 1 and 3)."]
+
+
+@pytest.mark.parametrize('lines', [
+    'my img 1\nmy img 2\n', '\ufeffmy img 1\r\nmy img 2\r\n', 'my img 1 -1\nmy img 2  1\n', 'JPEGImages/my img 1.jpg\nmy img 2.jpg',
+    'C:\\data\\JPEGImages\\my img 1.JPG\nAnnotations\\my img 2.xml', './my img 1\n._my img 1\n\nmy img 2',
+    'my img 1\nmy img 2\n'.encode('utf-16')])
+def test_lists_in_every_form_name_the_same_images(tmp_path, lines):
+    voc_folder(tmp_path, {'my img 1': one(), 'my img 2': one('dog')}, lines)
+    assert listed(tmp_path) == {'my img 1': ('JPEGImages/my img 1.jpg', ['cat']), 'my img 2': ('JPEGImages/my img 2.jpg', ['dog'])}
+
+
+def test_the_list_of_one_class_has_a_column_of_flags(tmp_path):
+    voc_folder(tmp_path, {'000012': one(), '000017': one()}, '000012 -1\n000017  1\n')
+    assert list(listed(tmp_path)) == ['000012', '000017']
+
+
+@pytest.mark.parametrize(('lines', 'message'), [
+    ('a\n../a\n', r"list.txt: line 2 has '\.\./a', which is no name below"), ('/tmp/a\n', "line 1 has '/tmp/a'"),
+    ('D:\\a\n', "line 1 has 'D:"), ('ä\n'.encode('latin-1'), 'list.txt: .*byte 0 is not UTF-8'),
+    ('A\n', "A.xml: .*there is 'a.xml' in that folder"),
+    ('my a\n', 'my a.xml: there is no such file')])
+def test_a_line_that_names_nothing_is_told(tmp_path, lines, message):
+    voc_folder(tmp_path, {'a': one()}, lines)
+    with pytest.raises(BrokenAnnotations, match=message):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize('suffix', ['.JPG', '.Png', '.JPEG', '.bmp'])
+def test_the_picture_may_have_any_suffix_in_any_case(tmp_path, suffix):
+    voc_folder(tmp_path, {'s/a': one()}, 's/a\n')
+    image = cv2.imencode(suffix, np.zeros((48, 64, 3), np.uint8))[1]
+    (tmp_path / 'JPEGImages/s/a.jpg').unlink()
+    (tmp_path / f'JPEGImages/s/a{suffix}').write_bytes(image.tobytes())
+    assert listed(tmp_path) == {'s/a': (f'JPEGImages/s/a{suffix}', ['cat'])}
+
+
+@pytest.mark.parametrize(('text', 'name'), [
+    ('<?xml version="1.0" encoding="GB2312"?>' + one('猫'), '猫'), ('<?xml version="1.0" encoding="Shift_JIS"?>' + one('ネコ'), 'ネコ'),
+    ('<?xml version="1.0" encoding="windows-1251"?>' + one('кот'), 'кот'), ('<?xml version="1.0" encoding="utf8"?>' + one('猫'), '猫')])
+def test_xml_in_other_encodings(tmp_path, text, name):
+    encoding = text.split('"')[3]
+    voc_folder(tmp_path, {'a': text.encode(encoding)}, 'a\n')
+    assert listed(tmp_path)['a'][1] == [name]
+
+
+@pytest.mark.parametrize('text', [
+    '\ufeff' + one(), '\n  ' + one(), '<?xml version="1.0" encoding="utf-16"?>' + one(), one().encode('utf-16'),
+    one().replace('<annotation>', '<annotation xmlns="http://example.org/voc">'), one().replace('annotation>', 'Annotation>'),
+    one().replace('<size><width>64</width><height>48</height></size>', ''), one().replace('64<', '64.0<'),
+    one().replace('<size>', '<folder>x</folder><filename>C:\\Users\\me\\a.jpg</filename><size>'),
+    one().replace('<size>', '<filename>/home/me/a.jpg</filename><size>')])
+def test_xml_as_other_tools_write_it(tmp_path, text):
+    voc_folder(tmp_path, {'a': text}, 'a\n')
+    assert listed(tmp_path) == {'a': ('JPEGImages/a.jpg', ['cat'])}
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    (one('狗').encode('gbk'), 'a.xml: not valid XML .*UTF-8 if it names none'),
+    ('<?xml version="1.0" encoding="martian"?>' + one(), 'a.xml: not valid XML .*martian'),
+    (b'<?xml version="1.0" encoding="Shift_JIS"?>' + one('кот').encode('koi8-r') + b'\xff', 'a.xml: not valid XML'),
+    ('<annotations><image id="0"/></annotations>', 'a.xml: its outermost element is <annotations>, not <annotation>')])
+def test_xml_that_cannot_be_read_is_named(tmp_path, text, message):
+    voc_folder(tmp_path, {'a': text}, 'a\n')
+    with pytest.raises(BrokenAnnotations, match=message):
+        listed(tmp_path)
+
+
+def test_without_a_size_the_picture_is_needed(tmp_path):
+    voc_folder(tmp_path, {'a': one().replace('<size><width>64</width><height>48</height></size>', '')}, 'a\n')
+    (tmp_path / 'JPEGImages/a.jpg').unlink()
+    with pytest.raises(BrokenAnnotations, match=r'a.xml: the size of .*JPEGImages/a.jpg is needed and cannot be read \(no such file'):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize('prefix', [{}, dict(img=''), dict(sub_data_root=''), dict(sub_data_root='', img='JPEGImages'), dict(img='other')])
+def test_a_relative_root_is_joined_once(tmp_path, monkeypatch, prefix):
+    voc_folder(tmp_path / 'set', {'a': one()}, 'a\n')
+    shutil.copytree(tmp_path / 'set/JPEGImages', tmp_path / 'set/other')
+    monkeypatch.chdir(tmp_path)
+    options = dict(data_prefix=prefix) if prefix else {}
+    folder = prefix.get('img') or 'JPEGImages'
+    assert listed('set', **options) == {'a': (f'{folder}/a.jpg', ['cat'])}
 
 
 def test_two_years_join_as_in_mmdetections_config(voc):
