@@ -9,7 +9,7 @@ from detkit.data.datasets.detection import DetDataset
 from detkit.data.formats.crowd_human import BOXES, odgt_to_coco
 from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
 from detkit.data.formats.table import csv_to_coco, open_images_to_coco
-from detkit.data.formats.yolo import SPLITS, yolo_to_coco
+from detkit.data.formats.yolo import SPLITS, read_yolo
 from detkit.registry import DATASETS, ConfigError
 
 
@@ -17,7 +17,7 @@ from detkit.registry import DATASETS, ConfigError
 class YOLODataset(DetDataset):
     """One ``split`` (train, val, test) of the set that ``ann_file``, a data.yaml, describes; boxes, or polygons with their boxes.
 
-    Classes are the file's, in its order, unless ``metainfo`` names some.
+    Classes are the file's, in its order, unless ``metainfo`` names some. Where the pictures lie says the file alone.
 
     Raises:
         BrokenAnnotations: naming file and line.
@@ -30,9 +30,8 @@ class YOLODataset(DetDataset):
         super().__init__(**options)
 
     def read(self, on_fault: OnFault = stop) -> dict:
-        content = yolo_to_coco(Path(self.ann_file), self.split, on_fault)
-        for image in content['images']:
-            image['file_name'] = str(Path(self.ann_file).parent.absolute() / image['file_name'])
+        content, folder = read_yolo(Path(self.ann_file), self.split, on_fault)
+        self.data_prefix['img'] = str(folder)
         return content
 
 

@@ -19,7 +19,7 @@ def read_text(path: Path, kind: str = 'text', remedy: str = '') -> str:
     """
     try:
         data = path.read_bytes()
-        return data.decode(MARKS.get(data[:2], 'utf-8-sig'))
+        return data.decode(MARKS.get(data[:2], 'utf-8')).lstrip('\ufeff')
     except OSError as error:
         reason = error.strerror
     except UnicodeDecodeError as error:
