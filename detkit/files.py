@@ -19,10 +19,10 @@ from typing import Any
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; it takes ``path``'s place when the block ends without an exception.
 
-    The suffix is kept (writers choose their format by it); the folder is made. After an exception the temporary file is
-    gone and an older file at ``path`` is untouched.
+    The suffix is kept (writers choose their format by it); the folder is made; ``~`` is the home folder. After an exception the temporary
+    file is gone and an older file at ``path`` is untouched.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f'.{path.stem[:60]}.', suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -38,15 +38,23 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 def find_data(path: str | os.PathLike) -> Path:
     """``path`` as given, or, where it does not exist, below ``$DETKIT_DATA_ROOT`` (``data/coco`` is ``coco`` there).
 
-    A leading ``~`` is the home folder; a name is found in either Unicode form (see ``existing_path``). Returns ``path`` when neither
-    exists.
+    ``path`` may be written as ``local_path`` says, and a name in either Unicode form (see ``existing_path``). Returns it when neither
+    place exists.
     """
-    given, root = Path(existing_path(os.path.expanduser(path))), os.environ.get('DETKIT_DATA_ROOT')
+    given, root = Path(existing_path(local_path(path))), os.environ.get('DETKIT_DATA_ROOT')
     if given.exists() or given.is_absolute() or not root:
         return given
     inner = given.parts[1:] if given.parts[:1] == ('data',) else given.parts
     below_root = Path(existing_path(os.path.join(os.path.expanduser(root), *inner)))
     return below_root if below_root.exists() else given
+
+
+def local_path(path: str | os.PathLike) -> str:
+    """``path`` with ``~`` replaced by the home folder, and, unless it exists as written, with ``/`` in place of backslashes."""
+    written = os.fspath(path)
+    if '\\' in written and not os.path.exists(written):
+        written = written.replace('\\', '/')
+    return os.path.expanduser(written)
 
 
 def existing_path(path: str) -> str:

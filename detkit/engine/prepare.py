@@ -39,6 +39,7 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
     said = []
     if not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename).stem if cfg.filename else 'run')
+    cfg.work_dir = os.path.expanduser(cfg.work_dir)
     start_processes(cfg)
     said += settle_precision(cfg)
     said += settle_resume(cfg)

@@ -6,7 +6,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from detkit.data.formats.coco import annotation_fault, basic_fault, category_fault, image_fault, load_coco, part
+from detkit.data.formats.coco import (
+    KnownIds,
+    annotation_fault,
+    basic_fault,
+    category_fault,
+    image_fault,
+    load_coco,
+    part,
+)
 from detkit.data.formats.faults import Fault, OnFault, stop
 
 ENTRY_KEYS = ('image_id', 'segments_info')
@@ -30,7 +38,7 @@ def read_panoptic(path: str, on_fault: OnFault = stop) -> dict:
     for key, check in (('categories', panoptic_category_fault), ('images', image_fault)):
         for found in part(content, key, sound[key], check):
             on_fault(found.error(path))
-    images, categories = {i['id'] for i in sound['images']}, {c['id'] for c in sound['categories']}
+    images, categories = KnownIds(i['id'] for i in sound['images']), KnownIds(c['id'] for c in sound['categories'])
     for n, entry in enumerate(content['annotations']):
         missing = [key for key in ENTRY_KEYS if key not in entry]
         if missing or not isinstance(entry['segments_info'], list):

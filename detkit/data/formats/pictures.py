@@ -4,8 +4,10 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 from detkit.data.formats.faults import BrokenAnnotations
 from detkit.files import existing_path, similar_name
@@ -13,6 +15,8 @@ from detkit.files import existing_path, similar_name
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.dcm')
 TURNED = (5, 6, 7, 8)      # EXIF orientations that swap width and height
 ORIENTATION = 0x0112
+LIMIT_LOCK = Lock()
+LIMITS: list[int | None] = []      # Pillow's limit, and an entry for each thread that has it lifted; empty while it holds
 
 
 class UnreadablePicture(ValueError):
@@ -29,9 +33,8 @@ def picture_size(path: str | Path, upright: bool = True) -> tuple[int, int]:
         from detkit.data.formats.dicom import dicom_size
         return dicom_size(path)
     from PIL import Image, UnidentifiedImageError
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None       # only the header is read; size is the caller's matter
     try:
-        with Image.open(path) as picture:
+        with without_pixel_limit(), Image.open(path) as picture:       # only the header is read; size is the caller's matter
             width, height = picture.size
             says = picture.format in ('JPEG', 'TIFF', 'WEBP') or 'exif' in picture.info    # a PNG without it would be read to its end
             turned = upright and says and picture.getexif().get(ORIENTATION) in TURNED
@@ -42,8 +45,24 @@ def picture_size(path: str | Path, upright: bool = True) -> tuple[int, int]:
         raise UnreadablePicture('no picture, or a damaged one') from None
     except (OSError, SyntaxError, ValueError) as error:                # SyntaxError: Pillow's word for a broken PNG
         raise UnreadablePicture(str(error) or type(error).__name__) from None
+
+
+@contextmanager
+def without_pixel_limit() -> Iterator[None]:
+    """Pillow opens pictures of any size meanwhile. Its limit is one for all threads, and comes back when the last of them leaves."""
+    from PIL import Image
+    with LIMIT_LOCK:
+        if not LIMITS:
+            LIMITS.append(Image.MAX_IMAGE_PIXELS)
+            Image.MAX_IMAGE_PIXELS = None
+        LIMITS.append(None)
+    try:
+        yield
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        with LIMIT_LOCK:
+            LIMITS.pop()
+            if len(LIMITS) == 1:
+                Image.MAX_IMAGE_PIXELS = LIMITS.pop()
 
 
 def size_of(path: str | Path, source: str | Path) -> tuple[int, int]:
