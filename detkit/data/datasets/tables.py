@@ -9,7 +9,9 @@ from detkit.data.datasets.detection import DetDataset
 from detkit.data.formats.crowd_human import BOXES, odgt_to_coco
 from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
 from detkit.data.formats.table import csv_to_coco, open_images_to_coco
+from detkit.data.formats.text import read_text
 from detkit.data.formats.yolo import SPLITS, read_yolo
+from detkit.files import local_path
 from detkit.registry import DATASETS, ConfigError
 
 
@@ -74,9 +76,9 @@ class OpenImagesDataset(DetDataset):
 
     def read(self, on_fault: OnFault = stop) -> dict:
         root = Path(self.data_root or '.')
-        self._metainfo.update({k: str(root / v) for k, v in self.kept.items() if v})
-        return open_images_to_coco(Path(self.ann_file), root / self.label_file, Path(self.data_prefix.get('img', '')),
-                                   root / self.meta_file if self.meta_file else None, on_fault)
+        self._metainfo.update({k: str(root / local_path(v)) for k, v in self.kept.items() if v})
+        return open_images_to_coco(Path(self.ann_file), root / local_path(self.label_file), Path(self.data_prefix.get('img', '')),
+                                   root / local_path(self.meta_file) if self.meta_file else None, on_fault)
 
 
 @DATASETS.register_module()
@@ -101,9 +103,12 @@ class CrowdHumanDataset(DetDataset):
     def read(self, on_fault: OnFault = stop) -> dict:
         sizes = None
         if self.extra_ann_file:
-            path = Path(self.data_root or '.') / self.extra_ann_file
+            path = Path(self.data_root or '.') / local_path(self.extra_ann_file)
             try:
-                sizes = json.loads(path.read_text(encoding='utf-8'))
-            except (OSError, ValueError) as error:
-                raise BrokenAnnotations(f'{path}: cannot be read as JSON ({error}). Without it the pictures are read.') from None
+                sizes = json.loads(read_text(path, 'JSON', 'Without it the pictures are read.'))
+                sound = all(len(size) == 2 and min(map(int, size)) > 0 for size in sizes.values())
+            except (AttributeError, TypeError, json.JSONDecodeError):
+                sound = False
+            if not sound:
+                raise BrokenAnnotations(f'{path}: it is no JSON object of [height, width] by ID. Without it the pictures are read.')
         return odgt_to_coco(Path(self.ann_file), Path(self.data_prefix.get('img', '')), sizes, self.box, on_fault)
