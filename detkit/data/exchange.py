@@ -28,7 +28,7 @@ def guess_format(path: Path) -> str:
     Raises:
         ValueError: neither tells.
     """
-    by_suffix = {'.json': 'coco', '.yaml': 'yolo', '.yml': 'yolo', '.csv': 'csv', '.tsv': 'csv', '.odgt': 'odgt'}
+    by_suffix = {'.json': 'coco', '.yaml': 'yolo', '.yml': 'yolo', '.csv': 'csv', '.tsv': 'csv', '.odgt': 'odgt', '.xml': 'voc'}
     if path.suffix.lower() in by_suffix:
         return by_suffix[path.suffix.lower()]
     if path.is_dir() and any((path / name).is_file() for name in ('data.yaml', 'dataset.yaml')):

@@ -77,7 +77,7 @@ class SampleCache:
                  steps: list[str], skip_unreadable: bool = False) -> None:
         self.settings, self.root, self.info, self.make, self.steps = settings, root, info, make, steps
         self.skip_unreadable = skip_unreadable
-        self.place = Path(settings.dir) if settings.dir else Path(root or '.') / '.detkit_cache'
+        self.place = Path(settings.dir).expanduser() if settings.dir else Path(root or '.') / '.detkit_cache'
         self.source = os.path.abspath(ann_file) if settings.dir else os.path.relpath(ann_file, root or '.')   # the root may move
         mark = hashlib.sha256(repr((FORMAT, self.source, settings.store, steps if settings.store == 'decoded' else '')).encode())
         self.store = Store(self.place / f'{Path(ann_file).stem or "images"}-{settings.store}-{mark.hexdigest()[:10]}')

@@ -17,7 +17,7 @@ def lvis_names(image: dict) -> None:
 
 
 def patch_names(image: dict) -> None:
-    parts = str(image.get('file_name', '')).split('/')
+    parts = str(image.get('file_name', '')).replace('\\', '/').split('/')
     image['file_name'] = '/'.join(parts[-2:] if parts[-2:-1] and parts[-2].startswith('patch') else parts)
 
 

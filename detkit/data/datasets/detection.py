@@ -173,12 +173,12 @@ class DetDataset(BaseDataset):
         cfg.pop('bbox_min_size', None)
         if cfg:
             raise ConfigError(f"filter_cfg has no '{next(iter(cfg))}'. It has: filter_empty_gt, min_size, bbox_min_size.", self.filter_cfg)
+        if not self.data_list:
+            raise ConfigError(f'{self.ann_file}: it lists no images. Is it the right file?')
         if self.test_mode:
             return self.data_list
         kept = [d for d in self.data_list if min(d['width'], d['height']) >= min_size
                 and (d['instances'] or not drop_empty)]
-        if not self.data_list:
-            raise ConfigError(f'{self.ann_file}: it lists no images. Is it the right file?')
         if not kept:
             raise ConfigError(f'{self.ann_file}: none of its {len(self.data_list)} images is left after filter_cfg={self.filter_cfg} '
                               f'for the classes {tuple(self.metainfo.get("classes", ()))}.')

@@ -36,7 +36,7 @@ def read_coco(path: str, amend: Callable[[dict], None] | None = None, on_fault: 
 
 
 def load_coco(path: str, annotated: bool = True) -> dict:
-    """The content of a COCO file whose three lists are there; their entries are not looked at, but backslashes in file names become '/'.
+    """The content of a COCO file whose three lists are there; their entries are not looked at.
 
     ``annotated``: see ``read_coco``; an empty list stands for the missing one.
 
@@ -72,14 +72,14 @@ def load_coco(path: str, annotated: bool = True) -> dict:
     for key in KEYS:
         if not isinstance(content.get(key), list) or not all(isinstance(entry, dict) for entry in content[key]):
             raise broken('not COCO', f"the key '{key}' is missing or not a list of objects", NEEDED)
-    for image in content['images']:
-        if isinstance(image.get('file_name'), str) and '\\' in image['file_name']:
-            image['file_name'] = image['file_name'].replace('\\', '/')
     return content
 
 
 def sift(content: dict) -> tuple[dict, Iterator[Fault]]:
-    """The content with its sound entries alone, and what is wrong with the others; the first is complete once the second is used up."""
+    """The content with its sound entries alone, and what is wrong with the others; the first is complete once the second is used up.
+
+    Backslashes in file names become slashes.
+    """
     sound = {**content, **{key: [] for key in KEYS}}
     return sound, sifted(content, sound)
 
@@ -87,8 +87,13 @@ def sift(content: dict) -> tuple[dict, Iterator[Fault]]:
 def sifted(content: dict, sound: dict) -> Iterator[Fault]:
     for key, check in (('categories', category_fault), ('images', image_fault)):
         yield from part(content, key, sound[key], check)
+    sound['images'] = with_slashes(sound['images'])
     images, categories = KnownIds(i['id'] for i in sound['images']), KnownIds(c['id'] for c in sound['categories'])
     yield from part(content, 'annotations', sound['annotations'], lambda a: annotation_fault(a, images, categories))
+
+
+def with_slashes(images: list[dict]) -> list[dict]:
+    return [dict(i, file_name=i['file_name'].replace('\\', '/')) if '\\' in i['file_name'] else i for i in images]
 
 
 def part(content: dict, key: str, sound: list, check: Check) -> Iterator[Fault]:
@@ -131,7 +136,7 @@ def image_fault(image: dict) -> tuple[str, str, str] | None:
     sizes = image['width'], image['height']
     if not all(type(s) in (int, float) and 0 < s < LARGEST and s == int(s) for s in sizes):
         return 'image size', f'has width and height {sizes}', 'Write its size in whole pixels.'
-    parts = str(name).split('/')
+    parts = str(name).replace('\\', '/').split('/')
     if not isinstance(name, str) or '\0' in name or not name or '..' in parts or parts[0] == '' or ':' in parts[0]:
         return ('path outside the image folder', f'has the file_name {name!r}, which is no path below the image folder',
                 'Use a path relative to data_prefix.img.')

@@ -14,6 +14,7 @@ from detkit.data.formats.coco import (
     image_fault,
     load_coco,
     part,
+    with_slashes,
 )
 from detkit.data.formats.faults import Fault, OnFault, stop
 
@@ -38,6 +39,7 @@ def read_panoptic(path: str, on_fault: OnFault = stop) -> dict:
     for key, check in (('categories', panoptic_category_fault), ('images', image_fault)):
         for found in part(content, key, sound[key], check):
             on_fault(found.error(path))
+    sound['images'] = with_slashes(sound['images'])
     images, categories = KnownIds(i['id'] for i in sound['images']), KnownIds(c['id'] for c in sound['categories'])
     for n, entry in enumerate(content['annotations']):
         missing = [key for key in ENTRY_KEYS if key not in entry]

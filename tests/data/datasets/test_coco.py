@@ -338,8 +338,9 @@ def test_when_no_image_can_be_read_skipping_ends_and_says_how_many(coco):
 
 def test_a_file_that_lists_no_images_is_named(coco):
     rewrite(coco, lambda c: c.update(images=[], annotations=[]))
-    with pytest.raises(ConfigError, match=r'a.json: it lists no images'):
-        dataset(coco)
+    for test_mode in (False, True):
+        with pytest.raises(ConfigError, match=r'a.json: it lists no images'):
+            dataset(coco, test_mode=test_mode)
 
 
 def test_a_data_set_can_be_sent_to_a_worker_that_starts_from_nothing(coco):
