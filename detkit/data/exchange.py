@@ -10,7 +10,7 @@ from pathlib import Path
 from detkit.data.formats.coco import read_coco
 from detkit.data.formats.crowd_human import odgt_to_coco
 from detkit.data.formats.faults import BrokenAnnotations
-from detkit.data.formats.pictures import files_below, picture_of_stem
+from detkit.data.formats.pictures import files_below, picture_of_stem, picture_path
 from detkit.data.formats.table import csv_to_coco
 from detkit.data.formats.voc import voc_to_coco, voc_xml
 from detkit.data.formats.yolo import label_file, yolo_lines, yolo_to_coco
@@ -140,7 +140,7 @@ def write_annotations(contents: dict[str, dict], target: str | os.PathLike, kind
 def placer(images: str | os.PathLike | None, place: str) -> Callable[[str, Path], None]:
     """What brings a picture to a place of the new set."""
     def put(name: str, to: Path) -> None:
-        source = Path(images, name)
+        source = Path(picture_path(str(images), name))
         if not source.is_file():
             raise ValueError(f'{source}: there is no such picture. Check --images, or take it out of the annotations.')
         to.parent.mkdir(parents=True, exist_ok=True)

@@ -230,6 +230,23 @@ def test_yolo_csv_and_crowd_human_sets_give_samples(voc):
         DATASETS.build(dict(type='YOLODataset', ann_file='data.yaml', split='tst'))
 
 
+def test_what_a_data_set_reads_can_be_written_as_coco_and_read_again(tmp_path):
+    """The doctor's --fix does so: names are relative to data_prefix['img'], which is where the pictures lie."""
+    voc_folder(tmp_path / 'v', {'s1/a': one(), 's2/a': one()}, 's1/a\ns2/a\n')
+    for place in ('images', 'labels'):
+        (tmp_path / 'y/train' / place).mkdir(parents=True)
+    shutil.copy(tmp_path / 'v/JPEGImages/s1/a.jpg', tmp_path / 'y/train/images/a.jpg')
+    (tmp_path / 'y/train/labels/a.txt').write_text('0 .5 .5 .5 .5')
+    (tmp_path / 'y/data.yaml').write_text('train: ../train/images\nnames: [yes]')
+    for options in (dict(type='XMLDataset', data_root=str(tmp_path / 'v'), ann_file='list.txt'),
+                    dict(type='YOLODataset', data_root=str(tmp_path / 'y'), ann_file='data.yaml')):
+        data = DATASETS.build(dict(options, lazy_init=True))
+        (tmp_path / 'a.json').write_text(json.dumps(data.read()))
+        again = DATASETS.build(dict(type='CocoDataset', ann_file=str(tmp_path / 'a.json'), data_prefix=data.data_prefix, pipeline=PLAIN,
+                                    metainfo=dict(classes=('cat',) if options['type'] == 'XMLDataset' else ('yes',))))
+        assert all(again[i]['inputs'].shape == (3, 48, 64) for i in range(len(again)))
+
+
 def test_lvis_and_objects365_find_their_files_and_take_the_classes_of_the_file(tmp_path):
     images = [dict(id=1, width=9, height=9, coco_url='http://images.cocodataset.org/val2017/000000000001.jpg'),
               dict(id=2, width=9, height=9, file_name='COCO_val2014_000000000002.jpg')]
