@@ -41,7 +41,7 @@ class CocoPanopticDataset(DetDataset):
     METAINFO = dict(classes=COCO_CLASSES + COCO_STUFF, thing_classes=COCO_CLASSES, stuff_classes=COCO_STUFF)
 
     def read(self, on_fault: OnFault = stop) -> dict:
-        return read_panoptic(self.ann_file, on_fault)
+        return read_panoptic(self.ann_file, on_fault, annotated=not self.test_mode)
 
     def entries(self, content: dict) -> list[dict]:
         things = {c['id'] for c in content['categories'] if c['isthing']}

@@ -8,7 +8,7 @@ from typing import Any
 from detkit.data.datasets.detection import DetDataset
 from detkit.data.formats.faults import OnFault, stop
 from detkit.data.formats.pictures import picture_of_stem
-from detkit.data.formats.voc import listed_names, voc_to_coco
+from detkit.data.formats.voc import listed_names, voc_to_coco, xml_file
 from detkit.registry import DATASETS
 
 VOC_CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog', 'horse',
@@ -75,7 +75,7 @@ class WIDERFaceDataset(DetDataset):
     def read(self, on_fault: OnFault = stop) -> dict:
         root = Path(self.data_prefix.get('img', ''))
         names = listed_names(Path(self.ann_file), root / 'Annotations')
-        return voc_to_coco([root / 'Annotations' / f'{name}.xml' for name in names], None, names, 1, [f'{name}.jpg' for name in names],
+        return voc_to_coco([xml_file(root / 'Annotations', name) for name in names], None, names, 1, [f'{name}.jpg' for name in names],
                            str(root), True, truncate=True, on_fault=on_fault)
 
 
@@ -92,5 +92,5 @@ def read_listed(dataset: XMLDataset | VOCDataset, on_fault: OnFault) -> dict:
     """The COCO dict of the XML files that ``dataset.ann_file`` lists; the id of an image is its name in the list."""
     folder, annotations = dataset.data_prefix['img'], Path(annotation_root(dataset), dataset.ann_subdir)
     names = listed_names(Path(dataset.ann_file), annotations, dataset.img_subdir)
-    return voc_to_coco([annotations / f'{name}.xml' for name in names], None, names, dataset.offset,
+    return voc_to_coco([xml_file(annotations, name) for name in names], None, names, dataset.offset,
                        [picture_of_stem(folder, name) for name in names], folder, truncate=True, on_fault=on_fault)

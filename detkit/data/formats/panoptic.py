@@ -23,14 +23,14 @@ SEGMENT_KEYS = ('id', 'category_id', 'bbox')
 LARGEST_ID = 256**3 - 1      # three bytes of a colour
 
 
-def read_panoptic(path: str, on_fault: OnFault = stop) -> dict:
+def read_panoptic(path: str, on_fault: OnFault = stop, annotated: bool = True) -> dict:
     """Read and check a panoptic file. Gives it as a COCO dict of sound entries: each segment is an annotation, which carries the name of
-    its image's picture as ``seg_file``, if the file names one.
+    its image's picture as ``seg_file``, if the file names one. ``annotated``: see ``read_coco``.
 
     Raises:
         BrokenAnnotations: naming the file, the segment at fault and the remedy; of entries, as ``on_fault`` decides.
     """
-    content = load_coco(path)
+    content = load_coco(path, annotated)
     sound: dict[str, Any] = {**content, 'images': [], 'categories': [], 'annotations': []}
 
     def fault(kind: str, place: str, what: str, remedy: str) -> None:

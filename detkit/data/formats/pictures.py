@@ -12,7 +12,7 @@ from threading import Lock
 from detkit.data.formats.faults import BrokenAnnotations
 from detkit.files import existing_path, similar_name
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.dcm')
+SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.dcm')
 TURNED = (5, 6, 7, 8)      # EXIF orientations that swap width and height
 ORIENTATION = 0x0112
 LIMIT_LOCK = Lock()

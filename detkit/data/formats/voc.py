@@ -78,7 +78,7 @@ def parse_xml(path: Path) -> ET.Element:
         BrokenAnnotations: there is no such file, or it is not XML, or not of VOC.
     """
     try:
-        data = Path(existing_path(str(path))).read_bytes().removeprefix(codecs.BOM_UTF8).lstrip()
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8).lstrip()
         tree = ET.fromstring(decode_declared(data))
     except FileNotFoundError:
         raise BrokenAnnotations(f'{path}: there is no such file{similar_name(path)}. Its name stands in the list of images; add it, or '
@@ -155,7 +155,7 @@ def listed_names(path: Path, annotations: Path, pictures: str = 'JPEGImages') ->
 def listed_name(line: str, annotations: Path, pictures: str) -> str:
     """The name that a line of a list means: the line as it is where that file exists."""
     def exists(name: str) -> bool:
-        return os.path.isfile(existing_path(os.path.join(annotations, f'{name}.xml')))
+        return xml_file(annotations, name).is_file()
 
     name = line.replace('\\', '/').removeprefix('./')
     if ' ' in name or '\t' in name:
@@ -166,6 +166,12 @@ def listed_name(line: str, annotations: Path, pictures: str) -> str:
             name = f'/{name}'.rsplit(f'/{folder}/', 1)[1]
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in (*SUFFIXES, '.xml') and not exists(name) else name
+
+
+def xml_file(annotations: Path, name: str) -> Path:
+    """The XML file of the image ``name``; its suffix may be in capital letters."""
+    paths = [Path(existing_path(os.path.join(annotations, name + suffix))) for suffix in ('.xml', '.XML')]
+    return paths[1] if not paths[0].is_file() and paths[1].is_file() else paths[0]
 
 
 def without_copies(objects: Sequence[dict]) -> list[dict]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import unicodedata
 
 import cv2
 import numpy as np
@@ -163,6 +164,16 @@ def test_xml_in_other_encodings(tmp_path, text, name):
 def test_xml_as_other_tools_write_it(tmp_path, text):
     voc_folder(tmp_path, {'a': text}, 'a\n')
     assert listed(tmp_path) == {'a': ('JPEGImages/a.jpg', ['cat'])}
+
+
+@pytest.mark.parametrize(('on_disk', 'written'), [('NFD', 'NFC'), ('NFC', 'NFD')])
+def test_xml_files_are_found_in_either_unicode_form_and_in_capital_letters(tmp_path, on_disk, written):
+    voc_folder(tmp_path, {unicodedata.normalize(on_disk, 'ü'): one()}, unicodedata.normalize(written, 'ü\n'))
+    (file,) = (tmp_path / 'Annotations').iterdir()
+    assert [picture for picture, _ in listed(tmp_path).values()] == [unicodedata.normalize(on_disk, 'JPEGImages/ü.jpg')]
+    voc_folder(tmp_path, {'a': one()}, 'a\n')
+    (tmp_path / 'Annotations/a.xml').rename(tmp_path / 'Annotations/a.XML')
+    assert list(listed(tmp_path)) == ['a'] and file.is_file()
 
 
 @pytest.mark.parametrize(('text', 'message'), [
