@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -90,22 +90,24 @@ def list_composed(folder: str, modified: int) -> dict[str, str]:
     return {unicodedata.normalize('NFC', name): name for name in sorted(os.listdir(folder), reverse=True)}
 
 
-def similar_name(path: str | os.PathLike) -> str:
-    """The end of a sentence that names the file beside ``path`` whose name differs only in upper and lower case or in its suffix, or ''."""
+def similar_name(path: str | os.PathLike, suffixes: Collection[str] = ()) -> str:
+    """The end of a sentence that names the file beside ``path`` whose name differs only in upper and lower case, or in its suffix, which is
+    one of ``suffixes`` then; or ''.
+    """
     folder, name = os.path.split(os.fspath(path))
     try:
         names = list_folded(folder or '.', os.stat(folder or '.').st_mtime_ns)
     except OSError:
         return ''
-    found = names.get(name.casefold()) or names.get(os.path.splitext(name)[0].casefold())
+    stem = os.path.splitext(name)[0].casefold()
+    found = next((names[n] for n in (name.casefold(), *(stem + suffix for suffix in suffixes)) if n in names), None)
     return f"; there is '{found}' in that folder" if found else ''
 
 
 @lru_cache(maxsize=16)
 def list_folded(folder: str, modified: int) -> dict[str, str]:
-    """Name in lower case, with and without its suffix -> name on disk; listed again once the folder is ``modified``."""
-    names = sorted((n for n in os.listdir(folder) if not n.startswith('.')), reverse=True)
-    return {**{os.path.splitext(n)[0].casefold(): n for n in names}, **{n.casefold(): n for n in names}}
+    """Name in lower case -> name on disk; listed again once the folder is ``modified``."""
+    return {n.casefold(): n for n in sorted(os.listdir(folder), reverse=True) if not n.startswith('.')}
 
 
 def current_umask() -> int:

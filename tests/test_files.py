@@ -69,8 +69,8 @@ def test_a_name_is_found_in_the_other_unicode_form_and_one_in_ascii_is_not_looke
 
 @pytest.mark.parametrize(('asked', 'said'), [('a.jpg', "; there is 'A.JPG' in that folder"),
                                              ('B.png', "; there is 'b.jpeg' in that folder"),
-                                             ('c.png', ''), ('x/a.jpg', '')])
+                                             ('c.png', ''), ('d.png', ''), ('x/a.jpg', '')])
 def test_a_similar_name_is_told(tmp_path, asked, said):
-    for name in ('A.JPG', 'b.jpeg', '._c.png'):
+    for name in ('A.JPG', 'b.jpeg', '._c.png', 'd.txt'):
         (tmp_path / name).write_text('')
-    assert similar_name(tmp_path / asked) == said
+    assert similar_name(tmp_path / asked, ('.jpg', '.jpeg', '.png')) == said

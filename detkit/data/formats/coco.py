@@ -46,6 +46,8 @@ def load_coco(path: str, annotated: bool = True) -> dict:
     def broken(kind: str, what: str, remedy: str) -> BrokenAnnotations:
         return Fault(kind, '', what, remedy).error(path)
 
+    if not path:
+        raise broken('no file', 'ann_file is empty', 'Name the annotation file of the dataset.')
     try:
         text = Path(path).read_bytes().decode('utf-8-sig')
         content = json.loads(text)

@@ -40,7 +40,7 @@ def picture_size(path: str | Path, upright: bool = True) -> tuple[int, int]:
             turned = upright and says and picture.getexif().get(ORIENTATION) in TURNED
             return (height, width) if turned else (width, height)
     except FileNotFoundError:
-        raise UnreadablePicture(f'no such file{similar_name(path)}') from None
+        raise UnreadablePicture(f'no such file{similar_name(path, SUFFIXES)}') from None
     except UnidentifiedImageError:
         raise UnreadablePicture('no picture, or a damaged one') from None
     except (OSError, SyntaxError, ValueError) as error:                # SyntaxError: Pillow's word for a broken PNG

@@ -13,12 +13,13 @@ from typing import Any
 
 from detkit.data.formats.coco import coco_dict, whole
 from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
-from detkit.data.formats.pictures import is_hidden, pictures_below, size_of
+from detkit.data.formats.pictures import SUFFIXES, is_hidden, pictures_below, size_of
 from detkit.data.formats.text import read_lines, read_text
 from detkit.files import existing_path, find_data
 
 SPLITS = ('train', 'val', 'test')
 OTHER_NAMES = dict(val=('valid', 'validation'))
+ESCAPE = "In double quotes a backslash begins an escape: write '/' in its place, or single quotes."
 NULLS = ('', '~', 'null', 'Null', 'NULL')     # what YAML means by nothing, where no class name stands
 SLACK = 1e-3        # shares by which rounding may carry a box over the image's border
 DIGITS = 9          # decimals written; a share of a million pixels is still exact to a thousandth
@@ -48,7 +49,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, 'problem_mark', None)
         reason = f'line {mark.line + 1}: {error.problem}' if mark else (str(error).splitlines() or ['nested too deeply'])[0]
-        raise BrokenAnnotations(f'{path}: cannot be read as YAML ({reason}). Give the data.yaml of the set.') from None
+        remedy = ESCAPE if 'escape' in reason else 'Give the data.yaml of the set.'
+        raise BrokenAnnotations(f'{path}: cannot be read as YAML ({reason}). {remedy}') from None
     if not isinstance(content, dict):
         raise BrokenAnnotations(f"{path}: it holds no keys such as 'train' and 'names'. Give the data.yaml of the set.")
     return {k: None if v in NULLS else v for k, v in content.items()}
@@ -102,8 +104,9 @@ def split_images(path: Path, content: dict, split: str) -> list[Path]:
         if place is None:
             tried = ' and '.join(dict.fromkeys(str(root / entry) for root in roots[:2]))
             raise BrokenAnnotations(f"{path}: {entry!r}, named by '{split}', does not exist: there is no {tried}. Check 'path' and "
-                                    f"'{split}' there.")
-        pictures = pictures_below(place) if place.is_dir() else listed_images(place, roots)
+                                    f"'{split}' there." if entry.isprintable() else f"{path}: '{split}' is {entry!r}. {ESCAPE}")
+        is_picture = place.suffix.lower() in SUFFIXES and place.is_file()
+        pictures = [place] if is_picture else pictures_below(place) if place.is_dir() else listed_images(place, roots)
         if not pictures:
             raise BrokenAnnotations(f"{path}: {place}, named by '{split}', {'has' if place.is_dir() else 'lists'} no picture. Check "
                                     f"'{split}' there.")

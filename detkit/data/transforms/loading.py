@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from detkit.data.formats.pictures import SUFFIXES
 from detkit.data.transforms.base import BaseTransform
 from detkit.files import similar_name
 from detkit.opencv import cv2
@@ -53,7 +54,7 @@ def read_image(path: str, color_type: str = 'color', data: np.ndarray | None = N
     try:
         data = np.fromfile(path, np.uint8) if data is None else data
     except OSError as error:
-        hint = similar_name(path) if isinstance(error, FileNotFoundError) else ''
+        hint = similar_name(path, SUFFIXES) if isinstance(error, FileNotFoundError) else ''
         raise UnreadableImage(path, (error.strerror or str(error)) + hint) from None
     except ValueError as error:      # a path with a zero byte
         raise UnreadableImage(repr(path), str(error)) from None

@@ -65,7 +65,9 @@ def test_class_names_are_read_as_text(tmp_path, names, expected):
     ('nc: 3\nnames: [cat, dog]', "nc is 3 and 'names' has 2: cat, dog"), ('nc: 1\nnames: {0: cat, 1: dog}', "nc is 1 and 'names' has 2"),
     ('names: [cat, [dog]]', "'names' is missing, or neither"), ('names: [cat, ]\ntrain: {a: b}', "'train' is"),
     ('names: cat', 'neither a list'),
-    ('- a', 'it holds no keys'), ('a: !!python/object/apply:os.system [ls]', "'names' is missing"), ('a: b: c', 'as YAML .line 1')])
+    ('- a', 'it holds no keys'), ('a: !!python/object/apply:os.system [ls]', "'names' is missing"), ('a: b: c', 'as YAML .line 1'),
+    ('train: "images\\train"\nnames: [a]', r"'train' is 'images\\train'. In double quotes a backslash begins"),
+    ('path: "D:\\data"\nnames: [a]', 'as YAML .line 1: .*escape.*In double quotes')])
 def test_a_yaml_with_other_names_is_refused(tmp_path, text, message):
     (tmp_path / 'data.yaml').write_text(text)
     with pytest.raises(BrokenAnnotations, match=f'data.yaml: .*{message}'):
@@ -76,7 +78,8 @@ def test_a_yaml_with_other_names_is_refused(tmp_path, text, message):
     'path: {set}\ntrain: images/train', 'path: .\ntrain: images\\train', 'path: /nowhere/else\ntrain: images/train',
     'path: ~\ntrain: images/train', 'path: null\ntrain: ../images/train', 'path: ~/set\ntrain: images/train',
     'path: set\ntrain: images/train', 'path: ../set\ntrain: [images/train]', 'train: {set}/images/train', 'train: ./lists/all.txt',
-    'train: lists\\windows.txt', 'path: images\ntrain: train', 'train: IMAGES/../images/train'])
+    'train: lists\\windows.txt', 'path: images\ntrain: train', 'train: [images/train/a.png, images/train/b.png]',
+    'train: IMAGES/../images/train'])
 def test_the_pictures_are_found_wherever_the_yaml_says_they_are(yolo, monkeypatch, text):
     root = yolo.parent / f'{yolo.name}_home/set'
     root.parent.mkdir()
