@@ -160,7 +160,7 @@ def test_xml_in_other_encodings(tmp_path, text, name):
     one().replace('<annotation>', '<annotation xmlns="http://example.org/voc">'), one().replace('annotation>', 'Annotation>'),
     one().replace('<size><width>64</width><height>48</height></size>', ''), one().replace('64<', '64.0<'),
     one().replace('<size>', '<folder>x</folder><filename>C:\\Users\\me\\a.jpg</filename><size>'),
-    one().replace('<size>', '<filename>/home/me/a.jpg</filename><size>')])
+    one().replace('<size>', '<filename>/data/me/a.jpg</filename><size>')])
 def test_xml_as_other_tools_write_it(tmp_path, text):
     voc_folder(tmp_path, {'a': text}, 'a\n')
     assert listed(tmp_path) == {'a': ('JPEGImages/a.jpg', ['cat'])}
