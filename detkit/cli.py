@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     with handle_stop_signals(raise_stopped):
         try:
-            args = parser(argv).parse_args(argv)
+            args = with_home(parser(argv).parse_args(argv))
             return COMMANDS[args.command].run(args) or 0
         except BrokenPipeError:                        # ``detkit print-config X | head``
             sys.stdout = None
@@ -46,6 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             with suppress(OSError):                    # the terminal may be gone
                 print(f'detkit: {kind}{message(error)}', file=sys.stderr)
             return status
+
+
+def with_home(args: argparse.Namespace) -> argparse.Namespace:
+    """``args`` with the home folder in place of a leading ``~``: no shell replaces it in ``--out=~/a``, nor in a notebook's list."""
+    for key, value in vars(args).items():
+        if isinstance(value, str):
+            setattr(args, key, os.path.expanduser(value))
+        elif isinstance(value, list):
+            setattr(args, key, [os.path.expanduser(v) if isinstance(v, str) else v for v in value])
+    return args
 
 
 def leave(status: int) -> NoReturn:

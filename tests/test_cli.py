@@ -175,3 +175,11 @@ def test_two_processes_train_on_the_cpu(recipe: Any) -> None:
     assert (meta['world_size'], meta['iter'], meta['epoch_length']) == (2, 4, 2)      # 16 images, 2 x 4 a step, 2 epochs
     assert done.stdout.count('epoch 2/2  2/2') == 1                                   # one process speaks
     assert 'Warning' not in done.stdout + done.stderr
+
+
+def test_a_tilde_in_an_argument_is_the_home_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'a.json').write_text(json.dumps(dict(images=[dict(id=1, file_name='a.jpg', width=9, height=9)], annotations=[],
+                                                     categories=[dict(id=1, name='cat')])))
+    assert main(['dataset', 'stats', '~/a.json', '--json=~/numbers.json']) == 0
+    assert json.loads((tmp_path / 'numbers.json').read_text())['images'] == 1

@@ -5,10 +5,11 @@ import json
 import math
 import os
 import stat
+import unicodedata
 
 import pytest
 
-from detkit.files import atomic_path, write_json
+from detkit.files import atomic_path, existing_path, find_data, local_path, similar_name, write_json
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -42,3 +43,34 @@ def test_nan_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(ValueError, match='JSON'):
         write_json(tmp_path / 'a.json', [math.nan])
     assert not os.listdir(tmp_path)
+
+
+def test_paths_begin_at_home_and_backslashes_separate_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.delenv('DETKIT_DATA_ROOT', raising=False)
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a/b.txt').write_text('')
+    (tmp_path / 'odd\\name').write_text('')
+    assert local_path('~/a/b.txt') == local_path('~\\a\\b.txt') == str(tmp_path / 'a/b.txt')
+    assert local_path(tmp_path / 'odd\\name') == str(tmp_path / 'odd\\name')          # a name that has one is left alone
+    assert find_data('~\\a') == tmp_path / 'a'
+    write_json('~/new/c.json', {})
+    assert (tmp_path / 'new/c.json').is_file()
+
+
+def test_a_name_is_found_in_the_other_unicode_form_and_one_in_ascii_is_not_looked_for(tmp_path, monkeypatch):
+    composed, decomposed = (unicodedata.normalize(form, 'Größe.png') for form in ('NFC', 'NFD'))
+    (tmp_path / decomposed).write_text('')
+    assert existing_path(str(tmp_path / composed)) == str(tmp_path / decomposed) == existing_path(str(tmp_path / decomposed))
+    assert existing_path(str(tmp_path / 'Straße.png')) == str(tmp_path / 'Straße.png')
+    monkeypatch.setattr(os.path, 'exists', lambda path: pytest.fail('the disk was asked'))
+    assert existing_path('/nowhere/a.png') == '/nowhere/a.png'
+
+
+@pytest.mark.parametrize(('asked', 'said'), [('a.jpg', "; there is 'A.JPG' in that folder"),
+                                             ('B.png', "; there is 'b.jpeg' in that folder"),
+                                             ('c.png', ''), ('d.png', ''), ('x/a.jpg', '')])
+def test_a_similar_name_is_told(tmp_path, asked, said):
+    for name in ('A.JPG', 'b.jpeg', '._c.png', 'd.txt'):
+        (tmp_path / name).write_text('')
+    assert similar_name(tmp_path / asked, ('.jpg', '.jpeg', '.png')) == said

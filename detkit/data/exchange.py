@@ -10,7 +10,7 @@ from pathlib import Path
 from detkit.data.formats.coco import read_coco
 from detkit.data.formats.crowd_human import odgt_to_coco
 from detkit.data.formats.faults import BrokenAnnotations
-from detkit.data.formats.pictures import SUFFIXES
+from detkit.data.formats.pictures import files_below, picture_of_stem, picture_path
 from detkit.data.formats.table import csv_to_coco
 from detkit.data.formats.voc import voc_to_coco, voc_xml
 from detkit.data.formats.yolo import label_file, yolo_lines, yolo_to_coco
@@ -28,7 +28,7 @@ def guess_format(path: Path) -> str:
     Raises:
         ValueError: neither tells.
     """
-    by_suffix = {'.json': 'coco', '.yaml': 'yolo', '.yml': 'yolo', '.csv': 'csv', '.tsv': 'csv', '.odgt': 'odgt'}
+    by_suffix = {'.json': 'coco', '.yaml': 'yolo', '.yml': 'yolo', '.csv': 'csv', '.tsv': 'csv', '.odgt': 'odgt', '.xml': 'voc'}
     if path.suffix.lower() in by_suffix:
         return by_suffix[path.suffix.lower()]
     if path.is_dir() and any((path / name).is_file() for name in ('data.yaml', 'dataset.yaml')):
@@ -64,17 +64,15 @@ def read_annotations(path: str | os.PathLike, kind: str | None = None, images: s
 
 def read_voc_folder(path: Path, offset: int, images: str | os.PathLike | None) -> dict:
     folder = path / 'Annotations' if (path / 'Annotations').is_dir() else path
-    files = sorted(folder.rglob('*.xml')) if folder.is_dir() else [folder]
+    files = sorted(p for p in files_below(folder) if p.suffix.lower() == '.xml') if folder.is_dir() else [folder]
     if not files:
         raise BrokenAnnotations(f'{folder}: there is no XML file in it. Give the folder Annotations of the set.')
     names = folder.parent / 'labels.txt'                              # the order of the classes, where detkit wrote the set
     classes = [n for n in names.read_text(encoding='utf-8').splitlines() if n] if names.is_file() else None
-    pictures = Path(images) if images else folder.parent / 'JPEGImages'
-    content = voc_to_coco(files, classes, {f.stem: n for n, f in enumerate(files, 1)}, offset)
-    for image in content['images']:
-        stem = Path(image['file_name']).stem
-        image['file_name'] = stem + next((s for s in SUFFIXES if (pictures / (stem + s)).is_file()), '.jpg')
-    return content
+    beside = (folder.parent / 'JPEGImages', folder.parent / 'images', folder if folder.is_dir() else folder.parent)
+    pictures = str(images or next(p for p in beside if p.is_dir()))
+    stems = [f.relative_to(folder).with_suffix('').as_posix() if folder.is_dir() else f.stem for f in files]
+    return voc_to_coco(files, classes, None, offset, [picture_of_stem(pictures, stem) for stem in stems], pictures)
 
 
 def cannot_hold(content: dict, kind: str) -> list[str]:
@@ -142,7 +140,7 @@ def write_annotations(contents: dict[str, dict], target: str | os.PathLike, kind
 def placer(images: str | os.PathLike | None, place: str) -> Callable[[str, Path], None]:
     """What brings a picture to a place of the new set."""
     def put(name: str, to: Path) -> None:
-        source = Path(images, name)
+        source = Path(picture_path(str(images), name))
         if not source.is_file():
             raise ValueError(f'{source}: there is no such picture. Check --images, or take it out of the annotations.')
         to.parent.mkdir(parents=True, exist_ok=True)

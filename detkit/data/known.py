@@ -138,8 +138,8 @@ def unpack_bccd(unpacked: Path, folder: Path) -> None:
     try:
         for stem in stems:
             (source / 'Annotations' / f'{stem}.xml').stat()
-        whole = voc_to_coco([source / 'Annotations' / f'{stem}.xml' for stem in stems], ('RBC', 'WBC', 'Platelets'), image_ids, offset=0,
-                             truncate=True, drop_copies=True)
+        whole = voc_to_coco([source / 'Annotations' / f'{stem}.xml' for stem in stems], ('RBC', 'WBC', 'Platelets'), offset=0,
+                            truncate=True, drop_copies=True)
         for annotation in whole['annotations']:
             for flag in FLAGS:
                 annotation.pop(flag, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detkit.data.formats.pictures import UnreadablePicture, picture_size
+from detkit.data.formats.pictures import UnreadablePicture, picture_size, without_pixel_limit
 from detkit.data.transforms.loading import UnreadableImage, read_image
 from detkit.opencv import cv2
 
@@ -92,15 +92,12 @@ def decoded(path: str, width: int, height: int, turned: bool, trouble: list, rep
 def damage(path: str) -> str:
     """What a strict decoder says of the file, '' if nothing."""
     from PIL import Image
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with Image.open(path) as picture:
+        with without_pixel_limit(), Image.open(path) as picture:
             picture.load()
         return ''
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         return str(error) or type(error).__name__
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def sees_through(path: str) -> bool:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import os.path as osp
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from mmengine.config import Config
 
 from detkit.data.datasets.detection import DetDataset
 from detkit.data.formats.faults import BrokenAnnotations
+from detkit.data.formats.pictures import picture_path
 from detkit.doctor.findings import Report
 from detkit.registry import DATASETS, ConfigError
 
@@ -77,4 +77,4 @@ def read_part(split: str, dataset: DetDataset, report: Report) -> Part:
         report.add('fault', 'annotation file unusable', split, str(error), 'The message says what to do.')
         return Part(split, dataset, None, faults)
     prefix = dataset.data_prefix.get('img', '')
-    return Part(split, dataset, content, faults, {i['id']: osp.join(prefix, i['file_name']) for i in content['images']})
+    return Part(split, dataset, content, faults, {i['id']: picture_path(prefix, i['file_name']) for i in content['images']})

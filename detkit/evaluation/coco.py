@@ -262,14 +262,19 @@ def shape_area(shape: dict, size: tuple[int | None, int | None]) -> float:
     return float(rle.area(mask))
 
 
-def read_ground_truth(gt: dict | str | os.PathLike | Any) -> tuple[dict, str]:
-    """The COCO dict and how to call it in messages.
+def read_ground_truth(gt: dict | str | os.PathLike | Any, annotated: bool = True) -> tuple[dict, str]:
+    """The COCO dict and how to call it in messages. ``annotated``: it needs a list of annotations.
 
     Raises:
         ValueError: the file is missing, is not JSON, or lacks one of COCO's three lists.
     """
     source = f"'{os.fspath(gt)}'" if isinstance(gt, (str, os.PathLike)) else 'the ground truth'
     dataset = read_json(gt) if isinstance(gt, (str, os.PathLike)) else getattr(gt, 'dataset', gt)
+    if isinstance(dataset, dict) and 'images' in dataset and 'annotations' not in dataset:
+        if annotated:
+            raise ValueError(f"{source} has no list 'annotations': there is nothing to measure against. To write the detections alone, set "
+                             f"format_only=True and outfile_prefix of CocoMetric.")
+        dataset['annotations'] = []
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(dataset, dict) or not isinstance(dataset.get(key), list):
             raise ValueError(f"{source} has no list '{key}': it is not a COCO annotation file. Such a file is a JSON "

@@ -38,7 +38,7 @@ class CocoMetric(BaseMetric):
         iou_thrs: IoU thresholds (one or several). None: 0.50, 0.55, ... 0.95.
         metric_items: which numbers to return; None: the six AP, for 'proposal' all AR.
         format_only: write the detections and compute nothing, for a test set without truth. Without ``ann_file`` the
-            category ids written are the labels.
+            category ids written are the labels; that file needs no annotations.
         outfile_prefix: write detections to PREFIX.bbox.json, PREFIX.segm.json, truth from samples to PREFIX.gt.json.
         backend_args: how mmengine reads ``ann_file``.
         sort_categories: makes no difference: classes are matched by name, in whatever order the file has them.
@@ -69,7 +69,7 @@ class CocoMetric(BaseMetric):
                 raise ConfigError(f"CocoMetric has no metric '{kind}'.{hint} It has: {', '.join(KINDS)}.")
         if format_only and outfile_prefix is None:
             raise ConfigError('CocoMetric format_only=True only writes files; set outfile_prefix to say where.')
-        self.truth, self.source = self._read(ann_file, backend_args)
+        self.truth, self.source = self._read(ann_file, backend_args, annotated=not format_only)
 
     def _checked_items(self, items: Sequence[str] | None) -> list[str] | None:
         known = [*AP_ITEMS, *self.ar_items]
@@ -80,13 +80,16 @@ class CocoMetric(BaseMetric):
         return None if items is None else list(items)
 
     @staticmethod
-    def _read(ann_file: str | None, backend_args: dict | None) -> tuple[dict | None, str]:
+    def _read(ann_file: str | None, backend_args: dict | None, annotated: bool) -> tuple[dict | None, str]:
         if ann_file is None:
             return None, 'the ground truth of the samples'
+        if isinstance(ann_file, (list, tuple)):
+            raise ConfigError(f'CocoMetric ann_file={list(ann_file)} is a list; it reads one file. Join them: python tools/dataset.py '
+                              f'merge {" ".join(map(str, ann_file))} all.json')
         try:
             place = ann_file if '://' in ann_file else str(find_data(ann_file))
             with get_local_path(place, backend_args=backend_args) as path:
-                truth, _ = read_ground_truth(path)
+                truth, _ = read_ground_truth(path, annotated)
             category_ids(truth, f"'{ann_file}'")
         except (ValueError, OSError) as error:
             raise ConfigError(f'CocoMetric ann_file: {error}') from error

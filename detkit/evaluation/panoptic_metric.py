@@ -54,7 +54,7 @@ class CocoPanopticMetric(BaseMetric):
             raise ConfigError('CocoPanopticMetric needs seg_prefix, the folder of the pictures that belong to ann_file.')
         self.classwise, self.format_only, self.outfile_prefix = classwise, format_only, outfile_prefix
         self.folder = None if seg_prefix is None else find_data(seg_prefix)
-        self.source, self.truth = ann_file, None if ann_file is None else read_truth(ann_file, backend_args)
+        self.source, self.truth = ann_file, None if ann_file is None else read_truth(ann_file, backend_args, not format_only)
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -172,18 +172,20 @@ class CocoPanopticMetric(BaseMetric):
         return '\n'.join(lines + [f'{name:<{width}}{pq:8.3f}{sq:8.3f}{rq:8.3f}{n:8d}' for name, pq, sq, rq, n in rows])
 
 
-def read_truth(ann_file: str, backend_args: dict | None) -> dict[str, dict]:
-    """``categories`` and ``images`` (their entries with ``segments_info``) by id.
+def read_truth(ann_file: str, backend_args: dict | None, annotated: bool = True) -> dict[str, dict]:
+    """``categories`` and ``images`` (their entries with ``segments_info``) by id. ``annotated``: the file needs a list of annotations.
 
     Raises:
         ConfigError: naming the file and what is wrong with it.
     """
+    if isinstance(ann_file, (list, tuple)):
+        raise ConfigError(f'CocoPanopticMetric ann_file={list(ann_file)} is a list; it reads one file.')
     try:
         with get_local_path(ann_file if '://' in ann_file else str(find_data(ann_file)), backend_args=backend_args) as path:
             content = json.loads(Path(path).read_text(encoding='utf-8-sig'))
         categories = {c['id']: dict(name=str(c['name']), isthing=bool(c['isthing'])) for c in content['categories']}
         images = {a['image_id']: dict(file_name=osp.basename(a['file_name']), segments_info=a['segments_info'])
-                  for a in content['annotations']}
+                  for a in (content['annotations'] if annotated else content.get('annotations', []))}
         for image, entry in images.items():
             unknown = [s for s in entry['segments_info'] if s['category_id'] not in categories]
             if unknown:

@@ -91,9 +91,26 @@ def test_a_missing_picture_leaves_nothing_behind(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['pictures']
 
 
+def test_a_set_that_lies_elsewhere_than_its_yaml_is_not_written_over(tmp_path):
+    """With absolute file names the new labels went into the folder of the old ones."""
+    images = pictures(tmp_path, 1)
+    (tmp_path / 'set/images').mkdir(parents=True)
+    (tmp_path / 'set/labels').mkdir()
+    (images / 'p0.jpg').rename(tmp_path / 'set/images/p0.jpg')
+    (tmp_path / 'set/labels/p0.txt').write_text('1 0.5 0.5 0.5 0.5\n')
+    (tmp_path / 'cfg').mkdir()
+    (tmp_path / 'cfg/data.yaml').write_text(f'path: {tmp_path}/set\ntrain: images\nnames: [a, b]\n')
+    content = read_annotations(tmp_path / 'cfg/data.yaml')
+    content['annotations'].clear()
+    write_annotations({'train': content}, tmp_path / 'out', 'yolo', tmp_path / 'set', 'copy')
+    assert (tmp_path / 'set/labels/p0.txt').read_text() == '1 0.5 0.5 0.5 0.5\n'
+    again = read_annotations(tmp_path / 'out/data.yaml')
+    assert [i['file_name'] for i in again['images']] == ['images/train/images/p0.jpg'] and again['annotations'] == []
+
+
 def test_the_format_is_told_by_the_name(tmp_path):
     (tmp_path / 'a').mkdir()
-    for name, kind in (('x.json', 'coco'), ('data.yml', 'yolo'), ('x.csv', 'csv'), ('x.odgt', 'odgt')):
+    for name, kind in (('x.json', 'coco'), ('data.yml', 'yolo'), ('x.csv', 'csv'), ('x.odgt', 'odgt'), ('x.xml', 'voc')):
         assert guess_format(tmp_path / name) == kind
     with pytest.raises(ValueError, match='its format cannot be told.*--from'):
         guess_format(tmp_path / 'a')

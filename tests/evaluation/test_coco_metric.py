@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +155,21 @@ def test_format_only_writes_coco_results_and_computes_nothing(tmp_path):
 def test_format_only_needs_no_truth(tmp_path):
     evaluate([CAT_FOUND], format_only=True, outfile_prefix=str(tmp_path / 'r'))
     assert json.loads((tmp_path / 'r.bbox.json').read_text())[0]['category_id'] == 0
+
+
+def test_a_file_of_test_images_serves_to_write_results_and_nothing_else(tmp_path):
+    truth = json.loads(Path(annotation_file(tmp_path)).read_text())
+    del truth['annotations']
+    (tmp_path / 'info.json').write_text(json.dumps(truth))
+    evaluate([CAT_FOUND], ann_file=str(tmp_path / 'info.json'), format_only=True, outfile_prefix=str(tmp_path / 'r'))
+    assert json.loads((tmp_path / 'r.bbox.json').read_text())[0]['category_id'] == 9
+    with pytest.raises(ConfigError, match="info.json' has no list 'annotations': there is nothing to measure against.*format_only=True"):
+        METRICS.build({'type': 'CocoMetric', 'ann_file': str(tmp_path / 'info.json')})
+
+
+def test_a_list_of_annotation_files_names_the_command_that_joins_them():
+    with pytest.raises(ConfigError, match=r"ann_file=\['a.json', 'b.json'\] is a list.*dataset.py merge a.json b.json all.json"):
+        METRICS.build({'type': 'CocoMetric', 'ann_file': ['a.json', 'b.json']})
 
 
 def test_no_class_in_common_is_refused_before_anything_runs(tmp_path):

@@ -98,6 +98,16 @@ def test_predictions_are_written_in_cocos_format_and_measure_as_themselves(folde
     assert written[0]['image_id'] == 1 and ids[0, 0] == 0
 
 
+def test_a_file_of_test_images_serves_to_write_results_and_nothing_else(folder, tmp_path):
+    content = json.loads((folder / 'panoptic.json').read_text())
+    del content['annotations']
+    (folder / 'panoptic.json').write_text(json.dumps(content))
+    assert measured(metric(folder, outfile_prefix=str(tmp_path / 'out/a'), format_only=True), sample(PERFECT)) == {}
+    assert len(json.loads((tmp_path / 'out/a.panoptic.json').read_text())['annotations'][0]['segments_info']) == 4
+    with pytest.raises(ConfigError, match="KeyError: 'annotations'"):
+        metric(folder)
+
+
 def test_a_model_with_more_classes_than_the_data_is_refused(folder):
     with pytest.raises(ConfigError, match='predicted label 7 in image 1, but the data set has 4 classes'):
         measured(metric(folder), sample([[7] * 4] * 4))

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice
 
-from detkit.data.cache.samples import BATCH, SampleCache, size_text
+from detkit.data.cache.samples import BATCH, Records, SampleCache, size_text
 from detkit.signals import blocked_stop_signals, end_with_parent, ignore_stop_signals
 
+MAX_NAMED = 5                     # images that a message lists
 MAKER: list[SampleCache] = []     # in a worker process: the cache whose records it makes
 
 
 def fill(cache: SampleCache, workers: int | None = None, say: Callable[[str], None] = print, progress: bool = True) -> int:
-    """Make every record that is missing or out of date; how many were made.
+    """Make every record that is missing or out of date; how many were made. What has none is told, and is then made on each use.
 
     Records are written in transactions of BATCH, by this process alone. Whatever stops it, the next call makes the rest. Several such
     builds at once are safe: they begin at different places, and each looks again before it makes a batch.
@@ -35,13 +36,19 @@ def fill(cache: SampleCache, workers: int | None = None, say: Callable[[str], No
     batches = still_missing(cache, chunks(todo[shift:] + todo[:shift], BATCH))
     from tqdm import tqdm
     with tqdm(total=len(todo), desc='cache', unit='image', disable=not progress) as bar:
-        made = 0
-        for pairs in records_of(cache, batches, workers):
+        made, left_out = 0, {}
+        for pairs, without_record in records_of(cache, batches, workers):
             cache.store.write(pairs)
             made += len(pairs)
-            bar.update(len(pairs))
-        bar.update(len(todo) - made)            # another process made those
+            left_out |= without_record
+            bar.update(len(pairs) + len(without_record))
+        bar.update(len(todo) - made - len(left_out))            # another process made those
     cache.store.close()           # opened again for reading, by whoever reads
+    if left_out:
+        cache.changed.update(left_out)
+        reasons = list(left_out.values())
+        say(f'cache: {len(reasons)} samples cannot be kept and are made on each use, as without a cache: '
+            f'{"; ".join(reasons[:MAX_NAMED])}{"; ..." if len(reasons) > MAX_NAMED else ""}')
     return made
 
 
@@ -59,11 +66,11 @@ def still_missing(cache: SampleCache, batches: Iterator[list[int]]) -> Iterator[
             yield batch
 
 
-def records_of(cache: SampleCache, batches: Iterator[list[int]], workers: int) -> Iterator[list[tuple[bytes, bytes]]]:
-    """The records of each batch; at most two batches a worker are under way at once."""
+def records_of(cache: SampleCache, batches: Iterator[list[int]], workers: int) -> Iterator[Records]:
+    """What ``SampleCache.records_of`` gives of each batch; at most two batches a worker are under way at once."""
     if workers <= 1:
         for batch in batches:
-            yield [(cache.key(i), cache.record(i)) for i in batch]
+            yield cache.records_of(batch)
         return
     cache.store.close()                         # an open environment must not be forked
     context = multiprocessing.get_context('fork' if hasattr(os, 'fork') else 'spawn')
@@ -91,6 +98,6 @@ def begin(cache: SampleCache) -> None:
     MAKER[:] = [cache]
 
 
-def make(batch: list[int]) -> list[tuple[bytes, bytes]]:
+def make(batch: list[int]) -> Records:
     cache, = MAKER
-    return [(cache.key(i), cache.record(i)) for i in batch]
+    return cache.records_of(batch)

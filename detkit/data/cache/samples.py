@@ -13,6 +13,7 @@ import numpy as np
 
 from detkit.data.cache import records
 from detkit.data.cache.store import SPARE, CacheError, Store
+from detkit.data.transforms.loading import UnreadableImage
 from detkit.files import write_json
 from detkit.registry import ConfigError, did_you_mean
 
@@ -20,6 +21,7 @@ FORMAT = 1
 LABEL = 'generation.json'
 BATCH = 32            # records a transaction
 TRIED = 8             # samples made to estimate a build's size
+Records = tuple[list[tuple[bytes, bytes]], dict[int, str]]      # key and record of samples; index of others -> why they have none
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,19 @@ class SampleCache:
         settings: of the config. root: the data root. ann_file: of the annotations.
         info: index -> the entry that the pipeline begins with. make: such an entry -> the sample before the first random transform.
         steps: the settings of the transforms up to there.
+        skip_unreadable: leave out images that cannot be read, as a data set with ``on_error='skip'`` does.
     """
 
     def __init__(self, settings: CacheSettings, root: str, ann_file: str, info: Callable[[int], dict], make: Callable[[dict], dict | None],
-                 steps: list[str]) -> None:
+                 steps: list[str], skip_unreadable: bool = False) -> None:
         self.settings, self.root, self.info, self.make, self.steps = settings, root, info, make, steps
-        self.place = Path(settings.dir) if settings.dir else Path(root or '.') / '.detkit_cache'
+        self.skip_unreadable = skip_unreadable
+        self.place = Path(settings.dir).expanduser() if settings.dir else Path(root or '.') / '.detkit_cache'
         self.source = os.path.abspath(ann_file) if settings.dir else os.path.relpath(ann_file, root or '.')   # the root may move
         mark = hashlib.sha256(repr((FORMAT, self.source, settings.store, steps if settings.store == 'decoded' else '')).encode())
         self.store = Store(self.place / f'{Path(ann_file).stem or "images"}-{settings.store}-{mark.hexdigest()[:10]}')
         self.keys = np.zeros((0, 16), np.uint8)
-        self.changed: set[int] = set()       # images whose file is no longer what the record was made from
+        self.changed: set[int] = set()       # images whose file is gone or no longer what the record was made from
 
     def load_keys(self, count: int) -> None:
         """The keys of all ``count`` samples."""
@@ -107,16 +111,37 @@ class SampleCache:
             return self.make({**info, 'encoded': found['encoded']})
         return {**info, **found['sample']}
 
-    def record(self, index: int) -> bytes:
-        """What is kept of sample ``index``."""
+    def records_of(self, batch: list[int]) -> Records:
+        """The records of the samples of ``batch``.
+
+        Raises:
+            UnreadableImage: unless ``skip_unreadable``. CacheError: a sample cannot be kept.
+        """
+        made, left_out = [], {}
+        for index in batch:
+            try:
+                record = self.record(index)
+            except UnreadableImage as error:
+                if not self.skip_unreadable:
+                    raise
+                left_out[index] = f'{error.path} ({error.reason})'
+                continue
+            if record is None:
+                left_out[index] = f"{self.info(index)['img_path']} (the pipeline gives no sample)"
+            else:
+                made.append((self.key(index), record))
+        return made, left_out
+
+    def record(self, index: int) -> bytes | None:
+        """What is kept of sample ``index``; None: a transform before the first random one gives no sample."""
         info = self.info(index)
         path = info['img_path']
-        file = stat_of(path) if self.settings.fingerprint == 'stat' else digest_of(path)
+        file = self.fingerprint(path)
         if self.settings.store == 'encoded':
-            return records.encode(dict(file=file, encoded=np.fromfile(path, np.uint8)))
+            return records.encode(dict(file=file, encoded=bytes_of(path)))
         sample = self.make(dict(info))
         if sample is None:
-            raise CacheError(f'{path}: the pipeline gives no sample before its first random transform; there is nothing to keep.')
+            return None
         try:
             return records.encode(dict(file=file, sample={k: v for k, v in sample.items() if k not in info or v is not info[k]}))
         except TypeError as error:
@@ -135,7 +160,11 @@ class SampleCache:
         with self.store.begin() as transaction:
             header, _ = records.read_header(memoryview(transaction.get(self.key(index))))
         kept = records.restored(header['file'], memoryview(b''), [0])
-        return kept != (stat_of(path) if self.settings.fingerprint == 'stat' else digest_of(path))
+        return kept != self.fingerprint(path)
+
+    def fingerprint(self, path: str) -> list[int] | str | None:
+        """What tells that the file at ``path`` has changed; None: it cannot be read."""
+        return stat_of(path) if self.settings.fingerprint == 'stat' else digest_of(path)
 
     def label(self) -> None:
         """Write down what this generation is, for those who look for old ones."""
@@ -149,7 +178,8 @@ class SampleCache:
             CacheError: the disk has no room for them, or the place cannot be written to.
         """
         tried = missing[::max(len(missing) // TRIED, 1)][:TRIED]
-        expected = int(np.mean([len(self.record(i)) for i in tried]) * len(missing) * 1.05)
+        sizes = [len(record) for _, record in self.records_of(tried)[0]]
+        expected = int(np.mean(sizes or [0]) * len(missing) * 1.05)
         try:
             self.place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -166,13 +196,31 @@ class SampleCache:
                       if p.parent != self.store.folder and json.loads(p.read_text()).get('source') == self.source)
 
 
-def stat_of(path: str) -> list[int]:
-    found = os.stat(path)
+def stat_of(path: str) -> list[int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
     return [found.st_size, found.st_mtime_ns]
 
 
-def digest_of(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def digest_of(path: str) -> str | None:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def bytes_of(path: str) -> np.ndarray:
+    """The content of a file, uint8 (n,).
+
+    Raises:
+        UnreadableImage: it cannot be read.
+    """
+    try:
+        return np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UnreadableImage(path, error.strerror or str(error)) from None
 
 
 def size_text(count: float) -> str:

@@ -24,7 +24,8 @@ def cache_of(dataset: Any, settings: CacheSettings) -> SampleCache:
         raise ConfigError('cache: the first transform of the pipeline is random, there is nothing that could be kept. Remove the cache, or '
                           'put the loading first.')
     cache = SampleCache(settings, dataset.data_root, dataset.ann_file, dataset.get_data_info, pipeline.prepared,
-                        [repr(t) for t in pipeline.transforms[:pipeline.fixed]])
+                        [repr(t) for t in pipeline.transforms[:pipeline.fixed]],
+                        skip_unreadable=dataset.on_error == 'skip' and not dataset.test_mode)
     cache.load_keys(len(dataset))
     return cache
 

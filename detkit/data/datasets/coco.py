@@ -17,7 +17,7 @@ def lvis_names(image: dict) -> None:
 
 
 def patch_names(image: dict) -> None:
-    parts = str(image.get('file_name', '')).split('/')
+    parts = str(image.get('file_name', '')).replace('\\', '/').split('/')
     image['file_name'] = '/'.join(parts[-2:] if parts[-2:-1] and parts[-2].startswith('patch') else parts)
 
 
@@ -28,7 +28,7 @@ class CocoDataset(DetDataset):
     Classes are mapped to labels by name, in the order of ``metainfo['classes']``; objects of other classes are left out. Crowds
     are marked as ignored. Boxes that lie outside their image or have a side below one pixel are left out, as in MMDetection,
     and counted in a warning; so are masks that cannot be drawn. ``data_prefix=dict(seg=...)``: folder of semantic maps, which are named
-    as the images with the ending ``seg_map_suffix``.
+    as the images with the ending ``seg_map_suffix``. In ``test_mode`` the file needs no annotations (COCO's image_info_test-dev2017.json).
 
     Raises:
         ConfigError: a class is not in the file. BrokenAnnotations: the file cannot be used.
@@ -37,7 +37,7 @@ class CocoDataset(DetDataset):
     METAINFO = dict(classes=COCO_CLASSES, palette=COCO_PALETTE)
 
     def read(self, on_fault: OnFault = stop) -> dict:
-        return read_coco(self.ann_file, None, on_fault)
+        return read_coco(self.ann_file, None, on_fault, not self.test_mode)
 
 
 @DATASETS.register_module(name=['LVISDataset', 'LVISV1Dataset', 'LVISV05Dataset'])
@@ -48,7 +48,7 @@ class LVISDataset(DetDataset):
     """
 
     def read(self, on_fault: OnFault = stop) -> dict:
-        return read_coco(self.ann_file, lvis_names, on_fault)
+        return read_coco(self.ann_file, lvis_names, on_fault, not self.test_mode)
 
 
 @DATASETS.register_module(name=['Objects365V1Dataset', 'Objects365V2Dataset'])
@@ -59,7 +59,7 @@ class Objects365V2Dataset(DetDataset):
     """
 
     def read(self, on_fault: OnFault = stop) -> dict:
-        return read_coco(self.ann_file, patch_names, on_fault)
+        return read_coco(self.ann_file, patch_names, on_fault, not self.test_mode)
 
 
 @DATASETS.register_module()
@@ -69,7 +69,7 @@ class CityscapesDataset(DetDataset):
     METAINFO = dict(classes=('person', 'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle'))
 
     def read(self, on_fault: OnFault = stop) -> dict:
-        return read_coco(self.ann_file, None, on_fault)
+        return read_coco(self.ann_file, None, on_fault, not self.test_mode)
 
 
 @DATASETS.register_module()
@@ -80,4 +80,4 @@ class DeepFashionDataset(DetDataset):
                              'footwear', 'hair', 'skin', 'face'))
 
     def read(self, on_fault: OnFault = stop) -> dict:
-        return read_coco(self.ann_file, None, on_fault)
+        return read_coco(self.ann_file, None, on_fault, not self.test_mode)

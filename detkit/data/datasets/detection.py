@@ -21,10 +21,11 @@ from detkit.data.datasets.entries import entries_of, label_of_category
 from detkit.data.formats.faults import OnFault, stop
 from detkit.data.known import KNOWN
 from detkit.data.transforms.loading import UnreadableImage, check_local
-from detkit.files import find_data
-from detkit.registry import ConfigError
+from detkit.files import existing_path, find_data, local_path
+from detkit.registry import ConfigError, did_you_mean
 
 ON_ERROR = ('fail', 'skip')
+PREFIXES = ('img', 'seg', 'sub_data_root')     # what data_prefix may name
 ANOTHER = 1 << 31       # in a key where transforms have their position: the draw of another sample is independent of theirs
 
 
@@ -65,9 +66,11 @@ class DetDataset(BaseDataset):
         self.cache_settings = CacheSettings.from_config(cache) if cache else None
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()   # persistent workers see it change
         check_metainfo(metainfo)
-        super().__init__(ann_file=ann_file, metainfo=metainfo, data_root=find_root(data_root, ann_file), data_prefix=dict(data_prefix),
-                         filter_cfg=filter_cfg, indices=indices, serialize_data=serialize_data, pipeline=[], test_mode=test_mode,
-                         lazy_init=True, max_refetch=max_refetch)
+        ann_file, data_root = one_path(ann_file, 'ann_file'), one_path(data_root, 'data_root')
+        super().__init__(ann_file=ann_file, metainfo=metainfo, data_root=find_root(data_root, ann_file),
+                         data_prefix=checked_prefix(data_prefix), filter_cfg=filter_cfg, indices=indices, serialize_data=serialize_data,
+                         pipeline=[], test_mode=test_mode, lazy_init=True, max_refetch=max_refetch)
+        self.ann_file = existing_path(self.ann_file)
         check_classes(self._metainfo)
         self.pipeline = Compose(pipeline, self.get_data_info, self.__len__)
         if not lazy_init:
@@ -170,12 +173,12 @@ class DetDataset(BaseDataset):
         cfg.pop('bbox_min_size', None)
         if cfg:
             raise ConfigError(f"filter_cfg has no '{next(iter(cfg))}'. It has: filter_empty_gt, min_size, bbox_min_size.", self.filter_cfg)
+        if not self.data_list:
+            raise ConfigError(f'{self.ann_file}: it lists no images. Is it the right file?')
         if self.test_mode:
             return self.data_list
         kept = [d for d in self.data_list if min(d['width'], d['height']) >= min_size
                 and (d['instances'] or not drop_empty)]
-        if not self.data_list:
-            raise ConfigError(f'{self.ann_file}: it lists no images. Is it the right file?')
         if not kept:
             raise ConfigError(f'{self.ann_file}: none of its {len(self.data_list)} images is left after filter_cfg={self.filter_cfg} '
                               f'for the classes {tuple(self.metainfo.get("classes", ()))}.')
@@ -214,6 +217,34 @@ def check_classes(metainfo: dict) -> None:
     if twice:
         raise ConfigError(f"metainfo.classes has '{twice[0]}' {Counter(classes)[twice[0]]} times. Name each class once.")
     metainfo['classes'] = tuple(classes)
+
+
+def one_path(path: Any, key: str) -> str:
+    """``path`` as a string, see ``local_path``.
+
+    Raises:
+        ConfigError: it is a list, as MMDetection 2 took it, or no path at all.
+    """
+    if isinstance(path, (list, tuple)):
+        raise ConfigError(f"{key}={list(path)} is a list; a data set reads one. Join several data sets: dict(type='ConcatDataset', "
+                          f"datasets=[dict(type='CocoDataset', ...), ...]), each with its own {key}.")
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise ConfigError(f'{key}={path!r} is a {type(path).__name__}, not a path. Give it as text.')
+    return local_path(path or '')
+
+
+def checked_prefix(data_prefix: Any) -> dict[str, str]:
+    """``data_prefix`` with its paths as strings.
+
+    Raises:
+        ConfigError: it is no dict of paths, or has a key that nothing reads.
+    """
+    if not isinstance(data_prefix, dict):
+        raise ConfigError(f"data_prefix={data_prefix!r} is a {type(data_prefix).__name__}; it is written data_prefix=dict(img='images/').")
+    unknown = [key for key in data_prefix if key not in PREFIXES]
+    if unknown:
+        raise ConfigError(f"data_prefix has no '{unknown[0]}'.{did_you_mean(unknown[0], PREFIXES)} It has: {', '.join(PREFIXES)}.")
+    return {key: one_path(path, f'data_prefix.{key}') for key, path in data_prefix.items()}
 
 
 def find_root(data_root: str, ann_file: str) -> str:

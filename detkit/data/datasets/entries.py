@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from detkit.data.formats.pictures import picture_path
 from detkit.registry import ConfigError, did_you_mean
 from detkit.structures.masks import run_lengths
 
@@ -74,10 +75,10 @@ def entry_of(image: dict, annotations: list[dict], cat2label: dict[Any, int], pr
         elif mask:
             instance['mask'] = mask
         instances.append(instance)
-    entry = dict(img_id=image['id'], img_path=osp.join(prefix.get('img', ''), image['file_name']), height=height, width=width,
+    entry = dict(img_id=image['id'], img_path=picture_path(prefix.get('img', ''), image['file_name']), height=height, width=width,
                  instances=instances)
     if prefix.get('seg'):
-        entry['seg_map_path'] = osp.join(prefix['seg'], osp.splitext(image['file_name'])[0] + seg_map_suffix)
+        entry['seg_map_path'] = picture_path(prefix['seg'], osp.splitext(image['file_name'])[0] + seg_map_suffix)
     return entry
 
 

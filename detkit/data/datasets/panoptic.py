@@ -12,6 +12,7 @@ from detkit.data.datasets.detection import DetDataset
 from detkit.data.datasets.entries import box_fault
 from detkit.data.formats.faults import OnFault, stop
 from detkit.data.formats.panoptic import read_panoptic
+from detkit.data.formats.pictures import picture_path
 from detkit.registry import DATASETS, ConfigError
 from detkit.structures.panoptic import VOID_LABEL
 
@@ -40,7 +41,7 @@ class CocoPanopticDataset(DetDataset):
     METAINFO = dict(classes=COCO_CLASSES + COCO_STUFF, thing_classes=COCO_CLASSES, stuff_classes=COCO_STUFF)
 
     def read(self, on_fault: OnFault = stop) -> dict:
-        return read_panoptic(self.ann_file, on_fault)
+        return read_panoptic(self.ann_file, on_fault, annotated=not self.test_mode)
 
     def entries(self, content: dict) -> list[dict]:
         things = {c['id'] for c in content['categories'] if c['isthing']}
@@ -81,12 +82,12 @@ class CocoPanopticDataset(DetDataset):
             if thing:
                 x, y, w, h = s['bbox']
                 instances.append(dict(bbox=[x, y, x + w, y + h], bbox_label=label, ignore_flag=0))
-        entry = dict(img_id=image['id'], img_path=osp.join(self.data_prefix.get('img', ''), image['file_name']), height=height,
+        entry = dict(img_id=image['id'], img_path=picture_path(self.data_prefix.get('img', ''), image['file_name']), height=height,
                      width=width, instances=instances, segments_info=listed)
         if self.data_prefix.get('seg'):
             name = segments[0]['seg_file'] if segments else None
-            entry['seg_map_path'] = osp.join(self.data_prefix['seg'],
-                                             name or osp.splitext(image['file_name'])[0] + self.seg_map_suffix)
+            entry['seg_map_path'] = picture_path(self.data_prefix['seg'],
+                                                 name or osp.splitext(image['file_name'])[0] + self.seg_map_suffix)
         if self.return_classes:
             entry['stuff_text'] = self._metainfo['stuff_classes']
         return entry

@@ -9,7 +9,9 @@ from detkit.data.datasets.detection import DetDataset
 from detkit.data.formats.crowd_human import BOXES, odgt_to_coco
 from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
 from detkit.data.formats.table import csv_to_coco, open_images_to_coco
-from detkit.data.formats.yolo import SPLITS, yolo_to_coco
+from detkit.data.formats.text import read_text
+from detkit.data.formats.yolo import SPLITS, read_yolo
+from detkit.files import local_path
 from detkit.registry import DATASETS, ConfigError
 
 
@@ -17,7 +19,7 @@ from detkit.registry import DATASETS, ConfigError
 class YOLODataset(DetDataset):
     """One ``split`` (train, val, test) of the set that ``ann_file``, a data.yaml, describes; boxes, or polygons with their boxes.
 
-    Classes are the file's, in its order, unless ``metainfo`` names some.
+    Classes are the file's, in its order, unless ``metainfo`` names some. Where the pictures lie says the file alone.
 
     Raises:
         BrokenAnnotations: naming file and line.
@@ -30,9 +32,8 @@ class YOLODataset(DetDataset):
         super().__init__(**options)
 
     def read(self, on_fault: OnFault = stop) -> dict:
-        content = yolo_to_coco(Path(self.ann_file), self.split, on_fault)
-        for image in content['images']:
-            image['file_name'] = str(Path(self.ann_file).parent.absolute() / image['file_name'])
+        content, folder = read_yolo(Path(self.ann_file), self.split, on_fault)
+        self.data_prefix['img'] = str(folder)
         return content
 
 
@@ -75,9 +76,9 @@ class OpenImagesDataset(DetDataset):
 
     def read(self, on_fault: OnFault = stop) -> dict:
         root = Path(self.data_root or '.')
-        self._metainfo.update({k: str(root / v) for k, v in self.kept.items() if v})
-        return open_images_to_coco(Path(self.ann_file), root / self.label_file, Path(self.data_prefix.get('img', '')),
-                                   root / self.meta_file if self.meta_file else None, on_fault)
+        self._metainfo.update({k: str(root / local_path(v)) for k, v in self.kept.items() if v})
+        return open_images_to_coco(Path(self.ann_file), root / local_path(self.label_file), Path(self.data_prefix.get('img', '')),
+                                   root / local_path(self.meta_file) if self.meta_file else None, on_fault)
 
 
 @DATASETS.register_module()
@@ -102,9 +103,12 @@ class CrowdHumanDataset(DetDataset):
     def read(self, on_fault: OnFault = stop) -> dict:
         sizes = None
         if self.extra_ann_file:
-            path = Path(self.data_root or '.') / self.extra_ann_file
+            path = Path(self.data_root or '.') / local_path(self.extra_ann_file)
             try:
-                sizes = json.loads(path.read_text(encoding='utf-8'))
-            except (OSError, ValueError) as error:
-                raise BrokenAnnotations(f'{path}: cannot be read as JSON ({error}). Without it the pictures are read.') from None
+                sizes = json.loads(read_text(path, 'JSON', 'Without it the pictures are read.'))
+                sound = all(len(size) == 2 and min(map(int, size)) > 0 for size in sizes.values())
+            except (AttributeError, TypeError, json.JSONDecodeError):
+                sound = False
+            if not sound:
+                raise BrokenAnnotations(f'{path}: it is no JSON object of [height, width] by ID. Without it the pictures are read.')
         return odgt_to_coco(Path(self.ann_file), Path(self.data_prefix.get('img', '')), sizes, self.box, on_fault)

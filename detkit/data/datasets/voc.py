@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 import os.path as osp
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 from detkit.data.datasets.detection import DetDataset
-from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
-from detkit.data.formats.pictures import SUFFIXES
-from detkit.data.formats.voc import voc_to_coco
+from detkit.data.formats.faults import OnFault, stop
+from detkit.data.formats.pictures import picture_of_stem
+from detkit.data.formats.voc import listed_names, voc_to_coco, xml_file
 from detkit.registry import DATASETS
 
 VOC_CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog', 'horse',
@@ -19,11 +18,12 @@ YEARS = ('VOC2007', 'VOC2012')
 
 @DATASETS.register_module()
 class XMLDataset(DetDataset):
-    """Pictures with an XML file each, listed by a text file of their names without suffix.
+    """Pictures with an XML file each, listed by a text file of their names without suffix (see detkit.data.formats.voc.listed_names).
 
-    Below ``data_prefix['sub_data_root']`` (or ``data_root``) lie ``img_subdir`` and ``ann_subdir``. One pixel is taken from all numbers
-    of a box, whose decimals are cut off, as in MMDetection; ``offset=0`` keeps numbers that count from 0. Difficult objects are ignored,
-    objects of other classes left out. Classes are those that occur, by name, unless ``metainfo`` names some.
+    Below ``data_prefix['sub_data_root']`` (or ``data_root``) lie ``img_subdir`` and ``ann_subdir``; ``data_prefix['img']`` names another
+    folder of the pictures. The suffix of a picture is that on disk; a name in the list is the image's id. One pixel is taken from all
+    numbers of a box, whose decimals are cut off, as in MMDetection; ``offset=0`` keeps numbers that count from 0. Difficult objects are
+    ignored, objects of other classes left out. Classes are those that occur, by name, unless ``metainfo`` names some.
 
     Raises:
         ConfigError: none of the classes occurs. BrokenAnnotations: a file cannot be used.
@@ -34,6 +34,11 @@ class XMLDataset(DetDataset):
     def __init__(self, img_subdir: str = 'JPEGImages', ann_subdir: str = 'Annotations', offset: int = 1, **options: Any) -> None:
         self.img_subdir, self.ann_subdir, self.offset = img_subdir, ann_subdir, offset
         super().__init__(**options)
+
+    def _join_prefix(self) -> None:
+        given = self.data_prefix.get('img', '')
+        super()._join_prefix()
+        self.data_prefix['img'] = picture_folder(self, given)
 
     def read(self, on_fault: OnFault = stop) -> dict:
         return read_listed(self, on_fault)
@@ -50,6 +55,11 @@ class VOCDataset(DetDataset):
         self.img_subdir, self.ann_subdir, self.offset = img_subdir, ann_subdir, offset
         super().__init__(**options)
 
+    def _join_prefix(self) -> None:
+        given = self.data_prefix.get('img', '')
+        super()._join_prefix()
+        self.data_prefix['img'] = picture_folder(self, given)
+
     def read(self, on_fault: OnFault = stop) -> dict:
         self._metainfo['dataset_type'] = next((y for y in YEARS if y in self.data_prefix.get('sub_data_root', '')), None)
         return read_listed(self, on_fault)
@@ -64,31 +74,23 @@ class WIDERFaceDataset(DetDataset):
 
     def read(self, on_fault: OnFault = stop) -> dict:
         root = Path(self.data_prefix.get('img', ''))
-        files = [root / 'Annotations' / f'{stem}.xml' for stem in listed_stems(self.ann_file)]
-        content = voc_to_coco(files, truncate=True, on_fault=on_fault)
-        for image in content['images']:
-            tree = ET.parse(root / 'Annotations' / f"{osp.splitext(image['file_name'])[0]}.xml")
-            image['file_name'] = osp.join(tree.findtext('folder') or '', image['file_name'])
-        return content
+        names = listed_names(Path(self.ann_file), root / 'Annotations')
+        return voc_to_coco([xml_file(root / 'Annotations', name) for name in names], None, names, 1, [f'{name}.jpg' for name in names],
+                           str(root), True, truncate=True, on_fault=on_fault)
+
+
+def picture_folder(dataset: XMLDataset | VOCDataset, given: str) -> str:
+    """The folder of the pictures: ``data_prefix['img']`` where it is ``given``, else ``img_subdir`` beside the annotations."""
+    return dataset.data_prefix['img'] if given else osp.join(annotation_root(dataset), dataset.img_subdir)
+
+
+def annotation_root(dataset: XMLDataset | VOCDataset) -> str:
+    return dataset.data_prefix.get('sub_data_root') or dataset.data_root or ''
 
 
 def read_listed(dataset: XMLDataset | VOCDataset, on_fault: OnFault) -> dict:
-    """The COCO dict of the XML files that ``dataset.ann_file`` lists."""
-    stems = listed_stems(dataset.ann_file)
-    root = Path(dataset.data_prefix.get('sub_data_root') or dataset.data_root or '')
-    content = voc_to_coco([root / dataset.ann_subdir / f'{stem}.xml' for stem in stems], offset=dataset.offset, truncate=True,
-                          on_fault=on_fault)
-    folder = str(root / dataset.img_subdir)
-    for image in content['images']:
-        stem = osp.splitext(image['file_name'])[0]
-        image['file_name'] = osp.join(folder, stem + next((s for s in SUFFIXES if osp.isfile(osp.join(folder, stem + s))), '.jpg'))
-    return content
-
-
-def listed_stems(path: str) -> list[str]:
-    """The first word of each line."""
-    try:
-        return [line.split()[0] for line in Path(path).read_text(encoding='utf-8').splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise BrokenAnnotations(f'{path}: cannot be read as a list of names, a line each ({error}). Check data_root and ann_file of the '
-                                f'dataset.') from None
+    """The COCO dict of the XML files that ``dataset.ann_file`` lists; the id of an image is its name in the list."""
+    folder, annotations = dataset.data_prefix['img'], Path(annotation_root(dataset), dataset.ann_subdir)
+    names = listed_names(Path(dataset.ann_file), annotations, dataset.img_subdir)
+    return voc_to_coco([xml_file(annotations, name) for name in names], None, names, dataset.offset,
+                       [picture_of_stem(folder, name) for name in names], folder, truncate=True, on_fault=on_fault)

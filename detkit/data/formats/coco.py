@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ NEEDED = 'Give a COCO file: an object with the lists images, annotations, catego
 Check = Callable[[dict], tuple[str, str, str] | None]      # entry -> kind, what, remedy of its first fault
 
 
-def read_coco(path: str, amend: Callable[[dict], None] | None = None, on_fault: OnFault = stop) -> dict:
+def read_coco(path: str, amend: Callable[[dict], None] | None = None, on_fault: OnFault = stop, annotated: bool = True) -> dict:
     """Read and check a COCO file: keys, types, ids, and that file names stay below the image folder. Gives its sound entries.
 
-    ``amend`` may change each image's entry before it is checked.
+    ``amend`` may change each image's entry before it is checked. ``annotated``: the file needs a list of annotations; test images are
+    published without.
 
     Raises:
         BrokenAnnotations: naming the file, the entry at fault and the remedy; of entries, as ``on_fault`` decides.
     """
-    content = load_coco(path)
+    content = load_coco(path, annotated)
     for image in content['images'] if amend else ():
         amend(image)
     sound, faults = sift(content)
@@ -33,8 +35,10 @@ def read_coco(path: str, amend: Callable[[dict], None] | None = None, on_fault: 
     return sound
 
 
-def load_coco(path: str) -> dict:
+def load_coco(path: str, annotated: bool = True) -> dict:
     """The content of a COCO file whose three lists are there; their entries are not looked at.
+
+    ``annotated``: see ``read_coco``; an empty list stands for the missing one.
 
     Raises:
         BrokenAnnotations: it cannot be read, is not JSON, or has other content.
@@ -42,6 +46,8 @@ def load_coco(path: str) -> dict:
     def broken(kind: str, what: str, remedy: str) -> BrokenAnnotations:
         return Fault(kind, '', what, remedy).error(path)
 
+    if not path:
+        raise broken('no file', 'ann_file is empty', 'Name the annotation file of the dataset.')
     try:
         text = Path(path).read_bytes().decode('utf-8-sig')
         content = json.loads(text)
@@ -60,6 +66,11 @@ def load_coco(path: str) -> dict:
         raise broken('nested too deeply', 'nested too deeply to be an annotation file', 'Write it again with its exporter.') from None
     if not isinstance(content, dict):
         raise broken('not COCO', f'the top level is a {type(content).__name__}, not an object', NEEDED)
+    if 'annotations' not in content and isinstance(content.get('images'), list):
+        if annotated:
+            raise broken('not COCO', "it has images and no list 'annotations', as files of test images have", 'Such a file serves a test '
+                         'alone: test_dataloader with test_mode=True, and CocoMetric with format_only=True and outfile_prefix.')
+        content['annotations'] = []
     for key in KEYS:
         if not isinstance(content.get(key), list) or not all(isinstance(entry, dict) for entry in content[key]):
             raise broken('not COCO', f"the key '{key}' is missing or not a list of objects", NEEDED)
@@ -67,7 +78,10 @@ def load_coco(path: str) -> dict:
 
 
 def sift(content: dict) -> tuple[dict, Iterator[Fault]]:
-    """The content with its sound entries alone, and what is wrong with the others; the first is complete once the second is used up."""
+    """The content with its sound entries alone, and what is wrong with the others; the first is complete once the second is used up.
+
+    Backslashes in file names become slashes.
+    """
     sound = {**content, **{key: [] for key in KEYS}}
     return sound, sifted(content, sound)
 
@@ -75,8 +89,13 @@ def sift(content: dict) -> tuple[dict, Iterator[Fault]]:
 def sifted(content: dict, sound: dict) -> Iterator[Fault]:
     for key, check in (('categories', category_fault), ('images', image_fault)):
         yield from part(content, key, sound[key], check)
-    images, categories = {i['id'] for i in sound['images']}, {c['id'] for c in sound['categories']}
+    sound['images'] = with_slashes(sound['images'])
+    images, categories = KnownIds(i['id'] for i in sound['images']), KnownIds(c['id'] for c in sound['categories'])
     yield from part(content, 'annotations', sound['annotations'], lambda a: annotation_fault(a, images, categories))
+
+
+def with_slashes(images: list[dict]) -> list[dict]:
+    return [dict(i, file_name=i['file_name'].replace('\\', '/')) if '\\' in i['file_name'] else i for i in images]
 
 
 def part(content: dict, key: str, sound: list, check: Check) -> Iterator[Fault]:
@@ -126,9 +145,13 @@ def image_fault(image: dict) -> tuple[str, str, str] | None:
     return None
 
 
-def annotation_fault(annotation: dict, images: set, categories: set) -> tuple[str, str, str] | None:
+def annotation_fault(annotation: dict, images: KnownIds, categories: KnownIds) -> tuple[str, str, str] | None:
     for key, known in (('image_id', images), ('category_id', categories)):
         if annotation[key] not in known:
+            same = known.same_number(annotation[key])
+            if same is not None:
+                return (f'{key} of another type', f'has the {key} {annotation[key]!r}, and the {key[:-3]} has the id {same!r}: text is one '
+                        f'thing, a number another', 'Write both alike in the whole file.')
             return (f'unknown {key}', f'has the {key} {annotation[key]}, which is not in the file (or its entry is at fault)',
                     f'Add that {key[:-3]}, or remove the annotation.')
     box = annotation['bbox']
@@ -141,6 +164,26 @@ def annotation_fault(annotation: dict, images: set, categories: set) -> tuple[st
         return ('area or iscrowd', f"has the area {annotation.get('area')} and iscrowd {annotation.get('iscrowd')}",
                 'area is a number of pixels, iscrowd is 0 or 1; both may be left out.')
     return None
+
+
+class KnownIds(set):
+    """The ids of a list of entries; one that is written in another type (``'000012'`` for 12) is found by its number."""
+
+    @cached_property
+    def by_number(self) -> dict[int | None, Any]:
+        return {number_of(i): i for i in self}
+
+    def same_number(self, value: Any) -> Any:
+        number = number_of(value)
+        return None if number is None else self.by_number.get(number)
+
+
+def number_of(value: Any) -> int | None:
+    """The whole number that an id is or that its text says, or None."""
+    try:
+        return int(value) if not isinstance(value, str) or value.strip().isdecimal() else None
+    except (OverflowError, ValueError):
+        return None
 
 
 def coco_dict(images: list[dict], annotations: list[dict], classes: list[str] | tuple[str, ...]) -> dict:

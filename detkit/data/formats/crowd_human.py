@@ -7,8 +7,9 @@ from typing import Any
 
 from detkit.data.formats.coco import coco_dict
 from detkit.data.formats.faults import LARGEST, BrokenAnnotations, OnFault, stop
-from detkit.data.formats.pictures import size_of
+from detkit.data.formats.pictures import picture_of_stem, size_of
 from detkit.data.formats.table import check_name
+from detkit.data.formats.text import read_lines
 
 BOXES = ('fbox', 'vbox', 'hbox')      # full body, visible part, head
 
@@ -23,20 +24,19 @@ def odgt_to_coco(path: Path, images: Path, sizes: dict[str, list[int]] | None = 
         BrokenAnnotations: naming file and line; of lines, as ``on_fault`` decides.
     """
     found, annotations = [], []
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BrokenAnnotations(f'{path}: cannot be read as text ({error}).') from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    first_line: dict[str, int] = {}
+    for number, line in read_lines(path):
         try:
             key, people = read_entry(line, box, path, number)
-            height, width = sizes[key] if sizes and key in sizes else size_of(images / f'{key}.jpg', path)[::-1]
+            if first_line.setdefault(key, number) != number:
+                raise BrokenAnnotations(f'{path}: line {number} has the ID {key!r} of line {first_line[key]} again. Join them, or take one '
+                                        f'out.')
+            picture = picture_of_stem(str(images), key)
+            height, width = sizes[key] if sizes and key in sizes else size_of(images / picture, path)[::-1]
         except BrokenAnnotations as error:
             on_fault(error)
             continue
-        found.append(dict(id=key, file_name=f'{key}.jpg', width=width, height=height))
+        found.append(dict(id=key, file_name=picture, width=width, height=height))
         annotations += [dict(image_id=key, **p) for p in people]
     return coco_dict(found, annotations, ['person'])
 
@@ -45,11 +45,11 @@ def read_entry(line: str, box: str, path: Path, number: int) -> tuple[str, list[
     """ID and people of one line."""
     try:
         row = json.loads(line)
-        key, people = row['ID'], [person(p, box) for p in row.get('gtboxes', [])]
+        key, people = str(row['ID']), [person(p, box) for p in row.get('gtboxes', [])]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BrokenAnnotations(f'{path}: line {number} is no entry of CrowdHuman ({type(error).__name__}: {error}). An entry has an '
                                 f'ID and gtboxes with tag and {box}.') from None
-    check_name(str(key), path, number)
+    check_name(key, path, number)
     return key, people
 
 

@@ -32,6 +32,6 @@ class Fault:
         return f'{self.place} {self.what}. {self.remedy}'.strip()
 
     def error(self, path: object) -> BrokenAnnotations:
-        found = BrokenAnnotations(f'{path}: {self}')
+        found = BrokenAnnotations(f'{path}: {self}' if path else str(self))
         found.kind = self.kind
         return found

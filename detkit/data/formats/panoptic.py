@@ -6,7 +6,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from detkit.data.formats.coco import annotation_fault, basic_fault, category_fault, image_fault, load_coco, part
+from detkit.data.formats.coco import (
+    KnownIds,
+    annotation_fault,
+    basic_fault,
+    category_fault,
+    image_fault,
+    load_coco,
+    part,
+    with_slashes,
+)
 from detkit.data.formats.faults import Fault, OnFault, stop
 
 ENTRY_KEYS = ('image_id', 'segments_info')
@@ -14,14 +23,14 @@ SEGMENT_KEYS = ('id', 'category_id', 'bbox')
 LARGEST_ID = 256**3 - 1      # three bytes of a colour
 
 
-def read_panoptic(path: str, on_fault: OnFault = stop) -> dict:
+def read_panoptic(path: str, on_fault: OnFault = stop, annotated: bool = True) -> dict:
     """Read and check a panoptic file. Gives it as a COCO dict of sound entries: each segment is an annotation, which carries the name of
-    its image's picture as ``seg_file``, if the file names one.
+    its image's picture as ``seg_file``, if the file names one. ``annotated``: see ``read_coco``.
 
     Raises:
         BrokenAnnotations: naming the file, the segment at fault and the remedy; of entries, as ``on_fault`` decides.
     """
-    content = load_coco(path)
+    content = load_coco(path, annotated)
     sound: dict[str, Any] = {**content, 'images': [], 'categories': [], 'annotations': []}
 
     def fault(kind: str, place: str, what: str, remedy: str) -> None:
@@ -30,7 +39,8 @@ def read_panoptic(path: str, on_fault: OnFault = stop) -> dict:
     for key, check in (('categories', panoptic_category_fault), ('images', image_fault)):
         for found in part(content, key, sound[key], check):
             on_fault(found.error(path))
-    images, categories = {i['id'] for i in sound['images']}, {c['id'] for c in sound['categories']}
+    sound['images'] = with_slashes(sound['images'])
+    images, categories = KnownIds(i['id'] for i in sound['images']), KnownIds(c['id'] for c in sound['categories'])
     for n, entry in enumerate(content['annotations']):
         missing = [key for key in ENTRY_KEYS if key not in entry]
         if missing or not isinstance(entry['segments_info'], list):

@@ -1,13 +1,22 @@
 """What the header of a picture says, without decoding it."""
 from __future__ import annotations
 
+import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 from detkit.data.formats.faults import BrokenAnnotations
+from detkit.files import existing_path, similar_name
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.dcm')
+SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.dcm')
 TURNED = (5, 6, 7, 8)      # EXIF orientations that swap width and height
 ORIENTATION = 0x0112
+LIMIT_LOCK = Lock()
+LIMITS: list[int | None] = []      # Pillow's limit, and an entry for each thread that has it lifted; empty while it holds
 
 
 class UnreadablePicture(ValueError):
@@ -24,21 +33,36 @@ def picture_size(path: str | Path, upright: bool = True) -> tuple[int, int]:
         from detkit.data.formats.dicom import dicom_size
         return dicom_size(path)
     from PIL import Image, UnidentifiedImageError
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None       # only the header is read; size is the caller's matter
     try:
-        with Image.open(path) as picture:
+        with without_pixel_limit(), Image.open(path) as picture:       # only the header is read; size is the caller's matter
             width, height = picture.size
             says = picture.format in ('JPEG', 'TIFF', 'WEBP') or 'exif' in picture.info    # a PNG without it would be read to its end
             turned = upright and says and picture.getexif().get(ORIENTATION) in TURNED
             return (height, width) if turned else (width, height)
     except FileNotFoundError:
-        raise UnreadablePicture('no such file') from None
+        raise UnreadablePicture(f'no such file{similar_name(path, SUFFIXES)}') from None
     except UnidentifiedImageError:
         raise UnreadablePicture('no picture, or a damaged one') from None
     except (OSError, SyntaxError, ValueError) as error:                # SyntaxError: Pillow's word for a broken PNG
         raise UnreadablePicture(str(error) or type(error).__name__) from None
+
+
+@contextmanager
+def without_pixel_limit() -> Iterator[None]:
+    """Pillow opens pictures of any size meanwhile. Its limit is one for all threads, and comes back when the last of them leaves."""
+    from PIL import Image
+    with LIMIT_LOCK:
+        if not LIMITS:
+            LIMITS.append(Image.MAX_IMAGE_PIXELS)
+            Image.MAX_IMAGE_PIXELS = None
+        LIMITS.append(None)
+    try:
+        yield
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        with LIMIT_LOCK:
+            LIMITS.pop()
+            if len(LIMITS) == 1:
+                Image.MAX_IMAGE_PIXELS = LIMITS.pop()
 
 
 def size_of(path: str | Path, source: str | Path) -> tuple[int, int]:
@@ -55,5 +79,49 @@ def size_of(path: str | Path, source: str | Path) -> tuple[int, int]:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """All pictures below ``folder``, by name."""
-    return sorted(p for p in folder.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+    """All pictures below ``folder``, by name; folders that are links are followed, hidden files (macOS writes ``._a.jpg``) left out."""
+    return sorted(p for p in files_below(folder) if p.suffix.lower() in SUFFIXES)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below ``folder`` but hidden ones and those in hidden folders; a link to a folder above itself is not followed."""
+    above: dict[str, frozenset[str]] = {}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        around = above.pop(place, frozenset()) | {real}
+        folders[:] = [f for f in folders if not is_hidden(f) and os.path.realpath(os.path.join(place, f)) not in around]
+        above.update((os.path.join(place, f), around) for f in folders)
+        yield from (p for p in (Path(place, n) for n in names if not is_hidden(n)) if p.is_file())
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that systems and editors leave behind: ``._a.jpg``, ``.DS_Store``, ``.ipynb_checkpoints``."""
+    return name.startswith('.')
+
+
+def picture_path(folder: str, name: str) -> str:
+    """Where the picture ``name`` of an annotation file lies; ``name`` may be in the other Unicode form than on disk."""
+    return existing_path(os.path.join(folder, name))
+
+
+def picture_of_stem(folder: str, stem: str) -> str:
+    """The name below ``folder`` of the picture ``stem`` (which may lie in a subfolder), with the suffix that it has there, in any case.
+
+    ``.jpg`` is tried first and is the answer when there is no such picture.
+    """
+    usual = f'{stem}.jpg'
+    if os.path.isfile(os.path.join(folder, usual)):
+        return usual
+    inner, last = os.path.split(stem)
+    place = os.path.join(folder, inner)
+    names = list_pictures(place, os.stat(place).st_mtime_ns) if os.path.isdir(place) else {}
+    composed = unicodedata.normalize('NFC', last)
+    found = next((names[composed + s] for s in SUFFIXES if composed + s in names), None)
+    return os.path.join(inner, found) if found else usual
+
+
+@lru_cache(maxsize=16)
+def list_pictures(folder: str, modified: int) -> dict[str, str]:
+    """Composed name with its suffix in lower case -> name on disk, of the pictures in ``folder``, which was last ``modified`` then."""
+    parts = ((name, *os.path.splitext(unicodedata.normalize('NFC', name))) for name in sorted(os.listdir(folder), reverse=True))
+    return {stem + suffix.lower(): name for name, stem, suffix in parts if suffix.lower() in SUFFIXES}

@@ -5,52 +5,115 @@ from all four numbers, as MMDetection does: x2 is then where the box ends, one p
 """
 from __future__ import annotations
 
+import codecs
+import logging
+import os
+import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
+
 from detkit.data.formats.coco import coco_dict, whole
 from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
+from detkit.data.formats.pictures import SUFFIXES, is_hidden, picture_path, size_of
+from detkit.data.formats.text import read_lines
+from detkit.files import existing_path, similar_name
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 FLAGS = ('difficult', 'truncated', 'occluded')
 COPY_SHIFT = 2      # pixels by which labelImg moves a duplicated box
+DECLARATION = re.compile(rb'<\?xml[^>]*encoding\s*=\s*["\']([A-Za-z0-9._-]+)["\'][^>]*\?>')
+EXPAT_ENCODINGS = ('utf-8', 'iso-8859-1', 'us-ascii')
+FLAGGED = re.compile(r'(\S.*?)\s+(?:-1|0|1)$')
+FindSize = Callable[[str], tuple[int, int]]      # folder that the file names -> (width, height) of its picture
 
 
-def read_voc(path: Path) -> dict[str, Any]:
-    """One file: ``file_name``, ``width``, ``height``, and ``objects``: dicts with ``name``, ``box`` (xmin, ymin, xmax, ymax) as written,
-    and the flags that are set. Nothing outside the file is read, whatever entities it defines.
+def read_voc(path: Path, find_size: FindSize | None = None) -> dict[str, Any]:
+    """One file: ``file_name``, ``folder``, ``width``, ``height``, and ``objects``: dicts with ``name``, ``box`` (xmin, ymin, xmax, ymax)
+    as written, and the flags that are set. Nothing outside the file is read, whatever entities it defines.
+
+    ``find_size``: called for a file without ``size``, as MMDetection reads it from the picture. ``file_name``: the last part of what is
+    written, which may be a path of another machine.
 
     Raises:
-        BrokenAnnotations: naming the file and what is wrong with it: no XML, something missing or no number, corners swapped, a box that
-            leaves the image, a file name that leaves the folder.
+        BrokenAnnotations: naming the file and what is wrong with it: no XML of VOC, something missing or no number, corners swapped, a box
+            that leaves the image, a file name that leaves the folder.
     """
+    tree = parse_xml(path)
+    folder = (tree.findtext('folder') or '').strip()
     try:
-        tree = ET.parse(path).getroot()
-        width, height = (int(tree.find('size').findtext(k)) for k in ('width', 'height'))
+        size = tree.find('size')
+        width, height = find_size(folder) if size is None and find_size else (int(float(size.findtext(k))) for k in ('width', 'height'))
         objects = [read_object(o) for o in tree.findall('object')]
-    except FileNotFoundError:
-        raise BrokenAnnotations(f'{path}: there is no such file. Its name stands in the list of images; add it, or take it out.') from None
-    except (ET.ParseError, LookupError) as error:                       # LookupError: an encoding nobody knows
-        raise BrokenAnnotations(f'{path}: not valid XML ({error}). Was it copied or downloaded in full?') from None
+    except BrokenAnnotations:
+        raise
     except (AttributeError, OverflowError, TypeError, ValueError):
         raise BrokenAnnotations(f'{path}: the size, or the name or bndbox of an object, is missing or not a number. Add it, or remove the '
                                 f'object.') from None
-    name = (tree.findtext('filename') or '').strip()
-    if '..' in name.replace('\\', '/').split('/') or name.startswith('/') or ':' in name:
+    name = (tree.findtext('filename') or '').strip().replace('\\', '/')
+    if '..' in name.split('/'):
         raise BrokenAnnotations(f'{path}: the filename {name!r} is no name of a picture in the image folder. Write its name alone.')
     if min(width, height) < 1:
-        raise BrokenAnnotations(f'{path}: the size of the image is given as {width}x{height}. Write its size in pixels.')
+        raise BrokenAnnotations(f'{path}: the size of the image is given as {width}x{height}. Write its size in pixels, or remove the '
+                                f'element size.')
     for o in objects:
-        (x1, y1, x2, y2), name = o['box'], o['name']
+        (x1, y1, x2, y2), label = o['box'], o['name']
         if x1 > x2 or y1 > y2:
-            raise BrokenAnnotations(f"{path}: '{name}' has xmin={x1}, xmax={x2}, ymin={y1}, ymax={y2}; a minimum is above its maximum. "
+            raise BrokenAnnotations(f"{path}: '{label}' has xmin={x1}, xmax={x2}, ymin={y1}, ymax={y2}; a minimum is above its maximum. "
                                     f'Swap them.')
         if x1 < 0 or y1 < 0 or x2 > width + 1 or y2 > height + 1:
-            raise BrokenAnnotations(f"{path}: '{name}' at ({x1}, {y1}, {x2}, {y2}) leaves its image of {width}x{height} pixels. Mend "
+            raise BrokenAnnotations(f"{path}: '{label}' at ({x1}, {y1}, {x2}, {y2}) leaves its image of {width}x{height} pixels. Mend "
                                     f'either.')
-    return dict(file_name=name, width=width, height=height, objects=objects)
+    return dict(file_name=name.split('/')[-1], folder=folder, width=width, height=height, objects=objects)
+
+
+def parse_xml(path: Path) -> ET.Element:
+    """The root ``annotation`` of a VOC file, its tags without name spaces.
+
+    Raises:
+        BrokenAnnotations: there is no such file, or it is not XML, or not of VOC.
+    """
+    try:
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8).lstrip()
+        tree = ET.fromstring(decode_declared(data))
+    except FileNotFoundError:
+        raise BrokenAnnotations(f'{path}: there is no such file{similar_name(path)}. Its name stands in the list of images; add it, or '
+                                f'take it out.') from None
+    except OSError as error:
+        raise BrokenAnnotations(f'{path}: cannot be read ({error.strerror}).') from None
+    except (ET.ParseError, LookupError, RecursionError, ValueError) as error:    # LookupError: no such encoding; ValueError: another one
+        raise BrokenAnnotations(f'{path}: not valid XML ({error}). Was it copied or downloaded in full, and is its encoding the one that '
+                                f'its first line names (UTF-8 if it names none)?') from None
+    for element in tree.iter():
+        element.tag = str(element.tag).rsplit('}', 1)[-1]
+    if tree.tag.lower() != 'annotation':
+        raise BrokenAnnotations(f'{path}: its outermost element is <{tree.tag}>, not <annotation>: it is no VOC file.')
+    return tree
+
+
+def decode_declared(data: bytes) -> bytes | str:
+    """XML whose first line names an encoding that the parser does not know (GB2312, Shift_JIS, ...) as text; other files as they are.
+
+    Raises:
+        LookupError: Python does not know the encoding either. UnicodeDecodeError: the file is in another one.
+    """
+    declared = DECLARATION.match(data)
+    name = declared.group(1).decode().lower() if declared else ''
+    if not name or name in EXPAT_ENCODINGS:
+        return data
+    body = data[declared.end():]
+    if name.startswith(('utf-16', 'utf-32', 'unicode')):
+        return body.decode('utf-8')         # its first line was read as ASCII: some writers name the encoding that they had in memory
+    try:
+        return body.decode(name)
+    except UnicodeDecodeError:
+        if name not in ('gb2312', 'gbk'):
+            raise
+        return body.decode('gb18030')       # programs on Windows declare GB2312 and write characters of its successors
 
 
 def read_object(element: ET.Element) -> dict[str, Any]:
@@ -61,6 +124,56 @@ def read_object(element: ET.Element) -> dict[str, Any]:
     return dict(name=element.findtext('name').strip(), box=box, **flags)
 
 
+def listed_names(path: Path, annotations: Path, pictures: str = 'JPEGImages') -> list[str]:
+    """The names, without suffix, of the pictures that a text file lists; each once.
+
+    A line is a name, which may hold spaces and lie in a subfolder; or a name and a flag (-1, 0, 1), as the lists of one class in
+    ImageSets/Main; or the path of a picture or its XML file, below a folder named as ``annotations`` or ``pictures``.
+
+    Raises:
+        BrokenAnnotations: the list cannot be read, or a line leads out of the folder.
+    """
+    names: dict[str, int] = {}
+    repeated: list[tuple[str, int]] = []
+    for number, line in read_lines(path, 'a list of names, a line each', 'Check data_root and ann_file of the dataset.'):
+        name = listed_name(line, annotations, pictures)
+        if '..' in name.split('/') or name.startswith('/') or ':' in name.split('/')[0]:
+            raise BrokenAnnotations(f'{path}: line {number} has {line!r}, which is no name below the folder of the annotations. Write the '
+                                    f"file's name, without suffix.")
+        if is_hidden(name.split('/')[-1]):
+            continue
+        if name in names:
+            repeated.append((name, number))
+        names.setdefault(name, number)
+    if repeated:
+        name, number = repeated[0]
+        print_log(f"{path}: {len(repeated)} lines repeat a name and count once (first: '{name}' in lines {names[name]} and {number}).",
+                  'current', logging.WARNING)
+    return list(names)
+
+
+def listed_name(line: str, annotations: Path, pictures: str) -> str:
+    """The name that a line of a list means: the line as it is where that file exists."""
+    def exists(name: str) -> bool:
+        return xml_file(annotations, name).is_file()
+
+    name = line.replace('\\', '/').removeprefix('./')
+    if ' ' in name or '\t' in name:
+        flagged = FLAGGED.match(name)
+        name = flagged.group(1) if flagged and not exists(name) else name
+    for folder in (annotations.name, pictures):
+        if f'/{folder}/' in f'/{name}':
+            name = f'/{name}'.rsplit(f'/{folder}/', 1)[1]
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in (*SUFFIXES, '.xml') and not exists(name) else name
+
+
+def xml_file(annotations: Path, name: str) -> Path:
+    """The XML file of the image ``name``; its suffix may be in capital letters."""
+    paths = [Path(existing_path(os.path.join(annotations, name + suffix))) for suffix in ('.xml', '.XML')]
+    return paths[1] if not paths[0].is_file() and paths[1].is_file() else paths[0]
+
+
 def without_copies(objects: Sequence[dict]) -> list[dict]:
     """Without boxes of no size, and without copies: labelImg's "duplicate box" leaves the same box again, moved by (+2, +2)."""
     kept = [o for o in objects if o['box'][2] > o['box'][0] and o['box'][3] > o['box'][1]]
@@ -68,27 +181,32 @@ def without_copies(objects: Sequence[dict]) -> list[dict]:
     return [o for o in kept if (o['name'], *(v - COPY_SHIFT for v in o['box'])) not in present]
 
 
-def voc_to_coco(files: Sequence[Path], classes: Sequence[str] | None = None, image_ids: dict[str, int] | None = None, offset: int = 1,
-                suffix: str = '.jpg', truncate: bool = False, drop_copies: bool = False, on_fault: OnFault = stop) -> dict:
+def voc_to_coco(files: Sequence[Path], classes: Sequence[str] | None = None, ids: Sequence[Any] | None = None, offset: int = 1,
+                pictures: Sequence[str] | None = None, folder: str = '', in_named_folder: bool = False, truncate: bool = False,
+                drop_copies: bool = False, on_fault: OnFault = stop) -> dict:
     """Pascal VOC files -> one COCO dict; objects that are ``difficult`` keep that flag.
 
     Args:
-        classes: their order; None: those that occur, by name. image_ids: id of each image by the stem of its file, default its stem.
-        suffix: of the pictures, which are named as the files. truncate: decimals of a box are cut off, as MMDetection does.
+        classes: their order; None: those that occur, by name. ids: of the image of each file, all different; default: numbers from 1 on.
+        pictures: ``file_name`` of each, default the file's own name with ``.jpg``. folder: where they lie, for files without ``size``.
+        in_named_folder: a picture lies in the ``folder`` that its file names, as those of WIDER Face.
+        truncate: decimals of a box are cut off, as MMDetection does.
         drop_copies: leave out what labelImg's "duplicate box" leaves behind, and boxes of no size.
 
     Raises:
         BrokenAnnotations: an unreadable file, as ``on_fault`` decides, or a class that is not in ``classes``.
     """
     images, annotations = [], []
-    for path in files:
+    ids = range(1, len(files) + 1) if ids is None else ids
+    pictures = [f'{path.stem}.jpg' for path in files] if pictures is None else pictures
+    for path, number, picture in zip(files, ids, pictures, strict=True):
         try:
-            found = read_voc(path)
+            found = read_voc(path, partial(size_in, path, folder, picture, in_named_folder))
         except BrokenAnnotations as error:
             on_fault(error)
             continue
-        number = path.stem if image_ids is None else image_ids[path.stem]
-        images.append(dict(id=number, file_name=f'{path.stem}{suffix}', width=found['width'], height=found['height']))
+        name = os.path.join(found['folder'], picture) if in_named_folder else picture
+        images.append(dict(id=number, file_name=name, width=found['width'], height=found['height']))
         for o in without_copies(found['objects']) if drop_copies else found['objects']:
             if classes is not None and o['name'] not in classes:
                 raise BrokenAnnotations(f"{path}: the class '{o['name']}' is not one of {', '.join(classes)}.")
@@ -96,6 +214,11 @@ def voc_to_coco(files: Sequence[Path], classes: Sequence[str] | None = None, ima
             annotations.append(dict(image_id=number, category=o['name'], bbox=[x1, y1, x2 - x1, y2 - y1],
                                     **{k: 1 for k in FLAGS if k in o}))
     return coco_dict(images, annotations, sorted({a['category'] for a in annotations}) if classes is None else classes)
+
+
+def size_in(source: Path, folder: str, picture: str, in_named_folder: bool, named: str) -> tuple[int, int]:
+    """(width, height) of a picture; see ``voc_to_coco``. ``named``: the folder that the XML file names."""
+    return size_of(picture_path(folder, os.path.join(named, picture) if in_named_folder else picture), source)
 
 
 def voc_xml(image: dict, objects: Sequence[tuple[str, dict]], offset: int = 1) -> str:

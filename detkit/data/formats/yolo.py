@@ -5,73 +5,165 @@ of ``.../images/a.jpg`` are ``.../labels/a.txt``; an image without that file has
 """
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from detkit.data.formats.coco import coco_dict, whole
 from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
-from detkit.data.formats.pictures import pictures_below, size_of
+from detkit.data.formats.pictures import SUFFIXES, is_hidden, pictures_below, size_of
+from detkit.data.formats.text import read_lines, read_text
+from detkit.files import existing_path, find_data
 
 SPLITS = ('train', 'val', 'test')
+OTHER_NAMES = dict(val=('valid', 'validation'))
+ESCAPE = "In double quotes a backslash begins an escape: write '/' in its place, or single quotes."
+NULLS = ('', '~', 'null', 'Null', 'NULL')     # what YAML means by nothing, where no class name stands
 SLACK = 1e-3        # shares by which rounding may carry a box over the image's border
 DIGITS = 9          # decimals written; a share of a million pixels is still exact to a thousandth
 
 
-def read_names(path: Path) -> tuple[dict, list[str]]:
-    """A data.yaml's content and its class names, in the order of their numbers.
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, every scalar as text: a class may be called ``yes``, ``01``, ``null`` or ``1e3``.
 
     Raises:
-        BrokenAnnotations: no YAML, or without usable names.
+        BrokenAnnotations: no YAML, no mapping, or one with the same key twice.
     """
     import yaml
+
+    class TextLoader(yaml.BaseLoader):
+        """BaseLoader, which knows text alone, and refuses repeated keys."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            repeated = [k for k, n in keys.items() if n > 1]
+            if repeated:
+                raise yaml.YAMLError(f"the key '{repeated[0]}' stands {keys[repeated[0]]} times")
+            return super().construct_mapping(node, deep)
+
+    text = read_text(path, 'YAML', 'Give the data.yaml of the set.')
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BrokenAnnotations(f'{path}: cannot be read as YAML ({str(error).splitlines()[0]}). Give the data.yaml of the set.') from None
-    names = content.get('names') if isinstance(content, dict) else None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(n, (str, int, float)) for n in names):
+        content = yaml.load(text, TextLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, 'problem_mark', None)
+        reason = f'line {mark.line + 1}: {error.problem}' if mark else (str(error).splitlines() or ['nested too deeply'])[0]
+        remedy = ESCAPE if 'escape' in reason else 'Give the data.yaml of the set.'
+        raise BrokenAnnotations(f'{path}: cannot be read as YAML ({reason}). {remedy}') from None
+    if not isinstance(content, dict):
+        raise BrokenAnnotations(f"{path}: it holds no keys such as 'train' and 'names'. Give the data.yaml of the set.")
+    return {k: None if v in NULLS else v for k, v in content.items()}
+
+
+def read_names(path: Path) -> tuple[dict, list[str]]:
+    """A data.yaml's content, all of it text, and its class names, in the order of their numbers.
+
+    Raises:
+        BrokenAnnotations: no YAML, or without usable names, or with another number of them than ``nc`` says.
+    """
+    content = read_yaml(path)
+    names = content.get('names')
+    if isinstance(names, dict) and all(str(k).strip().isdecimal() for k in names):
+        numbered = {int(k): v for k, v in names.items()}
+        lacking = [i for i in range(len(names)) if i not in numbered]
+        if lacking:
+            raise BrokenAnnotations(f"{path}: 'names' has no class of the number {lacking[0]}. Number the {len(names)} classes from 0 on "
+                                    f'without a gap, and the labels with them.')
+        names = [numbered[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n.strip() for n in names):
         raise BrokenAnnotations(f"{path}: 'names' is missing, or neither a list of names nor names by number from 0 on. Name the classes "
                                 f"there, as names: [cat, dog].")
-    if len(set(map(str, names))) < len(names):
-        raise BrokenAnnotations(f"{path}: a name stands twice in 'names'. Each class needs a name of its own.")
-    return content, [str(n) for n in names]
+    names = [n.strip() for n in names]
+    if len(set(names)) < len(names):
+        repeated = next(n for n, count in Counter(names).items() if count > 1)
+        raise BrokenAnnotations(f"{path}: the name '{repeated}' stands twice in 'names'. Each class needs a name of its own.")
+    stated = content.get('nc')
+    if stated is not None and str(stated).strip() != str(len(names)):
+        raise BrokenAnnotations(f"{path}: nc is {stated} and 'names' has {len(names)}: {', '.join(names[:10])}"
+                                f"{', ...' if len(names) > 10 else ''}. Correct one of them; nc may be left out.")
+    return content, names
 
 
 def split_images(path: Path, content: dict, split: str) -> list[Path]:
     """The pictures of one split.
 
     Raises:
-        BrokenAnnotations: the split is not named, or its folder or list is not there.
+        BrokenAnnotations: the split is not named, its folder or list is not there, or has no picture.
     """
-    given = content.get(split)
+    given = next((content[k] for k in (split, *OTHER_NAMES.get(split, ())) if content.get(k)), None)
     if not given:
         raise BrokenAnnotations(f"{path}: it names no '{split}'. It has: {', '.join(s for s in SPLITS if content.get(s)) or 'no split'}.")
-    root = Path(str(content.get('path') or '.'))
-    root = root if root.is_absolute() and root.is_dir() else next((p for p in (path.parent / root, path.parent) if p.is_dir()), path.parent)
+    if not all(isinstance(e, str) for e in (given if isinstance(given, list) else [given])):
+        raise BrokenAnnotations(f"{path}: '{split}' is {given}. Name a folder of images, a text file that lists them, or several of these "
+                                f'in a list.')
+    roots = folders_of_set(path, content)
     found: list[Path] = []
     for entry in given if isinstance(given, list) else [given]:
-        place = next((p for p in (root / str(entry), path.parent / str(entry)) if p.exists()), None)
+        place = place_of(entry, roots)
         if place is None:
-            raise BrokenAnnotations(f"{path}: {root / str(entry)}, named by '{split}', does not exist. Check 'path' and '{split}' there.")
-        found += pictures_below(place) if place.is_dir() else listed_images(place)
+            tried = ' and '.join(dict.fromkeys(str(root / entry) for root in roots[:2]))
+            raise BrokenAnnotations(f"{path}: {entry!r}, named by '{split}', does not exist: there is no {tried}. Check 'path' and "
+                                    f"'{split}' there." if entry.isprintable() else f"{path}: '{split}' is {entry!r}. {ESCAPE}")
+        is_picture = place.suffix.lower() in SUFFIXES and place.is_file()
+        pictures = [place] if is_picture else pictures_below(place) if place.is_dir() else listed_images(place, roots)
+        if not pictures:
+            raise BrokenAnnotations(f"{path}: {place}, named by '{split}', {'has' if place.is_dir() else 'lists'} no picture. Check "
+                                    f"'{split}' there.")
+        found += pictures
     return found
 
 
-def listed_images(path: Path) -> list[Path]:
-    """The pictures that a text file lists, a line each, relative to it unless absolute."""
-    lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
-    return [Path(line) if Path(line).is_absolute() else path.parent / line for line in lines]
+def folders_of_set(path: Path, content: dict) -> list[Path]:
+    """Where the entries of a data.yaml may begin: its ``path`` as seen from the yaml, from here and from ``$DETKIT_DATA_ROOT``, then the
+    folder of the yaml.
+    """
+    given = os.path.expanduser(str(content.get('path') or '.').replace('\\', '/'))
+    candidates = (path.parent / given, Path(given), find_data(given)) if given != '.' else ()
+    return [*dict.fromkeys(p for p in candidates if p.is_dir()), path.parent]
+
+
+def place_of(entry: str, roots: Sequence[Path]) -> Path | None:
+    """The folder or list that an entry names; Roboflow writes ``../train/images`` for ``train/images`` beside its data.yaml."""
+    entry = os.path.expanduser(entry.strip().replace('\\', '/'))
+    for name in (entry, entry[3:]) if entry.startswith('../') else (entry,):
+        for root in roots:
+            place = Path(existing_path(os.path.join(without_dots(root, name))))
+            if place.exists():
+                return place
+    return None
+
+
+def without_dots(root: Path, name: str) -> str:
+    """``root / name``; a path that leads out of ``root`` is written without ``..``."""
+    return os.path.normpath(root.resolve() / name) if '..' in name.split('/') else str(root / name)
+
+
+def listed_images(path: Path, roots: Sequence[Path] = ()) -> list[Path]:
+    """The pictures that a text file lists, a line each: absolute, or seen from the list or else from one of ``roots``."""
+    found = []
+    for _, line in read_lines(path):
+        name = os.path.expanduser(line.replace('\\', '/'))
+        if not is_hidden(name.split('/')[-1]):
+            candidates = [Path(existing_path(without_dots(root, name))) for root in (path.parent, *roots)]
+            found.append(next((p for p in candidates if p.is_file()), candidates[0]))
+    return found
 
 
 def label_file(image: Path) -> Path:
-    """The label file of an image: the last folder called ``images`` becomes ``labels``; without one, beside it."""
-    parts = list(image.parts)
-    if 'images' in parts[:-1]:
-        parts[len(parts) - 2 - parts[-2::-1].index('images')] = 'labels'
-    return Path(*parts).with_suffix('.txt')
+    """The label file of an image: the last folder called ``images`` becomes ``labels``; without one, beside it.
+
+    The folders are those of the path, also where one is a link. On disk they and the suffix may be in capital letters.
+    """
+    parts, lower = list(image.parts), [part.lower() for part in image.parts]
+    candidates = []
+    if 'images' in lower[:-1]:
+        place = len(parts) - 2 - lower[-2::-1].index('images')
+        written = parts[place]
+        as_written = 'LABELS' if written.isupper() else 'Labels' if written[0] == 'I' else 'labels'
+        candidates = [Path(*parts[:place], folder, *parts[place + 1:]) for folder in dict.fromkeys(('labels', as_written))]
+    paths = [p.with_suffix(suffix) for p in candidates or [image] for suffix in ('.txt', '.TXT')]
+    return next((p for p in map(Path, map(existing_path, map(str, paths))) if p.is_file()), paths[0])
 
 
 def read_labels(path: Path, classes: int, width: int, height: int) -> list[dict[str, Any]]:
@@ -80,29 +172,23 @@ def read_labels(path: Path, classes: int, width: int, height: int) -> list[dict[
     Raises:
         BrokenAnnotations: naming file and line.
     """
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BrokenAnnotations(f'{path}: cannot be read as text ({error}).') from None
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in read_lines(path):
         values = line.split()
-        if not values:
-            continue
 
         def broken(what: str, remedy: str, where: str = f'{path}: line {number}') -> BrokenAnnotations:
             return BrokenAnnotations(f'{where} {what}. {remedy}')
         try:
             numbers = [float(v) for v in values]
         except ValueError:
-            raise broken(f'has {line.strip()[:60]!r}', 'A line is numbers: class, and shares of the image.') from None
+            raise broken(f'has {line[:60]!r}', 'A line is numbers: class, and shares of the image.') from None
         label = numbers.pop(0)
         if label != int(label if abs(label) < 1e9 else -1) or not 0 <= label < classes:
             raise broken(f'has the class {values[0]}', f'The set has {classes} classes, numbered from 0.')
         if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
             raise broken(f'has {len(values)} numbers', 'A box has five (class cx cy w h), a polygon class and three or more points.')
         if not all(-SLACK <= v <= 1 + SLACK for v in numbers):        # False for NaN
-            raise broken(f'has {line.strip()[:60]!r}', 'Coordinates are shares of the image, between 0 and 1, not pixels.')
+            raise broken(f'has {line[:60]!r}', 'Coordinates are shares of the image, between 0 and 1, not pixels.')
         found.append(dict(label=int(label), **(box_of if len(numbers) == 4 else polygon_of)(numbers, width, height)))
         x, y, w, h = found[-1]['bbox']
         if w <= 0 or h <= 0:
@@ -129,14 +215,23 @@ def tidy(value: float) -> float:
 
 
 def yolo_to_coco(path: Path, split: str, on_fault: OnFault = stop) -> dict:
-    """One split of the set that a data.yaml describes -> a COCO dict; ``file_name`` is relative to the yaml's folder where it lies below.
+    """One split of the set that a data.yaml describes -> a COCO dict; see ``read_yolo``."""
+    return read_yolo(path, split, on_fault)[0]
+
+
+def read_yolo(path: Path, split: str, on_fault: OnFault = stop) -> tuple[dict, Path]:
+    """One split of the set that a data.yaml describes as a COCO dict, and the folder to which its file names are relative.
+
+    That is the folder of the yaml if all pictures lie below it, else its ``path``, else the next folder above the yaml that holds them.
 
     Raises:
         BrokenAnnotations: naming file and line; of pictures and their labels, as ``on_fault`` decides.
     """
     content, names = read_names(path)
+    pictures = split_images(path, content, split)
+    folder = common_folder(pictures, [path.parent, path.parent.resolve(), *folders_of_set(path, content)])
     images, annotations = [], []
-    for number, picture in enumerate(split_images(path, content, split), 1):
+    for number, picture in enumerate(pictures, 1):
         labels = label_file(picture)
         try:
             width, height = size_of(picture, path)
@@ -144,12 +239,19 @@ def yolo_to_coco(path: Path, split: str, on_fault: OnFault = stop) -> dict:
         except BrokenAnnotations as error:
             on_fault(error)
             continue
-        inside = picture.is_relative_to(path.parent)
-        images.append(dict(id=number, file_name=(picture.relative_to(path.parent) if inside else picture).as_posix(), width=width,
-                           height=height))
+        images.append(dict(id=number, file_name=picture.relative_to(folder).as_posix(), width=width, height=height))
         for o in objects:
             annotations.append(dict(image_id=number, category=names[o.pop('label')], **o))
-    return coco_dict(images, annotations, names)
+    return coco_dict(images, annotations, names), folder
+
+
+def common_folder(pictures: list[Path], folders: Sequence[Path]) -> Path:
+    """The first of ``folders`` that holds all pictures, else the next one above the first that does. Makes paths absolute in place then."""
+    for folder in folders:
+        if all(p.is_relative_to(folder) for p in pictures):
+            return folder
+    pictures[:] = [Path(os.path.abspath(p)) for p in pictures]
+    return Path(os.path.commonpath([os.path.abspath(folders[0]), *pictures]))
 
 
 def yolo_lines(image: dict, annotations: Sequence[dict], labels: dict[int, int], polygons: bool) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from detkit.data.formats.pictures import SUFFIXES
 from detkit.data.transforms.base import BaseTransform
+from detkit.files import similar_name
 from detkit.opencv import cv2
 from detkit.registry import TRANSFORMS, ConfigError
 from detkit.structures.masks import BitmapMasks, PolygonMasks, bitmap_to_polygons, polygon_to_bitmap, rle_to_bitmap
@@ -52,7 +54,8 @@ def read_image(path: str, color_type: str = 'color', data: np.ndarray | None = N
     try:
         data = np.fromfile(path, np.uint8) if data is None else data
     except OSError as error:
-        raise UnreadableImage(path, error.strerror or str(error)) from None
+        hint = similar_name(path, SUFFIXES) if isinstance(error, FileNotFoundError) else ''
+        raise UnreadableImage(path, (error.strerror or str(error)) + hint) from None
     except ValueError as error:      # a path with a zero byte
         raise UnreadableImage(repr(path), str(error)) from None
     if len(data) == 0:

@@ -174,6 +174,63 @@ def test_an_unreadable_image_is_named(root: Path):
             dataset(root, dict(workers=workers))
 
 
+def damage(root: Path) -> None:
+    """Three images that cannot be read: one is cut, one is empty, one is gone."""
+    path = root / 'images/train_00002.jpg'
+    path.write_bytes(path.read_bytes()[:300])
+    (root / 'images/train_00005.jpg').write_bytes(b'')
+    (root / 'images/train_00007.jpg').unlink()
+
+
+UNREADABLE = {f'train_0000{n}.jpg' for n in (2, 5, 7)}
+
+
+@pytest.mark.parametrize('cache', [dict(workers=2), dict(store='encoded'), dict(build='never')])
+def test_images_that_cannot_be_read_are_skipped_as_without_a_cache(root: Path, cache: dict, monkeypatch: pytest.MonkeyPatch):
+    lines = []
+    monkeypatch.setattr('detkit.data.cache.use.print_log', lambda text, *_: lines.append(text))
+    damage(root)
+    plain = dataset(root, on_error='skip')
+    expected = digests(plain)
+    data = dataset(root, cache, on_error='skip')
+    assert digests(data) == expected and data.unreadable == plain.unreadable
+    assert {Path(p).name for p in data.unreadable} == UNREADABLE
+    told = [line for line in lines if 'cannot be kept' in line]
+    if cache == dict(build='never'):
+        assert told == []
+    else:
+        names = {'train_00007.jpg'} if cache.get('store') else UNREADABLE           # bytes are kept as they are
+        assert len(told) == 1 and f'cache: {len(names)} samples cannot be kept' in told[0]
+        assert set(re.findall(r'train_\d+.jpg', told[0])) == names
+
+
+@pytest.mark.parametrize('cache', [dict(store='encoded'), dict(fingerprint='bytes')])
+def test_images_that_are_lost_once_they_are_kept_are_skipped_too(root: Path, cache: dict):
+    opened = dataset(root, cache, on_error='skip')
+    before = digests(opened)
+    damage(root)
+    expected = digests(dataset(root, on_error='skip'))
+    assert digests(dataset(root, cache, on_error='skip')) == expected != before
+    if cache.get('store'):
+        assert digests(opened) == expected                                          # by size and time of change, on every read
+    with pytest.raises(UnreadableImage, match='train_0000[257].jpg: cannot read this image'):
+        dataset(root, {}, on_error='skip', test_mode=True)
+
+
+def test_a_sample_that_the_pipeline_does_not_give_is_not_kept_and_another_is_drawn(root: Path):
+    damage(root)
+    steps = [dict(type='LoadImageFromFile', ignore_empty=True), *PIPELINE[1:]]
+    expected = digests(dataset(root, None, steps))
+    assert digests(dataset(root, {}, steps)) == expected
+
+
+def test_a_set_without_one_image_that_can_be_read_is_no_other_error_with_a_cache(root: Path):
+    for path in (root / 'images').iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match='12 of the images could not be read'):
+        dataset(root, {}, on_error='skip', max_refetch=200)[0]
+
+
 @pytest.mark.parametrize(('cache', 'words'), [
     (dict(stor='decoded'), "cache has no 'stor'. Did you mean 'store'"), (dict(type='ram'), "cache type='ram' is unknown. Known: lmdb"),
     (dict(store='jpeg'), 'Known: decoded, encoded'), (dict(fingerprint='name'), 'Known: stat, bytes')])

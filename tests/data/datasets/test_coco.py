@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import unicodedata
 
 import cv2
 import numpy as np
@@ -93,6 +94,91 @@ def test_a_missing_root_names_both_places_and_the_environment_is_followed(coco, 
         CocoDataset(data_root='data/nowhere', ann_file='a.json', metainfo=CLASSES)
     found = CocoDataset(data_root=f'data/{coco.name}/', ann_file='a.json', data_prefix=dict(img='images/'), metainfo=CLASSES)
     assert len(found) == 5
+
+
+def rename(folder, old, new) -> None:
+    (folder / 'images' / old).rename(folder / 'images' / new)
+
+
+@pytest.mark.parametrize(('on_disk', 'written'), [('NFD', 'NFC'), ('NFC', 'NFD'), ('NFC', 'NFC')])
+def test_names_are_found_in_either_unicode_form(coco, on_disk, written):
+    """macOS writes names decomposed; the folder may come from elsewhere."""
+    disk = unicodedata.normalize(on_disk, 'Ünït')
+    (coco / 'images' / 'öd').mkdir()
+    rename(coco, '1.png', f'öd/{disk}.png')
+    rewrite(coco, lambda c: c['images'][0].update(file_name=unicodedata.normalize(written, 'öd/Ünït.png')))
+    data = dataset(coco)
+    assert data.get_data_info(0)['img_path'] == f'{coco}/images/öd/{disk}.png' and data[0]['inputs'].shape == (3, 48, 64)
+
+
+def test_a_missing_name_that_is_not_ascii_is_named_as_written(coco):
+    rewrite(coco, lambda c: c['images'][0].update(file_name='fehlt/ü.png'))
+    with pytest.raises(UnreadableImage, match='images/fehlt/ü.png: cannot read'):
+        dataset(coco)[0]
+
+
+def test_backslashes_in_names_are_slashes(coco):
+    (coco / 'images' / 'train').mkdir()
+    rename(coco, '1.png', 'train/1.png')
+    rewrite(coco, lambda c: c['images'][0].update(file_name='train\\1.png'))
+    assert dataset(coco)[0]['inputs'].shape == (3, 48, 64)
+
+
+@pytest.mark.parametrize('name', ['..\\..\\1.png', 'C:\\data\\1.png', '\\1.png', 'file:///data/1.png', '/data/1.png'])
+def test_names_that_lead_out_of_the_folder_are_refused(coco, name):
+    rewrite(coco, lambda c: c['images'][0].update(file_name=name))
+    with pytest.raises(BrokenAnnotations, match='no path below the image folder. Use a path relative to data_prefix.img'):
+        dataset(coco)
+
+
+@pytest.mark.parametrize(('on_disk', 'said'), [('1.PNG', '1.PNG'), ('1.jpg', '1.jpg')])
+def test_a_missing_picture_names_the_one_that_is_there(coco, on_disk, said):
+    rename(coco, '1.png', on_disk)
+    with pytest.raises(UnreadableImage, match=f"1.png: cannot read .*No such file or directory; there is '{said}' in that folder"):
+        dataset(coco)[0]
+
+
+def test_paths_of_the_config_may_begin_at_home_and_have_backslashes(coco, monkeypatch):
+    monkeypatch.setenv('HOME', str(coco.parent))
+    for root, ann_file, images in ((f'~/{coco.name}', 'a.json', 'images/'), ('', f'~/{coco.name}/a.json', f'~/{coco.name}/images'),
+                                   (f'{coco.parent}\\{coco.name}\\', '.\\a.json', '.\\images\\')):
+        data = CocoDataset(data_root=root, ann_file=ann_file, data_prefix=dict(img=images), metainfo=CLASSES, pipeline=PLAIN)
+        assert data[0]['inputs'].shape == (3, 48, 64)
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(ann_file=['a.json', 'b.json']), r"ann_file=\['a.json', 'b.json'\] is a list; .*ConcatDataset"),
+    (dict(data_root=('a', 'b')), 'data_root=.* is a list'), (dict(data_prefix=dict(img=['a', 'b'])), 'data_prefix.img=.*is a list'),
+    (dict(data_prefix=['a', 'b']), r"is written data_prefix=dict\(img='images/'\)"),
+    (dict(data_prefix='images/'), 'is a str; it is written'),
+    (dict(data_prefix=dict(img_path='images/')), "data_prefix has no 'img_path'.*It has: img, seg, sub_data_root"),
+    (dict(ann_file=5), 'ann_file=5 is a int, not a path'), (dict(ann_file=None), 'ann_file is empty. Name the annotation file')])
+def test_paths_that_are_none_are_one_line(coco, options, message):
+    with pytest.raises((ConfigError, BrokenAnnotations), match=message):
+        CocoDataset(**{**dict(data_root=str(coco), ann_file='a.json', metainfo=CLASSES), **options})
+
+
+@pytest.mark.parametrize(('key', 'change', 'message'), [
+    ('image_id', lambda c: [i.update(id=f'00{i["id"]}') for i in c['images']],
+     "annotation 1 has the image_id 1, and the image has the id '001'"),
+    ('image_id', lambda c: [a.update(image_id=f'{a["image_id"]:06d}') for a in c['annotations']],
+     "annotation 1 has the image_id '000001', and the image has the id 1"),
+    ('category_id', lambda c: [a.update(category_id=str(a['category_id'])) for a in c['annotations']],
+     "has the category_id '7', and the category has the id 7"),
+    ('image_id', lambda c: c['annotations'][0].update(image_id='x'), 'has the image_id x, which is not in the file')])
+def test_ids_of_text_and_of_numbers_in_one_file_are_named(coco, key, change, message):
+    rewrite(coco, change)
+    with pytest.raises(BrokenAnnotations, match=f'a.json: .*{message}') as caught:
+        dataset(coco)
+    assert caught.value.kind in (f'{key} of another type', f'unknown {key}')
+
+
+def test_test_images_need_no_annotations_and_training_does(coco):
+    rewrite(coco, lambda c: c.pop('annotations'))
+    data = dataset(coco, test_mode=True)
+    assert len(data) == 5 and len(data[0]['data_samples'].gt_instances) == 0
+    with pytest.raises(BrokenAnnotations, match="a.json: it has images and no list 'annotations'.*format_only=True"):
+        dataset(coco)
 
 
 def test_every_broken_annotation_file_gets_one_message_or_is_read(shared):
@@ -252,8 +338,9 @@ def test_when_no_image_can_be_read_skipping_ends_and_says_how_many(coco):
 
 def test_a_file_that_lists_no_images_is_named(coco):
     rewrite(coco, lambda c: c.update(images=[], annotations=[]))
-    with pytest.raises(ConfigError, match=r'a.json: it lists no images'):
-        dataset(coco)
+    for test_mode in (False, True):
+        with pytest.raises(ConfigError, match=r'a.json: it lists no images'):
+            dataset(coco, test_mode=test_mode)
 
 
 def test_a_data_set_can_be_sent_to_a_worker_that_starts_from_nothing(coco):

@@ -36,6 +36,14 @@ def rewrite(folder, change) -> None:
     (folder / 'panoptic.json').write_text(json.dumps(content))
 
 
+def test_test_images_need_no_segments_and_training_does(folder):
+    rewrite(folder, lambda c: c.pop('annotations'))
+    data = dataset(folder, [dict(type='LoadImageFromFile'), dict(type='PackDetInputs')], test_mode=True)
+    assert len(data) == 2 and data[0]['inputs'].shape == (3, 4, 4)
+    with pytest.raises(BrokenAnnotations, match="panoptic.json: it has images and no list 'annotations'"):
+        dataset(folder)
+
+
 def test_things_become_instances_with_masks_and_everything_a_map_of_labels(folder):
     sample = dataset(folder)[0]['data_samples']
     assert sample.gt_instances.labels.tolist() == [1, 0]                       # blue 1001, red 8; the crowd is no instance

@@ -15,7 +15,7 @@ def test_a_voc_file_becomes_coco(tmp_path):
     file = tmp_path / 'p7.xml'
     file.write_text('<annotation><filename>p7.jpg</filename><size><width>64</width><height>48</height></size>'
                     '<object><name>b</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>11</xmax><ymax>22</ymax></bndbox></object></annotation>')
-    content = voc_to_coco([file], ('a', 'b'), {'p7': 5})
+    content = voc_to_coco([file], ('a', 'b'), [5])
     assert content['images'] == [dict(id=5, file_name='p7.jpg', width=64, height=48)]
     assert content['annotations'] == [dict(id=1, image_id=5, category_id=2, bbox=[0, 1, 10, 20], area=200, iscrowd=0, segmentation=[])]
     assert voc_to_coco([file], offset=0)['annotations'][0]['bbox'] == [1, 2, 10, 20]
@@ -51,4 +51,4 @@ def test_what_is_written_is_read_again_with_its_decimals_and_flags(tmp_path):
 
 def test_a_class_that_is_not_wanted_is_named(shared):
     with pytest.raises(ValueError, match=r"control_ok.xml: the class '.*' is not one of a, b"):
-        voc_to_coco([shared / 'data/bad/annotations_voc/control_ok.xml'], ('a', 'b'), {'control_ok': 1})
+        voc_to_coco([shared / 'data/bad/annotations_voc/control_ok.xml'], ('a', 'b'))
