@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from detkit.data.compose import Compose
+from detkit.data.original import as_bgr
 from detkit.data.transforms.loading import UnreadableImage
 from detkit.inference.sources import checked_array
-from detkit.opencv import cv2
 from detkit.registry import TRANSFORMS, ConfigError, plain_name
 
 LOADERS = ('LoadImageFromFile', 'LoadImageFromNDArray')
@@ -70,13 +70,3 @@ class InferencePipeline:
 def kind_of(step: dict) -> str:
     kind = step.get('type') if isinstance(step, dict) else type(step).__name__
     return plain_name(kind) if isinstance(kind, str) else kind.__name__
-
-
-def as_bgr(image: np.ndarray) -> np.ndarray:
-    """What a loader gives (grey, BGR or BGRA; uint8, 16 bit or float of 0 to 255) as uint8 BGR to draw on."""
-    if image.dtype != np.uint8:
-        top = 257. if image.dtype == np.uint16 else 1.
-        image = np.clip(np.rint(image / top), 0, 255).astype(np.uint8)
-    if image.ndim == 2 or image.shape[2] == 1:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    return np.ascontiguousarray(image[..., :3])
