@@ -79,7 +79,7 @@ def checked_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device('cuda' if device is None else device)
         torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:   # AssertionError: a PyTorch that was built without CUDA
+    except (RuntimeError, AssertionError, TypeError) as error:   # AssertionError: a PyTorch that was built without CUDA
         reason = str(error).strip().splitlines()[0]
         if device is None:
             warnings.warn(f'the GPU does not work with this PyTorch ({reason}); using the CPU.', stacklevel=3)

@@ -10,6 +10,7 @@ from detkit import __version__
 from detkit.files import write_json
 from detkit.inference.inferencer import DetInferencer, check_score
 from detkit.inference.results import PictureWriter, as_record
+from detkit.inference.sources import PICTURES
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLi
     """
     check_score(score_thr, 'score_thr')
     out_dir = Path(out_dir)
-    writer = PictureWriter(out_dir / 'vis') if pictures else None
+    writer = PictureWriter(out_dir / PICTURES) if pictures else None
     records: list[dict] = []
     complete = False
     try:
@@ -60,7 +61,7 @@ def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLi
                 writer.write(found.frame, inferencer.draw(found, score_thr))
             record = as_record(found.frame, found.sample, inferencer.classes, score_thr)
             if writer:
-                record['picture'] = f'vis/{found.frame.source.result_name.picture}'
+                record['picture'] = f'{PICTURES}/{found.frame.source.result_name.picture}'
             records.append(record)
         complete = True
     finally:

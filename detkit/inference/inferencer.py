@@ -33,7 +33,7 @@ from detkit.inference.detector import (
 )
 from detkit.inference.pipeline import InferencePipeline
 from detkit.inference.results import PictureWriter, as_dict
-from detkit.inference.sources import Frame, Source, count_frames, frames, list_sources
+from detkit.inference.sources import PICTURES, Frame, Source, count_frames, frames, list_sources
 from detkit.registry import INFERENCERS
 from detkit.structures.sample import DetDataSample
 from detkit.visualization.draw import draw_instances
@@ -139,7 +139,7 @@ class DetInferencer:
             raise ValueError('no_save_pred=False writes JSON, which DetDataSamples are not: leave out '
                              'return_datasamples.')
         drawing = return_vis or show or (saving and not no_save_vis)
-        writer = PictureWriter(Path(out_dir) / 'vis') if saving and not no_save_vis else None
+        writer = PictureWriter(Path(out_dir) / PICTURES) if saving and not no_save_vis else None
         results: dict[str, list] = {'predictions': [], 'visualization': []}
         try:
             for found in self.stream(inputs, batch_size, on_unreadable, exclude=out_dir or None):

@@ -16,6 +16,7 @@ from detkit.opencv import cv2
 from detkit.result_names import VIDEO_SUFFIXES, ResultName, relative_names, result_names
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+PICTURES = 'vis'                        # the folder of annotated pictures in a folder of results
 DICOM_SUFFIXES = ('.dcm', '.dicom')
 DICOM_MARK = slice(128, 132)            # of a file, "DICM" (DICOM PS3.10, 7.1)
 MAX_LOST_FRAMES = 0.02                  # share of a video's stated frames that may be missing before a warning: containers round
@@ -56,7 +57,7 @@ def list_sources(inputs: Any, exclude: str | os.PathLike | None = None, first_nu
         inputs: path of an image, DICOM slice or video, of a folder (searched with its subfolders and links; hidden files are left out),
             a glob such as ``'day*/*.jpg'``; an image in memory (see ``detkit.inference.pixels``), a batch (N, ...) of them; or a list,
             generator or other iterable of any of these, which is read as a whole.
-        exclude: a folder to leave out, for results that are written below the input.
+        exclude: a folder of results to leave out: whole, or, where it is the input itself or for a glob, its pictures.
         first_number: of an image in memory that comes first; they are called 00000000.jpg and so on.
         allow_missing: keep a file of a list that does not exist as a source, which fails when it is read.
 
@@ -160,6 +161,9 @@ def matches(pattern: str, exclude: str | os.PathLike | None) -> list[Path]:
             files += files_in(path, exclude, required=False)
         elif path.is_file() and is_input(path):
             files.append(path)
+    if exclude is not None:
+        results = Path(os.path.realpath(exclude), PICTURES)
+        files = [path for path in files if results not in Path(os.path.realpath(path)).parents] or files
     files = files or [path for path in found if path.is_file()]       # named by an ending that is not known: the loader says
     if not files:
         raise FileNotFoundError(f"what matches '{pattern}' is {len(found)} folders without an image or video.")
@@ -174,6 +178,8 @@ def files_in(root: Path, exclude: str | os.PathLike | None, required: bool = Tru
         FileNotFoundError: there is none, and one is ``required``.
     """
     excluded = None if exclude is None else os.path.realpath(exclude)
+    if excluded == os.path.realpath(root):
+        excluded = os.path.join(excluded, PICTURES)
     files, visited = [], set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)

@@ -145,6 +145,8 @@ def test_devices():
         checked_device('cuda:99')
     with pytest.raises(ValueError, match="device 'gpu' cannot be used"):
         checked_device('gpu')
+    with pytest.raises(ValueError, match="device '1.5' cannot be used"):
+        checked_device(1.5)
 
 
 def test_precisions():

@@ -38,6 +38,14 @@ def test_a_folder_is_searched_to_the_bottom_and_keeps_its_structure(folder):
     assert 'out/vis/b.jpg' in names(str(folder))
 
 
+def test_results_that_lie_in_the_input_itself_are_left_out(folder):
+    cv2.imwrite(str(folder / 'out' / 'c.jpg'), IMAGE)
+    assert names(folder / 'out', exclude=folder / 'out') == ['c.jpg']
+    assert names(str(folder / '**' / '*.jpg'), exclude=folder / 'out') == ['b.jpg', 'out/c.jpg', 'sub/a.jpg', 'sub/b.jpg']
+    assert names(str(folder / 'out' / 'vis' / '*.jpg'), exclude=folder / 'out') == ['b.jpg']      # asked for by name
+    assert names(folder / 'sub', exclude=folder) == ['a.jpg', 'b.jpg']
+
+
 def test_globs_and_lists_keep_names_apart(folder):
     assert names(str(folder / '*.jpg')) == ['b.jpg']
     assert names(str(folder / '**' / 'b.jpg')) == ['b.jpg', 'out/vis/b.jpg', 'sub/b.jpg']
