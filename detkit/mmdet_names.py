@@ -245,10 +245,20 @@ def statement(frame: FrameType | None, name: str) -> tuple[str, list[str]]:
         frame = frame.f_back
     if frame is None:
         return module, []
-    asked, names = imported_names(frame.f_code, frame.f_lasti)
+    asked, names, variable = import_at(frame.f_code, frame.f_lasti)
     module = asked or module
-    names = [f'{module}.{n}' for n in names] or [n for n in uses(frame.f_code, module.split('.')[0]) if new_form(n)]
-    return module, [re.sub(r'^detkit\.', 'mmdet.', n) for n in names]
+    names = [f'{module}.{n}' for n in names]
+    if not names and variable:
+        prefix = module if variable != module.split('.')[0] else variable         # import mmdet.apis as a; import mmdet.apis
+        names = list(dict.fromkeys(known_part(f'{prefix}.{use}') for use in uses(frame.f_code, variable)))
+    return module, [re.sub(r'^detkit\.', 'mmdet.', n) for n in names if n]
+
+
+def known_part(name: str) -> str:
+    """``mmcv.__version__`` of ``mmcv.__version__.split``: as much of a dotted name as has a new form, or ''."""
+    while name and not new_form(name):
+        name = name.rpartition('.')[0]
+    return name
 
 
 def is_inside(frame: FrameType) -> bool:
@@ -256,38 +266,32 @@ def is_inside(frame: FrameType) -> bool:
     return 'importlib' in frame.f_code.co_filename or str(frame.f_globals.get('__name__')).split('.')[0] in OLD_PACKAGES
 
 
-def imported_names(code: CodeType, offset: int) -> tuple[str | None, list[str]]:
-    """Module and names of the import statement at ``offset`` of ``code``; (None, []) if there is another instruction."""
-    names: tuple = ()
+def import_at(code: CodeType, offset: int) -> tuple[str | None, list[str], str | None]:
+    """The import statement at ``offset`` of ``code``: its module, the names that it imports from it, and, for ``import a.b as c``, the
+    variable. All None or empty if another instruction is there, such as a call of ``importlib.import_module``."""
+    instructions = list(dis.get_instructions(code))
+    place = next((i for i, instruction in enumerate(instructions) if instruction.offset == offset), None)
+    if place is None or instructions[place].opname != 'IMPORT_NAME':
+        return None, [], None
+    names = next((i.argval for i in reversed(instructions[:place]) if i.opname == 'LOAD_CONST' and not isinstance(i.argval, int)), None)
+    variable = next((i.argval for i in instructions[place:] if i.opname.startswith('STORE_')), None)
+    return instructions[place].argval, [n for n in names or () if n != '*'], None if names else variable
+
+
+def uses(code: CodeType, variable: str) -> Iterator[str]:
+    """The dotted names that ``code``, with the functions in it, reads from ``variable``: ``Config.fromfile`` of ``mmcv``."""
+    chain: list[str] | None = None
     for instruction in dis.get_instructions(code):
-        if instruction.opname == 'LOAD_CONST' and isinstance(instruction.argval, tuple):
-            names = instruction.argval
-        elif instruction.opname == 'LOAD_CONST' and instruction.argval is None:
-            names = ()
-        if instruction.offset == offset:
-            return (instruction.argval, [n for n in names if n != '*']) if instruction.opname == 'IMPORT_NAME' else (None, [])
-    return None, []
-
-
-def uses(code: CodeType, package: str) -> list[str]:
-    """The dotted names that ``code``, with the functions in it, reads from the variable ``package``: ``mmcv.Config.fromfile``."""
-    return list(dict.fromkeys(chains(code, package)))
-
-
-def chains(code: CodeType, package: str) -> Iterator[str]:
-    chain: list[str] = []
-    for instruction in dis.get_instructions(code):
-        if chain and instruction.opname in ('LOAD_ATTR', 'LOAD_METHOD'):
+        if chain is not None and instruction.opname in ('LOAD_ATTR', 'LOAD_METHOD'):
             chain.append(instruction.argval)
             continue
-        if instruction.opname == 'CACHE':
-            continue
-        if len(chain) > 1:
+        if chain:
             yield '.'.join(chain)
-        chain = [package] if instruction.opname in ('LOAD_NAME', 'LOAD_GLOBAL') and instruction.argval == package else []
+        is_variable = instruction.opname.startswith('LOAD_') and instruction.opname != 'LOAD_CONST' and instruction.argval == variable
+        chain = [] if is_variable else None
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from chains(constant, package)
+            yield from uses(constant, variable)
 
 
 # ------------------------------------------------------------------------------------- old names in detkit's own modules
