@@ -16,10 +16,12 @@ from torch import nn
 from detkit.config import load_config
 from detkit.engine.checkpoint import load_checkpoint, load_weights
 from detkit.inference.pipeline import InferencePipeline
+from detkit.inference.pixels import FORMS, flatten, images_in_memory, is_in_memory
 from detkit.options import literal
 from detkit.registry import DATASETS, MODELS, ConfigError
 from detkit.structures.sample import DetDataSample
 
+CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.ckpt', '.safetensors')
 PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -31,7 +33,7 @@ def init_detector(config: str | os.PathLike | Config, checkpoint: str | os.PathL
     Class names come from the checkpoint, else the config's metainfo, else the config's data set.
 
     Args:
-        config: path or name of a config, or a Config (not changed).
+        config: path or name of a config, a Config (not changed), or a checkpoint that carries its config.
         checkpoint: weights. None: the weights are random, which a warning says.
         palette: colours for drawing; 'none': the data set's, else made to measure. See ``class_colours``.
         device: None: the GPU if there is a usable one, else the CPU.
@@ -43,6 +45,7 @@ def init_detector(config: str | os.PathLike | Config, checkpoint: str | os.PathL
         ConfigError, ValueError: the config, the checkpoint or the device cannot be used; the message says how.
     """
     device = checked_device(device)
+    config, checkpoint = config_and_checkpoint(config, checkpoint, trusted)
     cfg = load_config(config, cfg_options)
     if 'model' not in cfg:
         raise ConfigError(f"the config {cfg.filename or ''} has no 'model', so there is nothing to build.")
@@ -76,7 +79,7 @@ def checked_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device('cuda' if device is None else device)
         torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:   # AssertionError: a PyTorch that was built without CUDA
+    except (RuntimeError, AssertionError, TypeError) as error:   # AssertionError: a PyTorch that was built without CUDA
         reason = str(error).strip().splitlines()[0]
         if device is None:
             warnings.warn(f'the GPU does not work with this PyTorch ({reason}); using the CPU.', stacklevel=3)
@@ -137,8 +140,9 @@ def inference_detector(model: nn.Module, imgs: Any, test_pipeline: Any = None, t
     ``labels`` (n,), best first, and ``masks`` if it predicts them.
 
     Args:
-        imgs: path, array (uint8 BGR), or a list of these; a list gives a list. Images are taken one by one;
-            ``DetInferencer`` takes batches.
+        imgs: path of an image, an image in memory (an array in BGR, a tensor or PIL image in RGB, the bytes of a file:
+            see ``detkit.inference.pixels``), or a list or generator of these, which gives a list. Images are taken one by
+            one; ``DetInferencer`` takes batches, folders and videos.
         test_pipeline: a callable from ``dict(img_path=...)`` or ``dict(img=...)`` to a packed sample. None: the
             config's.
         text_prompt, custom_entities: for detectors that are told in words what to look for.
@@ -148,14 +152,50 @@ def inference_detector(model: nn.Module, imgs: Any, test_pipeline: Any = None, t
         ValueError: an image that cannot be read, by its name; a prompt for a detector that takes none.
     """
     refuse_text(model, text_prompt, custom_entities)
-    many = isinstance(imgs, (list, tuple))
-    pipeline = InferencePipeline(tested_dataset(model.cfg)) if test_pipeline is None else None
+    is_single = isinstance(imgs, (str, os.PathLike, dict)) or is_in_memory(imgs) and getattr(imgs, 'ndim', 3) != 4 \
+        or not hasattr(imgs, '__iter__')
+    own = isinstance(test_pipeline, (list, tuple))
+    pipeline = InferencePipeline({'pipeline': test_pipeline} if own else tested_dataset(config_of_model(model))) \
+        if own or test_pipeline is None else None
     samples = []
-    for image in imgs if many else [imgs]:
+    for image in in_single_images(imgs):
         packed = pipeline(image)[0] if pipeline else test_pipeline(
-            {'img_id': 0, **({'img': image} if isinstance(image, np.ndarray) else {'img_path': os.fspath(image)})})
+            {'img_id': 0, **({'img': image_array(image)} if is_in_memory(image) else {'img_path': os.fspath(image)})})
         samples += predict(model, [packed], precision)
-    return samples if many else samples[0]
+    return samples[0] if is_single else samples
+
+
+def in_single_images(images: Any) -> Iterator[Any]:
+    """Paths and images in memory, out of lists and batches.
+
+    Raises:
+        ValueError: something that is neither.
+    """
+    for image in flatten(images):
+        if is_in_memory(image):
+            yield from images_in_memory(image)
+        elif isinstance(image, (str, os.PathLike)):
+            yield image
+        else:
+            raise ValueError(f'an image is a path, {FORMS}, or a list of these, and not {type(image).__name__}.')
+
+
+def image_array(image: Any) -> np.ndarray:
+    """An image in memory as uint8 BGR (height, width, 3), for a pipeline of the user's own."""
+    return InferencePipeline({'pipeline': [{'type': 'LoadImageFromFile'}]}).read_memory(image)['img']
+
+
+def config_of_model(model: nn.Module) -> Config:
+    """The config that ``init_detector`` left in a model.
+
+    Raises:
+        ValueError: it has none.
+    """
+    cfg = getattr(model, 'cfg', None)
+    if cfg is None:
+        raise ValueError(f'this {type(model).__name__} has no .cfg, which says how to prepare images. Make it with '
+                         f'init_detector(config, checkpoint), or set model.cfg = load_config(...).')
+    return cfg
 
 
 def refuse_text(model: nn.Module, *prompts: Any) -> None:
@@ -166,10 +206,27 @@ def refuse_text(model: nn.Module, *prompts: Any) -> None:
 
 
 def predict(model: nn.Module, packed: Sequence[dict], precision: str = 'fp32') -> list[DetDataSample]:
-    """Predictions for packed samples, as one batch."""
+    """Predictions for packed samples, as one batch.
+
+    Raises:
+        ValueError: the images have other channels than the model.
+    """
+    check_channels(model, packed)
     batch = {key: [sample[key] for sample in packed] for key in ('inputs', 'data_samples')}
     with torch.no_grad(), autocast(next(model.parameters()).device.type, precision):
         return model.test_step(batch)
+
+
+def check_channels(model: nn.Module, packed: Sequence[dict]) -> None:
+    """Raise ValueError if an image has more or fewer channels than the preprocessor's mean, or than another image of its batch."""
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
+    counts = [sample['inputs'].shape[0] for sample in packed]
+    expected = counts[0] if mean is None else mean.numel()
+    found = next((count for count in counts if count != expected), None)
+    if found is not None:
+        raise ValueError(f"an image has {found} channels after the test pipeline, and the model takes {expected} "
+                         f"(model.data_preprocessor.mean): set color_type='{'grayscale' if expected == 1 else 'color'}' in the "
+                         f"pipeline's LoadImageFromFile.")
 
 
 @contextmanager
@@ -185,6 +242,26 @@ def autocast(device: str, precision: str) -> Iterator[None]:
         raise ValueError("precision 'fp16' needs a GPU; on a CPU use 'bf16', or 'fp32'.")
     with torch.autocast(device, PRECISIONS[precision] or torch.bfloat16, enabled=precision != 'fp32'):
         yield
+
+
+def is_checkpoint(name: Any) -> bool:
+    """Whether ``name`` is the path of a checkpoint, by its ending."""
+    return isinstance(name, (str, os.PathLike)) and os.path.splitext(name)[1] in CHECKPOINT_SUFFIXES
+
+
+def config_and_checkpoint(config: Any, checkpoint: Any, trusted: bool = False) -> tuple[Any, Any]:
+    """Both as given, or, for a checkpoint in the place of the config, the config that it carries and itself.
+
+    Raises:
+        ValueError: two checkpoints, the two in the wrong order, or a checkpoint without its config.
+    """
+    if not is_checkpoint(config):
+        return config, checkpoint
+    if is_checkpoint(checkpoint):
+        raise ValueError(f"'{config}' and '{checkpoint}' are both checkpoints; the first of them should be a config.")
+    if checkpoint is not None:
+        raise ValueError(f"'{config}' is a checkpoint and stands in the place of the config: give the config first, then the checkpoint.")
+    return config_of_checkpoint(config, trusted), os.fspath(config)
 
 
 def config_of_checkpoint(path: str | os.PathLike, trusted: bool = False) -> Config:

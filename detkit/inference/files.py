@@ -8,8 +8,9 @@ from typing import Any
 
 from detkit import __version__
 from detkit.files import write_json
-from detkit.inference.inferencer import DetInferencer
+from detkit.inference.inferencer import DetInferencer, check_score
 from detkit.inference.results import PictureWriter, as_record
+from detkit.inference.sources import PICTURES
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,13 @@ class Summary:
 
 def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLike = 'outputs', score_thr: float = 0.3,
                 batch_size: int = 1, pictures: bool = True, on_unreadable: str = 'skip') -> Summary:
-    """Detect in ``inputs`` and write OUT_DIR/vis/NAME (pictures, videos) and OUT_DIR/results.json.
+    """Detect in ``inputs`` and write OUT_DIR/vis/NAME (pictures, videos; see ``detkit.result_names``) and OUT_DIR/results.json.
 
     results.json holds ``classes``, ``score_thr``, ``images`` (each with ``file``, ``frame`` if of a video, ``width``,
-    ``height`` and ``objects``: ``box`` xyxy in pixels, ``label``, ``name``, ``score``, ``mask`` as RLE if predicted),
-    ``skipped`` and ``complete``. It is written also when the run is interrupted, with what was done by then and
-    ``complete`` false; the exception goes on.
+    ``height``, ``picture``: the file below OUT_DIR if one is written, and ``objects``: ``box`` xyxy in pixels, ``label``,
+    ``name``, ``score``, ``mask`` as RLE if predicted), ``skipped`` and ``complete``. It is written also when the run is
+    interrupted, with what was done by then and ``complete`` false; the exception goes on. A second call with the same
+    OUT_DIR replaces results.json and the pictures of inputs with the same names.
 
     Args:
         inputs: see ``list_sources``; results of an earlier run below it are left out.
@@ -48,17 +50,19 @@ def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLi
     Raises:
         ValueError: a score or batch size out of range, nothing at ``inputs``, or not one image that can be read.
     """
-    if not 0 <= score_thr <= 1:
-        raise ValueError(f'the score threshold is {score_thr}; it lies between 0 and 1.')
+    check_score(score_thr, 'score_thr')
     out_dir = Path(out_dir)
-    writer = PictureWriter(out_dir / 'vis') if pictures else None
+    writer = PictureWriter(out_dir / PICTURES) if pictures else None
     records: list[dict] = []
     complete = False
     try:
         for found in inferencer.stream(inputs, batch_size, on_unreadable, exclude=out_dir):
             if writer:
                 writer.write(found.frame, inferencer.draw(found, score_thr))
-            records.append(as_record(found.frame, found.sample, inferencer.classes, score_thr))
+            record = as_record(found.frame, found.sample, inferencer.classes, score_thr)
+            if writer:
+                record['picture'] = f'{PICTURES}/{found.frame.source.result_name.picture}'
+            records.append(record)
         complete = True
     finally:
         if writer:
@@ -68,6 +72,8 @@ def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLi
                 'detkit': __version__, 'config': str(inferencer.model.cfg.filename or ''),
                 'classes': list(inferencer.classes), 'score_thr': score_thr, 'complete': complete, 'images': records,
                 'skipped': [{'file': name, 'reason': reason} for name, reason in inferencer.skipped]}, indent=1)
+    if not records and not inferencer.skipped:
+        raise ValueError('inputs is an empty list: there is no image to detect in.')
     if not records:
         raise ValueError(f'none of the {len(inferencer.skipped)} files can be read. The first: '
                          f'{inferencer.skipped[0][1]}')

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,18 @@ from detkit.engine.sources import fetch
 from detkit.files import write_json
 from detkit.inference.detector import (
     PRECISIONS,
+    config_and_checkpoint,
     config_of_checkpoint,
+    config_of_model,
     init_detector,
+    is_checkpoint,
     predict,
     refuse_text,
     tested_dataset,
 )
 from detkit.inference.pipeline import InferencePipeline
 from detkit.inference.results import PictureWriter, as_dict
-from detkit.inference.sources import Frame, Source, count_frames, frames, list_sources
+from detkit.inference.sources import PICTURES, Frame, Source, count_frames, frames, list_sources
 from detkit.registry import INFERENCERS
 from detkit.structures.sample import DetDataSample
 from detkit.visualization.draw import draw_instances
@@ -37,7 +41,6 @@ from detkit.visualization.picture import Picture
 from detkit.zoo.index import load_index
 
 ON_UNREADABLE = ('fail', 'skip')
-CHECKPOINTS = ('.pth', '.pt', '.ckpt', '.safetensors')
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,11 @@ class Detection:
 
 @INFERENCERS.register_module()
 class DetInferencer:
-    """A detector that takes paths, folders, globs, videos, arrays, and lists of them.
+    """A detector that takes paths, folders, globs, videos, images in memory, and lists of them.
 
     Args:
         model: path or name of a config, name of a model in model_zoo.json, a Config, or a detector from
-            ``init_detector``. None: the config that ``weights`` carries.
+            ``init_detector``; or a checkpoint that carries its config. None: the config that ``weights`` carries.
         weights: checkpoint. None: the zoo's, for a model that it has weights of.
         device, palette, cfg_options, trusted: see ``init_detector``.
         scope: accepted for MMDetection's sake: 'mmdet' and 'detkit' mean the same classes here.
@@ -81,6 +84,8 @@ class DetInferencer:
                              'arguments out, or give the config in its place.')
         if model is None:
             model = config_of_checkpoint(weights, trusted)
+        elif is_checkpoint(model):
+            model, weights = config_and_checkpoint(model, weights, trusted)
         elif isinstance(model, (str, os.PathLike)):
             model, weights = in_zoo(model, weights)
         if not isinstance(model, nn.Module):
@@ -88,7 +93,8 @@ class DetInferencer:
         self.model, self.precision, self.show_progress = model, settled(precision), show_progress
         if self.precision != 'fp32':
             use_channels_last(model)
-        self.pipeline = InferencePipeline(tested_dataset(model.cfg))
+        self.pipeline = InferencePipeline(tested_dataset(config_of_model(model)))
+        self.num_in_memory = 0     # images in memory of earlier calls: their results keep their names
         self.skipped: list[tuple[str, str]] = []   # (name, reason) of what the last call could not read
 
     @property
@@ -102,6 +108,10 @@ class DetInferencer:
                  out_dir: str = '', texts: Any = None, stuff_texts: Any = None, custom_entities: bool = False,
                  tokens_positive: Any = None, on_unreadable: str = 'fail') -> dict[str, list]:
         """Detect, and return ``dict(predictions=[...], visualization=[...])``, one entry an image (or video frame).
+
+        Results are named as ``detkit.result_names`` says: after the files, all different. A second call with the same
+        ``out_dir`` replaces the results of files with the same names, as MMDetection does; images in memory are numbered
+        on from one call to the next.
 
         Args:
             inputs: see ``list_sources``.
@@ -123,12 +133,13 @@ class DetInferencer:
             ValueError: nothing to read at ``inputs``, or an image that cannot be read; the message names it.
         """
         refuse_text(self.model, texts, stuff_texts, custom_entities, tokens_positive)
+        check_score(pred_score_thr, 'pred_score_thr')
         saving = bool(out_dir)
         if saving and return_datasamples and not no_save_pred:
             raise ValueError('no_save_pred=False writes JSON, which DetDataSamples are not: leave out '
                              'return_datasamples.')
         drawing = return_vis or show or (saving and not no_save_vis)
-        writer = PictureWriter(Path(out_dir) / 'vis') if saving and not no_save_vis else None
+        writer = PictureWriter(Path(out_dir) / PICTURES) if saving and not no_save_vis else None
         results: dict[str, list] = {'predictions': [], 'visualization': []}
         try:
             for found in self.stream(inputs, batch_size, on_unreadable, exclude=out_dir or None):
@@ -137,7 +148,7 @@ class DetInferencer:
                 if print_result:
                     print({'predictions': [prediction]})
                 if saving and not no_save_pred:
-                    write_json(Path(out_dir) / 'preds' / prediction_name(found.frame), prediction)
+                    write_json(Path(out_dir) / 'preds' / found.frame.source.result_name.prediction(found.frame.index), prediction)
                 picture = self.draw(found, pred_score_thr, draw_pred) if drawing else None
                 if return_vis:
                     results['visualization'].append(picture)
@@ -161,10 +172,11 @@ class DetInferencer:
         """Detections one after another, holding no more than a batch in memory: for long videos and large folders."""
         if on_unreadable not in ON_UNREADABLE:
             raise ValueError(f"on_unreadable is '{on_unreadable}'; it is one of {', '.join(ON_UNREADABLE)}.")
-        if batch_size < 1:
-            raise ValueError(f'batch_size is {batch_size}; it is at least 1.')
+        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ValueError(f'batch_size is {batch_size!r}; it is a whole number from 1 on.')
         self.skipped = []
-        sources = list_sources(inputs, exclude)
+        sources = list_sources(inputs, exclude, self.num_in_memory, allow_missing=on_unreadable == 'skip')
+        self.num_in_memory += sum(source.path is None for source in sources)
         loaded = self._loaded(sources, on_unreadable)
         if self.show_progress:
             from rich.progress import track
@@ -210,10 +222,8 @@ def load_inferencer(name: str | os.PathLike, checkpoint: str | None = None, **op
     Raises:
         ValueError: a config without a checkpoint, for which the zoo has no weights either.
     """
-    if Path(name).suffix in CHECKPOINTS:
-        if checkpoint is not None:
-            raise ValueError(f"'{name}' and '{checkpoint}' are both checkpoints; the first of them should be a config.")
-        return DetInferencer(None, os.fspath(name), **options)
+    if is_checkpoint(name):
+        return DetInferencer(name, checkpoint, **options)
     place, weights = in_zoo(name, checkpoint)
     config = load_config(place, options.pop('cfg_options', None))
     if weights is None:
@@ -257,10 +267,10 @@ def batches(items: Iterator[Any], size: int) -> Iterator[list]:
         yield batch
 
 
-def prediction_name(frame: Frame) -> str:
-    """``a/b.jpg`` -> ``a/b.json``; a video's frame: ``clip_000012.json``."""
-    stem = Path(frame.source.name).with_suffix('')
-    return f'{stem}.json' if frame.index is None else f'{stem}_{frame.index:06d}.json'
+def check_score(score_thr: Any, name: str) -> None:
+    """Raise ValueError unless a threshold is a number in [0, 1]."""
+    if isinstance(score_thr, bool) or not isinstance(score_thr, Real) or not 0 <= score_thr <= 1:
+        raise ValueError(f'the score threshold is {score_thr!r} ({name}); it is a number between 0 and 1.')
 
 
 def show_picture(picture: Picture, name: str, wait_time: float) -> None:

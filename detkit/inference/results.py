@@ -14,8 +14,6 @@ from detkit.opencv import cv2
 from detkit.structures.sample import DetDataSample
 from detkit.visualization.picture import Picture
 
-WRITABLE = ('.jpg', '.jpeg', '.png')
-
 
 def as_dict(sample: DetDataSample) -> dict[str, list]:
     """MMDetection's form, best first: ``labels``, ``scores``, ``bboxes`` (xyxy pixels) and, if predicted, ``masks``."""
@@ -43,7 +41,7 @@ def as_record(frame: Frame, sample: DetDataSample, classes: Sequence[str], score
 
 
 class PictureWriter:
-    """Writes annotated pictures below a folder under their sources' names; a video's frames become one video.
+    """Writes annotated pictures below a folder, named by ``detkit.result_names``; a video's frames become one video.
 
     A video is written under a temporary name and gets its own when it is finished, or when ``close`` is called, so that
     what was done before an interruption can be watched.
@@ -52,7 +50,7 @@ class PictureWriter:
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
         self.written: list[Path] = []
-        self._name: str | None = None
+        self._target: Path | None = None
         self._video: cv2.VideoWriter | None = None
         self._size: tuple[int, int] = (0, 0)
 
@@ -60,12 +58,11 @@ class PictureWriter:
         """``picture`` is RGB."""
         if frame.index is None:
             self.close()
-            name = frame.source.name
-            path = self.folder / (name if name.lower().endswith(WRITABLE) else name + '.png')
+            path = self.folder / frame.source.result_name.picture
             Picture(picture).save(path)
             self.written.append(path)
             return
-        if self._name != frame.source.name:
+        if self._target != self.folder / frame.source.result_name.picture:
             self.close()
             self._open(frame, picture)
         if picture.shape[1::-1] != self._size:
@@ -73,7 +70,7 @@ class PictureWriter:
         self._video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
 
     def _open(self, frame: Frame, picture: np.ndarray) -> None:
-        target = self._target(frame.source.name)
+        target = self.folder / frame.source.result_name.picture
         target.parent.mkdir(parents=True, exist_ok=True)
         self._size = picture.shape[1::-1]
         video = cv2.VideoWriter(str(self._temporary(target)), cv2.VideoWriter_fourcc(*'mp4v'), video_rate(frame.source),
@@ -81,10 +78,7 @@ class PictureWriter:
         if not video.isOpened():
             raise ValueError(f"this OpenCV cannot write the video '{target}' (mp4v). Install the wheel "
                              f'opencv-python-headless, which brings the encoder, or leave the pictures out.')
-        self._name, self._video = frame.source.name, video
-
-    def _target(self, name: str) -> Path:
-        return self.folder / Path(name).with_suffix('.mp4')
+        self._target, self._video = target, video
 
     @staticmethod
     def _temporary(target: Path) -> Path:
@@ -95,7 +89,6 @@ class PictureWriter:
         if self._video is None:
             return
         self._video.release()
-        target = self._target(self._name)
-        os.replace(self._temporary(target), target)
-        self.written.append(target)
-        self._video = self._name = None
+        os.replace(self._temporary(self._target), self._target)
+        self.written.append(self._target)
+        self._video = self._target = None

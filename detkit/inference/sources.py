@@ -1,32 +1,43 @@
-"""What an INPUT means: an image, a folder, a glob, a video, an array, or a list of these, frame by frame."""
+"""What an INPUT means: an image, a folder, a glob, a video, an image in memory, or a list of these, frame by frame."""
 from __future__ import annotations
 
+import difflib
 import glob
+import logging
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from detkit.inference.pixels import FORMS, flatten, images_in_memory, is_in_memory
 from detkit.opencv import cv2
+from detkit.result_names import VIDEO_SUFFIXES, ResultName, relative_names, result_names
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+PICTURES = 'vis'                        # the folder of annotated pictures in a folder of results
+DICOM_SUFFIXES = ('.dcm', '.dicom')
+DICOM_MARK = slice(128, 132)            # of a file, "DICM" (DICOM PS3.10, 7.1)
+MAX_LOST_FRAMES = 0.02                  # share of a video's stated frames that may be missing before a warning: containers round
 
 
 @dataclass(frozen=True)
 class Source:
     """An image file, a video file, or an image in memory, and the name that its results go by."""
 
-    name: str                       # relative path with '/', unique among the sources; arrays: 00000000.jpg, ...
+    name: str                       # relative path with '/'; images in memory: 00000000.jpg, ...
     path: Path | None = None
-    image: np.ndarray | None = None     # uint8 BGR (height, width, 3)
+    image: Any = None               # see detkit.inference.pixels
+    result: ResultName | None = None    # unlike that of any other source of the call; None: by the name alone
 
     @property
     def is_video(self) -> bool:
         return self.path is not None and self.path.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def result_name(self) -> ResultName:
+        return self.result or result_names([self.name])[0]
 
 
 @dataclass(frozen=True)
@@ -35,106 +46,211 @@ class Frame:
 
     source: Source
     index: int | None = None            # from 0; None for a still image
-    image: np.ndarray | None = None     # uint8 BGR; None: still to be read from source.path
+    image: Any = None                   # an image in memory or a frame, uint8 BGR; None: still to be read from source.path
 
 
-def list_sources(inputs: Any, exclude: str | os.PathLike | None = None) -> list[Source]:
-    """The sources that ``inputs`` stand for, in the order of their names.
+def list_sources(inputs: Any, exclude: str | os.PathLike | None = None, first_number: int = 0,
+                 allow_missing: bool = False) -> list[Source]:
+    """The sources that ``inputs`` stand for; the files of a folder or glob in the order of their names.
 
     Args:
-        inputs: path of an image or video, of a folder (searched with its subfolders), a glob such as ``'day*/*.jpg'``,
-            an array (uint8 BGR, height x width x 3), or a list of any of these.
-        exclude: a folder to leave out, for results that are written below the input.
+        inputs: path of an image, DICOM slice or video, of a folder (searched with its subfolders and links; hidden files are left out),
+            a glob such as ``'day*/*.jpg'``; an image in memory (see ``detkit.inference.pixels``), a batch (N, ...) of them; or a list,
+            generator or other iterable of any of these, which is read as a whole.
+        exclude: a folder of results to leave out: whole, or, where it is the input itself or for a glob, its pictures.
+        first_number: of an image in memory that comes first; they are called 00000000.jpg and so on.
+        allow_missing: keep a file of a list that does not exist as a source, which fails when it is read.
 
     Raises:
-        ValueError: there is nothing there, or it is a URL or no image array.
+        ValueError: there is nothing there, or it is a URL or no image.
     """
-    if isinstance(inputs, np.ndarray) or not isinstance(inputs, (list, tuple)):
-        inputs = [inputs]
-    found: list[Path | np.ndarray] = []
-    for one in inputs:
-        found.extend([checked_array(one)] if isinstance(one, np.ndarray) else files_of(one, exclude))
-    names = iter(unique_names([f for f in found if isinstance(f, Path)], folder_of(inputs)))
-    return [Source(next(names), path=f) if isinstance(f, Path) else Source(f'{i:08d}.jpg', image=f)
-            for i, f in enumerate(found)]
-
-
-def checked_array(image: np.ndarray) -> np.ndarray:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f'an image given as an array is uint8, BGR, of shape (height, width, 3); this one is '
-                         f'{image.dtype} {image.shape}.')
-    return image
+    inputs = [inputs] if isinstance(inputs, (str, os.PathLike)) or is_in_memory(inputs) else list(flatten(inputs))
+    found: list[Any] = []
+    for number, one in enumerate(inputs, 1):
+        if is_in_memory(one):
+            found.extend(images_in_memory(one))
+            continue
+        try:
+            found.extend(files_of(one, exclude))
+        except FileNotFoundError as error:
+            if not allow_missing or len(inputs) == 1:
+                raise ValueError(f'{error}{f" (input {number} of {len(inputs)})" if len(inputs) > 1 else ""}') from None
+            found.append(Path(one))
+    relative = iter(relative_names([f for f in found if isinstance(f, Path)], folder_of(inputs)))
+    names = [next(relative) if isinstance(f, Path) else f'{first_number + i:08d}.jpg' for i, f in enumerate(found)]
+    return [Source(name, f if isinstance(f, Path) else None, None if isinstance(f, Path) else f, result)
+            for name, f, result in zip(names, found, result_names(names), strict=True)]
 
 
 def files_of(name: str | os.PathLike, exclude: str | os.PathLike | None) -> list[Path]:
-    """The image and video files that one path or glob stands for."""
+    """The image and video files that one path or glob stands for.
+
+    Raises:
+        FileNotFoundError: there is none; the message is one line.
+        ValueError: a URL, or no path at all.
+    """
     if not isinstance(name, (str, os.PathLike)):
-        raise ValueError(f'an input is a path, a glob, an array, or a list of these, and not {type(name).__name__}.')
-    text = os.fspath(name)
+        raise ValueError(f'an input is a path, a glob, an image in memory, or a list of these, and not {type(name).__name__}. '
+                         f'In memory it is {FORMS}.')
+    text = os.path.expanduser(os.fspath(name))
+    if not text:
+        raise ValueError('an input is an empty string; give the path of an image, a folder or a video.')
     if '://' in text:
         raise ValueError(f"'{text}' is a URL; download it and give the file.")
-    path = Path(text)
-    if path.is_dir():
-        files = [f for f in sorted(path.rglob('*')) if wanted(f, path, exclude)]
-        if not files:
-            raise ValueError(f"the folder '{text}' has no image or video in it (looked for {' '.join(IMAGE_SUFFIXES)} "
-                             f"and {' '.join(VIDEO_SUFFIXES)}).")
-        return files
-    if path.exists():
+    path = existing_path(text)
+    if path is not None and path.is_dir():
+        return files_in(path, exclude)
+    if path is not None:
         return [path]
     if glob.has_magic(text):
-        files = [f for f in map(Path, sorted(glob.glob(text, recursive=True))) if f.is_file()]
-        if files:
-            return files
-        raise ValueError(f"no file matches '{text}'.")
-    raise ValueError(f"no file or folder '{text}'.")
+        return matches(text, exclude)
+    link = ' (it is a link to a file that does not exist)' if os.path.islink(text) else near(text)
+    raise FileNotFoundError(f"no file or folder '{text}'{link}.")
 
 
-def wanted(file: Path, root: Path, exclude: str | os.PathLike | None) -> bool:
-    """Whether ``file`` is an image or video, not hidden, and not below ``exclude``."""
-    inside = file.relative_to(root)
-    if file.suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES or any(part.startswith('.') for part in inside.parts):
+def near(text: str) -> str:
+    """A hint at a file with a similar name."""
+    folder = Path(text).parent
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    close = difflib.get_close_matches(Path(text).name, names, n=1, cutoff=0.8)
+    return f". Did you mean '{folder / close[0]}'?" if close else ''
+
+
+def existing_path(text: str) -> Path | None:
+    """The file or folder that ``text`` means, or None: ``~`` is the home folder, backslashes may separate folders, and names may be in
+    another Unicode form (macOS decomposes accents) than on the disk."""
+    text = os.path.expanduser(text)
+    for candidate in dict.fromkeys((text, text.replace('\\', '/'))):
+        if os.path.exists(candidate):
+            return Path(candidate)
+        found = None if candidate.isascii() else in_other_form(Path(candidate))
+        if found is not None:
+            return found
+    return None
+
+
+def in_other_form(path: Path) -> Path | None:
+    """``path`` with each part in the Unicode form that it has on the disk; None if it is not there in any form."""
+    current = Path(path.anchor)
+    for part in path.parts[bool(path.anchor):]:
+        if not (current / part).exists():
+            names = os.listdir(current) if current.is_dir() else []
+            part = next((n for n in names if unicodedata.normalize('NFC', n) == unicodedata.normalize('NFC', part)), None)
+        if part is None:
+            return None
+        current = current / part
+    return current
+
+
+def matches(pattern: str, exclude: str | os.PathLike | None) -> list[Path]:
+    """The files that a glob stands for; folders that match are searched. Brackets in names are found too.
+
+    Raises:
+        FileNotFoundError: nothing matches.
+    """
+    forms = [pattern, pattern.replace('\\', '/'), *(unicodedata.normalize(form, pattern) for form in ('NFC', 'NFD'))]
+    for form in dict.fromkeys([*forms, *(form.replace('[', '[[]') for form in forms)]):
+        found = [Path(p) for p in sorted(glob.glob(form, recursive=True))]
+        if found:
+            break
+    else:
+        raise FileNotFoundError(f"no file matches '{pattern}'.")
+    files: list[Path] = []
+    for path in found:
+        if path.is_dir() and '**' not in pattern:             # with **, its files match by themselves
+            files += files_in(path, exclude, required=False)
+        elif path.is_file() and is_input(path):
+            files.append(path)
+    if exclude is not None:
+        results = Path(os.path.realpath(exclude), PICTURES)
+        files = [path for path in files if results not in Path(os.path.realpath(path)).parents] or files
+    files = files or [path for path in found if path.is_file()]       # named by an ending that is not known: the loader says
+    if not files:
+        raise FileNotFoundError(f"what matches '{pattern}' is {len(found)} folders without an image or video.")
+    return list(dict.fromkeys(files))
+
+
+def files_in(root: Path, exclude: str | os.PathLike | None, required: bool = True) -> list[Path]:
+    """The images, slices and videos below ``root``, without hidden ones (among them ``._`` files of macOS) and without ``exclude``. Links
+    to folders are followed, each folder once.
+
+    Raises:
+        FileNotFoundError: there is none, and one is ``required``.
+    """
+    excluded = None if exclude is None else os.path.realpath(exclude)
+    if excluded == os.path.realpath(root):
+        excluded = os.path.join(excluded, PICTURES)
+    files, visited = [], set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited or real == excluded:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith('.') and f != '__MACOSX')
+        files += [Path(folder, name) for name in names if not name.startswith('.') and is_input(Path(folder, name))]
+    if required and not files:
+        raise FileNotFoundError(f"the folder '{root}' has no image or video in it (looked for {' '.join(IMAGE_SUFFIXES)}, "
+                                f"{' '.join(VIDEO_SUFFIXES)} and DICOM slices, {' '.join(DICOM_SUFFIXES)} or without an ending).")
+    return sorted(files)
+
+
+def is_input(file: Path) -> bool:
+    """Whether a file of a folder is an image, a DICOM slice or a video, by its ending; without one, by its content."""
+    suffix = file.suffix.lower()
+    if suffix in IMAGE_SUFFIXES + VIDEO_SUFFIXES + DICOM_SUFFIXES:
+        return file.is_file()
+    return (not suffix or suffix[1:].isdigit()) and is_dicom(file)        # slices are often called IM000001, or by a dotted number
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether a file is a DICOM slice: by its ending, or by the mark in it."""
+    if file.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    try:
+        with open(file, 'rb') as content:
+            return is_dicom_data(content.read(DICOM_MARK.stop))
+    except OSError:
         return False
-    return exclude is None or Path(exclude).resolve() not in file.resolve().parents
+
+
+def is_dicom_data(data: bytes) -> bool:
+    return data[DICOM_MARK] == b'DICM'
 
 
 def folder_of(inputs: Sequence[Any]) -> Path | None:
     """The one folder given, to which names are relative."""
     only = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], (str, os.PathLike)) else None
-    return Path(only) if only is not None and Path(only).is_dir() else None
-
-
-def unique_names(files: Sequence[Path], root: Path | None) -> list[str]:
-    """File names, with as much of their folders as tells them apart: relative to ``root`` or what they share."""
-    if not files:
-        return []
-    if root is None and len({f.name for f in files}) == len(files):
-        return [f.name for f in files]
-    base = Path(os.path.commonpath([f.resolve().parent for f in files])) if root is None else root.resolve()
-    return [f.resolve().relative_to(base).as_posix() if base in f.resolve().parents else f.name for f in files]
+    path = None if only is None else existing_path(os.fspath(only))
+    return path if path is not None and path.is_dir() else None
 
 
 def frames(source: Source) -> Iterator[Frame]:
-    """The frames of one source. A still image is not read here: the config's own loader does that.
+    """The frames of one source. A still image is not read here: the config's own loader does that. A warning says when a video ends
+    before its last frame.
 
     Raises:
-        ValueError: a video that OpenCV cannot open.
+        ValueError: a video that OpenCV cannot open, or of which it can decode no frame.
     """
     if not source.is_video:
         yield Frame(source, image=source.image)
         return
     capture = cv2.VideoCapture(str(source.path))
     try:
-        if not capture.isOpened():
-            raise ValueError(f"cannot open the video '{source.path}': it is damaged, or in a format that this OpenCV "
-                             f'does not decode. Convert it: ffmpeg -i INPUT -c:v mpeg4 OUTPUT.mp4')
-        index = 0
-        while True:
+        count, more, index = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.isOpened(), 0
+        while more:
             more, image = capture.read()
-            if not more:
-                return
-            yield Frame(source, index, image)
-            index += 1
+            if more:
+                yield Frame(source, index, image)
+                index += 1
+        if index == 0 and not source.path.exists():
+            raise ValueError(f"there is no video '{source.path}'.")
+        if index == 0:
+            raise ValueError(f"cannot open the video '{source.path}': it is empty or damaged, or in a format that this OpenCV does not "
+                             f'decode. Convert it: ffmpeg -i INPUT -c:v mpeg4 OUTPUT.mp4')
+        if 0 < count < 1 << 40 and count - index > max(1, MAX_LOST_FRAMES * count):
+            logging.getLogger('detkit').warning("the video '%s' should have %d frames, and %d could be decoded: it may be cut short.",
+                                                source.path, count, index)
     finally:
         capture.release()
 

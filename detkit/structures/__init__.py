@@ -7,8 +7,15 @@
 - Images: uint8, BGR, ``(H, W, 3)`` in a pipeline, ``(3, H, W)`` once packed.
 - Masks: one bitmap or list of polygons an object, in the same frame as the boxes; predicted ones as run-length codes.
 """
+from typing import NoReturn
+
+from detkit.mmdet_names import missing_attribute
 from detkit.structures.masks import BitmapMasks, PolygonMasks
 from detkit.structures.rle_masks import RLEMasks
 from detkit.structures.sample import DetDataSample
 
 __all__ = ['BitmapMasks', 'DetDataSample', 'PolygonMasks', 'RLEMasks']
+
+
+def __getattr__(name: str) -> NoReturn:
+    missing_attribute(__name__, name)

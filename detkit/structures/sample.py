@@ -1,8 +1,12 @@
 """One image on its way through detkit."""
 from __future__ import annotations
 
+from typing import Any, NoReturn
+
 import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
+
+from detkit.mmdet_names import GUIDE, NEW_FORMS
 
 
 def field(name: str, kind: type) -> property:
@@ -34,6 +38,10 @@ class DetDataSample(BaseDataElement):
     pred_sem_seg = field('pred_sem_seg', PixelData)
     gt_panoptic_seg = field('gt_panoptic_seg', PixelData)
     pred_panoptic_seg = field('pred_panoptic_seg', PixelData)
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        """Raise TypeError: MMDetection 2's result, a list of an array for each class, is a DetDataSample now."""
+        raise TypeError(f'a result is a DetDataSample, no list: for result[label] write `{NEW_FORMS["result[label]"]}`. {GUIDE}')
 
 
 def moved(element: BaseDataElement, device: torch.device, non_blocking: bool = False) -> BaseDataElement:

@@ -35,6 +35,8 @@ def test_a_list_gives_a_list(detector, folder, rectangle):
     found = inference_detector(detector, [str(folder / '1.png'), rectangle(), np.zeros((50, 70, 3), np.uint8)])
     assert [f.pred_instances.labels.tolist() for f in found] == [[0], [1], []]
     assert inference_detector(detector, []) == []
+    assert [len(f.pred_instances) for f in inference_detector(detector, (p for p in sorted(folder.iterdir())))] == [1, 1, 1]
+    assert [len(f.pred_instances) for f in inference_detector(detector, np.stack([rectangle()] * 2))] == [1, 1]
 
 
 def test_a_test_pipeline_of_ones_own_is_used(detector, folder):
@@ -47,6 +49,41 @@ def test_a_test_pipeline_of_ones_own_is_used(detector, folder):
 
     assert len(inference_detector(detector, str(folder / '0.png'), test_pipeline=pipeline).pred_instances) == 1
     assert seen[0]['img_path'] == str(folder / '0.png')
+
+
+def test_a_test_pipeline_may_be_a_list_of_steps_and_gets_images_in_memory_as_arrays(detector, folder, rectangle):
+    steps = list(detector.cfg.test_dataloader.dataset.pipeline)
+    assert inference_detector(detector, folder / '0.png', test_pipeline=steps).pred_instances.bboxes.tolist() == [[10., 20., 42., 52.]]
+    seen = []
+
+    def pipeline(results):
+        from detkit.inference.pipeline import InferencePipeline
+        seen.append(results['img'])
+        return InferencePipeline(detector.cfg.test_dataloader.dataset)(results['img'])[0]
+
+    inference_detector(detector, [rectangle()[..., 0], (folder / '0.png').read_bytes()], test_pipeline=pipeline)
+    assert all((image == rectangle()).all() for image in seen) and len(seen) == 2
+
+
+def test_a_checkpoint_in_the_place_of_the_config_brings_its_config(config, checkpoint, folder):
+    alone = init_detector(checkpoint, device='cpu')
+    assert inference_detector(alone, folder / '0.png').pred_instances.bboxes.tolist() == [[10., 20., 42., 52.]]
+    with pytest.raises(ValueError, match='is a checkpoint and stands in the place of the config: give the config first'):
+        init_detector(str(checkpoint), str(config), device='cpu')
+    with pytest.raises(ValueError, match='are both checkpoints'):
+        init_detector(checkpoint, checkpoint, device='cpu')
+
+
+def test_a_model_that_was_not_made_by_init_detector_is_refused(detector, folder):
+    del detector.cfg
+    with pytest.raises(ValueError, match='BrightRectangles has no .cfg, .* Make it with init_detector'):
+        inference_detector(detector, folder / '0.png')
+
+
+def test_another_number_of_channels_than_the_models_is_named(detector, rectangle):
+    detector.data_preprocessor.register_buffer('mean', torch.zeros(1, 1, 1))
+    with pytest.raises(ValueError, match=r"has 3 channels after the test pipeline, and the model takes 1 .*color_type='grayscale'"):
+        inference_detector(detector, rectangle())
 
 
 def test_options_replace_settings_and_the_config_stays_as_it_was(config, checkpoint, folder):
@@ -108,6 +145,8 @@ def test_devices():
         checked_device('cuda:99')
     with pytest.raises(ValueError, match="device 'gpu' cannot be used"):
         checked_device('gpu')
+    with pytest.raises(ValueError, match="device '1.5' cannot be used"):
+        checked_device(1.5)
 
 
 def test_precisions():
@@ -125,8 +164,17 @@ def test_prompts_and_what_is_no_image_are_refused(detector, shared, tmp_path):
         inference_detector(detector, 'a.jpg', text_prompt='a cat')
     with pytest.raises(ValueError, match='no image .*nowhere.jpg'):
         inference_detector(detector, tmp_path / 'nowhere.jpg')
-    with pytest.raises(ValueError, match='float32'):
-        inference_detector(detector, np.zeros((4, 4, 3), np.float32))
+    with pytest.raises(ValueError, match='float32, has -1 to'):
+        inference_detector(detector, np.full((4, 4, 3), -np.eye(3, dtype=np.float32)[0]))
+    with pytest.raises(ValueError, match='is a folder and no image. DetInferencer takes folders'):
+        inference_detector(detector, tmp_path)
+    with pytest.raises(ValueError, match='and not a dict'):
+        inference_detector(detector, {'img': 'a.jpg'})
+    with pytest.raises(ValueError, match='and not int'):
+        inference_detector(detector, ['a.jpg', 3][1:])
+    (tmp_path / 'a.mp4').write_bytes(b'x')
+    with pytest.raises(ValueError, match="cannot read the image '.*a.mp4'.* DetInferencer takes videos"):
+        inference_detector(detector, tmp_path / 'a.mp4')
     for name in ('zero_byte.jpg', 'text_named.jpg', 'truncated_header.jpg'):
         with pytest.raises(ValueError, match=f"cannot read the image '.*{name}'"):
             inference_detector(detector, shared / 'data' / 'bad' / 'images' / name)

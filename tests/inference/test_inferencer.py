@@ -103,7 +103,9 @@ def test_wrong_arguments_of_the_inferencer_are_refused(arguments, words):
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
-    ({'texts': 'cat'}, 'takes no text prompt'), ({'batch_size': 0}, 'batch_size is 0'),
+    ({'texts': 'cat'}, 'takes no text prompt'), ({'batch_size': 0}, 'batch_size is 0'), ({'batch_size': '4'}, "batch_size is '4'"),
+    ({'batch_size': 2.5}, 'batch_size is 2.5'), ({'pred_score_thr': '0.3'}, "score threshold is '0.3'"),
+    ({'pred_score_thr': None}, 'score threshold is None'), ({'pred_score_thr': 30}, 'score threshold is 30'),
     ({'on_unreadable': 'ignore'}, "on_unreadable is 'ignore'"),
     ({'out_dir': 'x', 'no_save_pred': False, 'return_datasamples': True}, 'leave out return_datasamples'),
 ])
@@ -145,7 +147,7 @@ def test_files_become_pictures_a_video_and_one_json(inferencer, folder, rectangl
     assert [(r['file'].rsplit('/', 1)[1], r.get('frame')) for r in written['images']] == [
         ('0.png', None), ('1.png', None), ('2.png', None), *(('clip.avi', i) for i in range(7))]
     assert written['images'][0] == {'file': str(folder / '0.png'), 'width': 64, 'height': 64, 'objects': [
-        {'box': BOX, 'label': 1, 'name': 'white', 'score': 0.9}]}
+        {'box': BOX, 'label': 1, 'name': 'white', 'score': 0.9}], 'picture': 'vis/0.png'}
     assert written['images'][1]['objects'] == []                             # 0.4 is below the threshold
     assert (summary.images, summary.objects) == (10, 9)
     assert sorted(p.name for p in summary.pictures) == ['0.png', '1.png', '2.png', 'clip.mp4']
@@ -182,6 +184,59 @@ def test_nothing_readable_is_an_error(inferencer, tmp_path):
         infer_files(inferencer, tmp_path / 'a.jpg', tmp_path / 'out')
     with pytest.raises(ValueError, match='threshold is 30'):
         infer_files(inferencer, tmp_path / 'a.jpg', tmp_path / 'out', score_thr=30)
+
+
+def test_nothing_at_all_is_an_empty_result_or_an_error(inferencer, tmp_path):
+    assert inferencer([]) == {'predictions': [], 'visualization': []}
+    with pytest.raises(ValueError, match='empty list'):
+        infer_files(inferencer, [], tmp_path / 'out')
+
+
+def test_results_of_equal_names_do_not_replace_each_other(inferencer, rectangle, shared, tmp_path):
+    trial = shared / 'trials' / 'result-names'
+    inferencer(str(trial / 'in'), out_dir=str(tmp_path / 'in'), no_save_pred=False)
+    assert files_below(tmp_path / 'in') == ['preds/a.jpg.json', 'preds/a.png.json', 'vis/a.jpg', 'vis/a.png']
+    inferencer(str(trial / 'vid'), out_dir=str(tmp_path / 'vid'), no_save_pred=False)
+    written = files_below(tmp_path / 'vid')
+    assert {'vis/clip.avi.mp4', 'vis/clip.mp4', 'preds/clip.avi_000000.json', 'preds/clip.mp4_000000.json'} <= set(written)
+    inferencer([str(trial / 'img' / 's1'), str(trial / 'img' / 's2')], out_dir=str(tmp_path / 'list'))
+    assert files_below(tmp_path / 'list') == ['vis/s1/a.jpg', 'vis/s2/a.jpg', 'vis/s2/a.png']
+    infer_files(inferencer, trial / 'img', tmp_path / 'img', pictures=True)
+    images = json.loads((tmp_path / 'img' / 'results.json').read_text())['images']
+    assert [r['picture'] for r in images] == ['vis/s1/a.jpg', 'vis/s2/a.jpg', 'vis/s2/a.png']
+
+
+def files_below(folder) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file())
+
+
+def test_images_in_memory_are_numbered_on_and_files_replaced_in_the_next_call(inferencer, folder, rectangle, tmp_path):
+    for _ in range(2):
+        inferencer([rectangle(), str(folder / '0.png')], out_dir=str(tmp_path / 'out'), no_save_pred=False)
+    assert files_below(tmp_path / 'out' / 'vis') == ['0.png', '00000000.jpg', '00000001.jpg']
+    assert files_below(tmp_path / 'out' / 'preds') == ['0.json', '00000000.json', '00000001.json']
+
+
+def test_a_video_that_is_given_twice_is_written_twice(inferencer, rectangle, tmp_path):
+    clip = video(tmp_path / 'clip.avi', rectangle, 3)
+    summary = infer_files(inferencer, [clip, clip], tmp_path / 'out')
+    assert [p.name for p in summary.pictures] == ['clip.avi.mp4', 'clip_2.avi.mp4'] and summary.images == 6
+
+
+def test_a_file_of_a_list_that_does_not_exist_is_named_before_the_start_or_skipped(inferencer, folder):
+    inputs = [folder / '0.png', folder / '7.png']
+    with pytest.raises(ValueError, match="no file or folder '.*7.png'.* .input 2 of 2."):
+        inferencer(inputs)
+    assert len(inferencer(inputs, on_unreadable='skip')['predictions']) == 1
+    assert inferencer.skipped == [(str(folder / '7.png'), f"there is no image '{folder / '7.png'}'.")]
+
+
+def test_a_checkpoint_is_enough_by_position_too(checkpoint, folder):
+    for inferencer in (DetInferencer(str(checkpoint), device='cpu', show_progress=False),
+                       DetInferencer(checkpoint, device='cpu', show_progress=False)):
+        assert inferencer(folder / '0.png')['predictions'][0]['bboxes'] == [BOX]
+    with pytest.raises(ValueError, match='are both checkpoints'):
+        DetInferencer(checkpoint, str(checkpoint), device='cpu')
 
 
 def test_names_of_the_command_line(config, checkpoint, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from mmengine.model import BaseModel, Sequential
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from detkit.mmdet_names import old_method
 from detkit.ops.boxes import scale_boxes
 from detkit.registry import MODELS
 from detkit.structures import DetDataSample, RLEMasks
@@ -32,6 +33,14 @@ class Detector(BaseModel):
         super().__init__(MODELS.build(data_preprocessor or dict(type='DetDataPreprocessor')), init_cfg)
         self.backbone = MODELS.build(backbone)
         self.neck = Sequential(*map(MODELS.build, neck)) if isinstance(neck, (list, tuple)) else MODELS.build(neck)
+
+    @property
+    def CLASSES(self) -> tuple[str, ...]:
+        """Names of the labels, as MMDetection 2 calls ``dataset_meta['classes']``."""
+        return tuple(self.dataset_meta['classes'])
+
+    show_result, simple_test, aug_test, forward_train, forward_test, forward_dummy = map(
+        old_method, ('show_result', 'simple_test', 'aug_test', 'forward_train', 'forward_test', 'forward_dummy'))
 
     def _dump_init_info(self) -> None:
         """Silence mmengine's report of how each single parameter was initialised: hundreds of lines that hide the run's own."""

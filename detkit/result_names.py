@@ -1,0 +1,126 @@
+"""Names under which results of images and videos are written: the same for inference, ``--show-dir`` and the hook.
+
+``result_names`` is the only place that decides them, so that no result replaces another one of the same run.
+"""
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+WRITABLE_SUFFIXES = ('.jpg', '.jpeg', '.png')     # an annotated picture of any other format is written as PNG
+FRAME_STEM = re.compile(r'(.+)_\d{6,}')
+
+
+@dataclass(frozen=True)
+class ResultName:
+    """What the results of one input are called. Paths are relative, with ``/``.
+
+    ``stem`` and ``suffix`` are those of the input (``sub/a`` and ``.jpg``). ``keeps_suffix``: another input has the same stem,
+    so the suffix stays in the name: ``a.jpg`` and ``a.png`` give ``a.jpg.json`` and ``a.png.json``.
+    """
+
+    stem: str
+    suffix: str
+    keeps_suffix: bool = False
+
+    @property
+    def is_video(self) -> bool:
+        return self.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def base(self) -> str:
+        """The name without an ending of ours."""
+        return self.stem + self.suffix if self.keeps_suffix else self.stem
+
+    @property
+    def picture(self) -> str:
+        """The annotated image (``a.jpg``; ``a.tif`` gives ``a.tif.png``) or video (``clip.mp4``)."""
+        if self.is_video:
+            return self.base if self.base.endswith('.mp4') else f'{self.base}.mp4'
+        name = self.stem + self.suffix
+        return name if self.suffix.lower() in WRITABLE_SUFFIXES else f'{name}.png'
+
+    def prediction(self, frame: int | None = None) -> str:
+        """The JSON of an image (``a.json``) or of one frame of a video (``clip_000012.json``)."""
+        return f'{self.base}.json' if frame is None else f'{self.base}_{frame:06d}.json'
+
+
+def result_names(names: Sequence[str]) -> list[ResultName]:
+    """One ResultName for each input, all of them different, also where upper and lower case or Unicode forms are not told apart.
+
+    Args:
+        names: relative names of images and videos with ``/``, as ``relative_names`` gives them.
+
+    A name that stands alone is not changed. Inputs with the same stem keep their suffixes, and so does an image that is called
+    like a frame of a video among them. What is still equal gets a number: ``A.jpg`` beside ``a.jpg`` is ``A_2.jpg``.
+    """
+    split = [ResultName(*os.path.splitext(name)) for name in names]
+    stems = Counter(folded(name.stem) for name in split)
+    videos = {folded(name.stem) for name in split if name.is_video}
+    preferred = [replace(name, keeps_suffix=stems[folded(name.stem)] > 1 or is_like_a_frame(name, videos)) for name in split]
+    used = UsedPaths()
+    chosen = [name if used.take(name) else None for name in preferred]        # names that need no number come first
+    return [found or numbered(name, used) for name, found in zip(preferred, chosen, strict=True)]
+
+
+def is_like_a_frame(name: ResultName, videos: set[str]) -> bool:
+    """Whether an image is called like the results of a frame: ``clip_000003.jpg`` beside ``clip.mp4``."""
+    match = FRAME_STEM.fullmatch(name.stem)
+    return not name.is_video and match is not None and folded(match[1]) in videos
+
+
+def numbered(name: ResultName, used: UsedPaths) -> ResultName:
+    """``name`` with the first number from 2 on that makes it free; without its folders where one of them is another's file."""
+    if used.has_file_above(name):
+        name = replace(name, stem=name.stem.replace('/', '_'))
+    number = 2
+    while not used.take(candidate := replace(name, stem=f'{name.stem}_{number}')):
+        number += 1
+    return candidate
+
+
+def folded(path: str) -> str:
+    """Equal for paths that macOS or Windows take for the same file."""
+    return unicodedata.normalize('NFC', path).casefold()
+
+
+class UsedPaths:
+    """Paths of results that are taken, as files and as folders."""
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        self.folders: set[str] = set()
+
+    def has_file_above(self, name: ResultName) -> bool:
+        """Whether a file is in the place of a folder of ``name``."""
+        return any(str(parent) in self.files for parent in PurePosixPath(folded(name.picture)).parents)
+
+    def take(self, name: ResultName) -> bool:
+        """Take the paths of ``name``, unless one of them is taken: return whether they were free."""
+        files = {folded(name.picture), folded(name.prediction(0 if name.is_video else None))}
+        folders = {str(parent) for file in files for parent in PurePosixPath(file).parents}
+        if files & (self.files | self.folders) or folders & self.files:
+            return False
+        self.files |= files
+        self.folders |= folders
+        return True
+
+
+def relative_names(files: Sequence[str | os.PathLike], root: str | os.PathLike | None = None) -> list[str]:
+    """File names, with as much of their folders as tells them apart: relative to ``root``, or to the folder that all share.
+
+    Links are not followed: an input goes by the name under which it was given.
+    """
+    paths = [Path(os.path.abspath(file)) for file in files]
+    if not paths:
+        return []
+    if root is None and len({folded(path.name) for path in paths}) == len(paths):
+        return [path.name for path in paths]
+    base = Path(os.path.commonpath([path.parent for path in paths]) if root is None else os.path.abspath(root))
+    return [path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name for path in paths]
