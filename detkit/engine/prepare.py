@@ -48,7 +48,8 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
 
 def work_dir_of(cfg: Config) -> Path:
     """``cfg.work_dir``, or ``work_dirs/`` and the config's name."""
-    return Path(os.path.expanduser(cfg.get('work_dir') or '') or os.path.join('work_dirs', Path(cfg.filename).stem if cfg.filename else 'run'))
+    name = Path(cfg.filename).stem if cfg.filename else 'run'
+    return Path(os.path.expanduser(cfg.get('work_dir') or os.path.join('work_dirs', name)))
 
 
 def check_sections(cfg: Config) -> None:
