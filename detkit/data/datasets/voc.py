@@ -80,8 +80,12 @@ class WIDERFaceDataset(DetDataset):
 
 
 def picture_folder(dataset: XMLDataset | VOCDataset, given: str) -> str:
-    """The folder of the pictures: ``data_prefix['img']`` where it is ``given``, else ``img_subdir`` beside the annotations."""
-    return dataset.data_prefix['img'] if given else osp.join(annotation_root(dataset), dataset.img_subdir)
+    """The folder of the pictures: ``img_subdir`` beside the annotations, unless ``data_prefix['img']`` is ``given`` and exists, seen from
+    ``data_root`` or from ``sub_data_root`` (MMDetection ignores it).
+    """
+    root = annotation_root(dataset)
+    candidates = (dataset.data_prefix['img'], osp.join(root, given)) if given else ()
+    return next((folder for folder in candidates if osp.isdir(folder)), osp.join(root, dataset.img_subdir))
 
 
 def annotation_root(dataset: XMLDataset | VOCDataset) -> str:

@@ -204,6 +204,13 @@ def test_a_relative_root_is_joined_once(tmp_path, monkeypatch, prefix):
     assert listed('set', **options) == {'a': (f'{folder}/a.jpg', ['cat'])}
 
 
+def test_the_pictures_of_a_year_may_be_named_and_a_prefix_that_leads_nowhere_is_ignored_as_in_mmdetection(voc):
+    for prefix in ('JPEGImages', 'VOC2007/JPEGImages', 'train2017/'):
+        data = DATASETS.build(dict(type='VOCDataset', data_root=str(voc), ann_file='VOC2007/ImageSets/Main/trainval.txt',
+                                   data_prefix=dict(sub_data_root='VOC2007/', img=prefix)))
+        assert data.get_data_info(0)['img_path'] == str(voc / 'VOC2007/JPEGImages/1.jpg')
+
+
 def test_two_years_join_as_in_mmdetections_config(voc):
     part = dict(type='VOCDataset', data_root=str(voc), ann_file='VOC2007/ImageSets/Main/trainval.txt', pipeline=PLAIN,
                 data_prefix=dict(sub_data_root='VOC2007/'))
