@@ -111,12 +111,22 @@ class Resize(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class FixScaleResize(Resize):
+class FixScaleResize(BaseTransform):
     """As Resize, but sides that ``keep_ratio`` gives are rounded down: 300 x 200 to (101, 201) gives 151 x 101, where Resize gives
     152 x 101 (MMDetection has it for GLIP, https://arxiv.org/abs/2112.03857).
     """
 
-    to_int = int
+    def __init__(self, scale: int | Scale | None = None, scale_factor: float | tuple[float, float] | None = None,
+                 keep_ratio: bool = False, clip_object_border: bool = True, backend: str = 'cv2',
+                 interpolation: str = 'bilinear') -> None:
+        self.resize = Resize(scale, scale_factor, keep_ratio, clip_object_border, backend, interpolation)
+        self.resize.to_int = int
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        return self.resize(results)
+
+    def resized(self, results: dict[str, Any], scale: Scale) -> dict[str, Any]:
+        return self.resize.resized(results, scale)
 
 
 @TRANSFORMS.register_module()

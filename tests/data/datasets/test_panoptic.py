@@ -68,7 +68,7 @@ def test_segments_of_classes_not_asked_for_are_void_but_known(folder):
 
 def test_resize_flip_and_crop_move_the_map_as_they_move_masks(folder):
     sample = dataset(folder, [*LOAD[:2], dict(type='Resize', scale=(8, 8)), dict(type='RandomFlip', prob=1.0),
-                              dict(type='RandomCrop', crop_size=(8, 6), allow_negative_crop=True), dict(type='Pad', size=(10, 8)),
+                              dict(type='RandomCrop', crop_size=(6, 8), allow_negative_crop=True), dict(type='Pad', size=(10, 8)),
                               LOAD[2]])[0]['data_samples']
     labels, masks = sample.gt_sem_seg.sem_seg[0].numpy(), sample.gt_instances.masks.masks
     assert labels.shape == masks.shape[1:] == (8, 10) and (labels[:, 6:] == VOID_LABEL).all()
