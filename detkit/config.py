@@ -9,13 +9,13 @@ from __future__ import annotations
 import ast
 import copy
 import importlib
-import json
 import os
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -26,22 +26,26 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.config.utils import ImportTransformer, RemoveAssignFromAST
 
-from detkit.config_names import ConfigNames, bound_names, config_names
+from detkit.config_checks import check_file_settings, check_keys, check_old_settings, check_variable_options
+from detkit.config_files import (
+    SUFFIXES,
+    FileTree,
+    base_path,
+    check_syntax,
+    config_folder,
+    config_roots,
+    find_config,
+    installed_path,
+    located,
+)
+from detkit.config_names import READ, bound_names
 from detkit.files import atomic_path
 from detkit.options import parse_options
 from detkit.recipe_variables import VARIABLES, with_derived
 from detkit.registry import LIKE_MMPRETRAIN, OUR_SCOPES, PRETRAINING, ConfigError, did_you_mean
+from detkit.renamed_settings import option_of_today
 
-SUFFIXES = ('.py', '.json', '.yaml', '.yml')
-PACKAGE = Path(__file__).resolve().parent
-
-# What is read of a config. Any other key at the top is a variable of the file: it means only what the file does with it.
-READ = frozenset("""
-    model data_preprocessor train_dataloader val_dataloader test_dataloader train_cfg val_cfg test_cfg optim_wrapper param_scheduler
-    auto_scale_lr val_evaluator test_evaluator default_hooks custom_hooks load_from resume work_dir launcher env_cfg log_processor
-    log_level visualizer default_scope randomness experiment_name custom_imports model_wrapper_cfg find_unused_parameters sync_bn
-    compile activation_checkpointing efficient_conv_bn_eval tta_model tta_pipeline amp channels_last trusted_checkpoints
-    """.split())
+__all__ = ['READ', 'config_folder', 'config_roots', 'dump_config', 'find_config', 'load_config', 'without_yapf']
 
 _reading = threading.RLock()
 
@@ -62,14 +66,40 @@ def load_config(source: str | Path | dict | Config, options: dict | Sequence[str
     if isinstance(source, (str, os.PathLike)):
         path = find_config(source)
         overrides = {k: v for k, v in options.items() if '.' not in k and not (k in READ and isinstance(v, dict))}
-        cfg, variables = read_file(path, overrides)
+        tree = FileTree(path)
+        cfg, variables = read_file(tree, overrides)
     else:
+        tree = None
         cfg, variables = copy.deepcopy(source) if isinstance(source, Config) else Config(copy.deepcopy(source)), set()
     without_yapf(cfg)
     import_custom(cfg)
     translate_scope(cfg)
+    with lazily():
+        check_settings(cfg, tree, variables)
     merge_options(cfg, options, variables)
+    values = {key: repr(value) for key, value in dict.items(cfg._cfg_dict) if key not in READ}
+    object.__setattr__(cfg, '_variables', values)           # check_keys compares them later
     return cfg
+
+
+def check_settings(cfg: Config, tree: FileTree | None, replaced: set[str]) -> None:
+    """Raise ConfigError for a setting that would change nothing. ``tree``: the files ``cfg`` was read from, if any."""
+    if tree:
+        check_variable_options(tree, replaced)
+        check_file_settings(tree, cfg._cfg_dict)
+    else:
+        check_old_settings(cfg._cfg_dict)
+        check_keys(cfg)
+
+
+@contextmanager
+def lazily() -> Iterator[None]:
+    """Look at lazy objects without importing what they stand for."""
+    before, ConfigDict.lazy = ConfigDict.lazy, True
+    try:
+        yield
+    finally:
+        ConfigDict.lazy = before
 
 
 def without_yapf(cfg: Config) -> None:
@@ -78,146 +108,58 @@ def without_yapf(cfg: Config) -> None:
     object.__setattr__(cfg, '_format_python_code', False)
 
 
-# ---------------------------------------------------------------------------------------------------------- finding
-def config_folder() -> Path:
-    """The shipped recipes: ``configs/`` of this checkout, or the copy inside an installed package."""
-    folders = [PACKAGE.parent / 'configs', PACKAGE / 'configs']
-    return next((f for f in folders if (f / '_base_').is_dir()), folders[0])
-
-
-def find_config(name: str | Path) -> Path:
-    """The file that ``name`` means: a path, ``package::path``, or the name of a shipped config.
-
-    Raises:
-        ConfigError: there is none, or several; with the nearest names.
-    """
-    text = os.path.expanduser(str(name))
-    if '::' in text:
-        return packaged(text)
-    path = Path(text)
-    if path.is_file():
-        if path.suffix not in SUFFIXES:
-            raise ConfigError(f"'{text}' is no config: it should end in {', '.join(SUFFIXES)}.")
-        return path.resolve()
-    if path.is_dir():
-        raise ConfigError(f"'{text}' is a folder. Name a config in it{listed(p.name for p in sorted(path.glob('*.py')))}.")
-    found = shipped(path)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigError(f"'{text}' may be any of {', '.join(str(f) for f in found)}. Name one.")
-    names = [f.stem for f in config_folder().glob('*/*.py')]
-    beside = [str(p) for p in path.parent.glob('*.py')] if path.parent != Path('.') else []
-    raise ConfigError(f"there is no config '{text}', neither as a file nor among the shipped ones."
-                      f'{did_you_mean(path.stem, names) or did_you_mean(text, beside) or kin(path.stem, names)} '
-                      f'They lie in {config_folder()}')
-
-
-def kin(stem: str, names: list[str]) -> str:
-    """Shipped configs of the same method as ``stem``, whatever follows."""
-    method = stem.replace('-', '_').split('_')[0]
-    return listed(n for n in sorted(names) if n.startswith(method)).replace(': ', ' Of that method: ', 1)
-
-
-def shipped(path: Path) -> list[Path]:
-    """Shipped configs whose path ends as ``path`` does; its ending may be left out."""
-    wanted = path if path.suffix in SUFFIXES else path.parent / f'{path.name}.py'
-    if path.is_absolute():
-        return []
-    return [f for f in sorted(config_folder().rglob(wanted.name)) if f.parts[-len(wanted.parts):] == wanted.parts]
-
-
-def packaged(name: str) -> Path:
-    """``detkit::rtmdet/x.py`` -> our file; of another package, the file below its ``.mim/configs``. Nothing is imported."""
-    package, _, inner = name.partition('::')
-    if package in ('detkit', ''):
-        found = shipped(Path(inner))
-    else:
-        found = [root / inner for root in config_roots(package) if (root / inner).is_file()]
-    if not found:
-        raise ConfigError(f"'{name}': no such config in {package}.{did_you_mean(inner, relative_names())}")
-    return found[0]
-
-
-def config_roots(package: str) -> list[Path]:
-    """The folders of configs that ``package`` brings. Nothing is imported."""
-    if package in ('detkit', ''):
-        return [config_folder()]
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"'{package}::': the package '{package}' is not installed. detkit's own configs are 'detkit::...'.")
-    return [Path(root) / '.mim/configs' for root in spec.submodule_search_locations]
-
-
-def relative_names() -> list[str]:
-    folder = config_folder()
-    return [f.relative_to(folder).as_posix() for f in folder.rglob('*.py')]
-
-
-def listed(names: Iterator[str]) -> str:
-    names = list(names)[:5]
-    return f": {', '.join(names)}" if names else ''
-
-
 # ---------------------------------------------------------------------------------------------------------- reading
-def read_file(path: Path, overrides: dict[str, Any]) -> tuple[Config, set[str]]:
+def read_file(tree: FileTree, overrides: dict[str, Any]) -> tuple[Config, set[str]]:
     """Read a config and its bases; top-level assignments named in ``overrides`` get that value instead of their own.
 
     Returns the config and the names that were replaced.
     """
     replaced: set[str] = set()
-    tree = FileTree(path)
-    recipe_variables = tree.variables([path, *tree.below(path)])
+    path = tree.root
+    recipe_variables = tree.variables(list(tree.names))
     recipe_options = {name: (value,) if VARIABLES[name] == 'names' and isinstance(value, str) else value       # classes=cat
                       for name, value in overrides.items() if name in recipe_variables}
     overrides = {**overrides, **with_derived(recipe_options, '--cfg-options')}
     with _reading, our_reading(tree, overrides, replaced), located(path):
         cfg = Config.fromfile(str(path), import_custom_modules=False)
+    imported = set().union(*(names.imported for names in tree.names.values()))
+    object.__setattr__(cfg, '_imported_names', imported | getattr(cfg, '_imported_names', set()))
+    with lazily():
+        name_classes(cfg._cfg_dict, imported)
     return cfg, replaced
 
 
-class FileTree:
-    """A config file and all files that it has as bases, with their names.
+def name_classes(node: Any, skipped: Iterable[str] = ()) -> Any:
+    """``node`` with ``'torch.optim.sgd.SGD'`` for a class or function that a file imports beside ``_base_``: a name can be written."""
+    if isinstance(node, (type, FunctionType)) and getattr(sys.modules.get(node.__module__), node.__qualname__, None) is node:
+        return f'{node.__module__}.{node.__qualname__}'
+    if isinstance(node, dict):
+        for key, value in dict.items(node):
+            if key not in skipped:
+                dict.__setitem__(node, key, name_classes(value))
+    elif type(node) in (list, tuple):
+        return type(node)(map(name_classes, node))
+    return node
 
-    Raises:
-        ConfigError: a base that does not exist, a file that cannot be parsed, a file that has itself as a base.
+
+BASE_TEMPLATE = re.compile(r"""(["']?)\{\{\s*_base_\.([\w.]+)\s*\}\}\1""")
+
+
+def substitute_templates(filename: str, copy_of_it: str) -> dict[str, str]:
+    """Write ``filename`` at ``copy_of_it`` with a placeholder, in quotes, for each ``{{_base_.x}}``, with or without quotes of its own.
+
+    Returns placeholder -> ``x``.
     """
+    placeholders: dict[str, str] = {}
 
-    def __init__(self, path: Path) -> None:
-        self.root = path
-        self.names: dict[Path, ConfigNames] = {}
-        self.bases: dict[Path, list[Path]] = {}
-        self._add(path, ())
+    def placeholder(found: re.Match) -> str:
+        name = f'_{found[2]}_{uuid.uuid4().hex[:6]}'
+        placeholders[name] = found[2]
+        return f'"{name}"'
 
-    def _add(self, path: Path, children: tuple[Path, ...]) -> None:
-        if path in children:
-            loop = ' -> '.join(p.name for p in (*children[children.index(path):], path))
-            raise ConfigError(f'{children[-1]}:{base_line(children[-1])}: _base_ leads back to the same file ({loop}). '
-                              f'Take it out of _base_ there.')
-        if path in self.names:
-            return
-        with located(path):
-            names = config_names(path)
-        self.bases[path] = [base_file(entry, path, names) for entry in names.bases]
-        for base in self.bases[path]:
-            self._add(base, (*children, path))
-        self.names[path] = names                           # bases come first
-
-    def below(self, path: Path) -> list[Path]:
-        """The bases of ``path`` and theirs."""
-        return [file for base in self.bases[path] for file in (base, *self.below(base))]
-
-    def variables(self, paths: list[Path]) -> set[str]:
-        """The variables (see VARIABLES) that those of ``paths`` which are shipped recipes declare."""
-        return {name for path in paths if is_shipped(path) for name in self.names[path].bound} & set(VARIABLES)
-
-    def settings(self, path: Path) -> set[str]:
-        """The names that ``path`` sets and that are variables of its bases."""
-        return self.variables(self.below(path)) & set(self.names[path].bound)
-
-
-def is_shipped(path: Path) -> bool:
-    return config_folder() in path.parents
+    text = BASE_TEMPLATE.sub(placeholder, Path(filename).read_text(encoding='utf-8'))
+    Path(copy_of_it).write_text(text, encoding='utf-8')
+    return placeholders
 
 
 @contextmanager
@@ -238,7 +180,11 @@ def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -
         def visit_Module(self, node: ast.Module) -> ast.AST:
             return self.generic_visit(replace_assignments(node, current, replaced))
 
-    file2dict, lazy, is_lazy = Config._file2dict, Config._parse_lazy_import, Config._is_lazy_import
+    file2dict, lazy, is_lazy, bases = Config._file2dict, Config._parse_lazy_import, Config._is_lazy_import, Config._get_base_files
+
+    def base_files(filename: str) -> list[str]:
+        found = bases(filename)
+        return list(found[0]) if len(found) == 1 and isinstance(found[0], tuple) else found
 
     def is_pure_python(filename: str) -> bool:
         path = Path(filename).resolve()
@@ -266,6 +212,8 @@ def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -
 
     exchanged = [(Config, '_file2dict', staticmethod(reader(file2dict, lambda result: result[0]))),
                  (Config, '_parse_lazy_import', staticmethod(reader(lazy, lambda result: result[0]))),
+                 (Config, '_get_base_files', staticmethod(base_files)),
+                 (Config, '_pre_substitute_base_vars', staticmethod(substitute_templates)),
                  (Config, '_is_lazy_import', staticmethod(is_pure_python)), (mmconfig, '_is_builtin_module', is_standard_library),
                  (mmutils, '_is_builtin_module', is_standard_library),
                  (Config, '_get_cfg_path', staticmethod(base_path)), (mmconfig, 'get_installed_path', installed_path),
@@ -290,78 +238,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return type(value)(plain(item) for item in value) if type(value) in (list, tuple) else value
-
-
-def base_file(entry: str, path: Path, names: ConfigNames) -> Path:
-    """The file that ``entry``, a base of ``path`` as it is written there, means."""
-    if not names.is_lazy:
-        return Path(base_path(entry, str(path))[0])
-    dots = len(entry) - len(entry.lstrip('.'))
-    parts = entry.lstrip('.').split('.')
-    folder = path.parents[dots - 1] if dots else Path(installed_path(parts[0]))
-    found = folder.joinpath(*(parts if dots else parts[1:])).with_suffix('.py')
-    if not found.is_file():
-        raise ConfigError(f"{path}: read_base() imports '{entry}', which does not exist (looked at {found}).")
-    return found
-
-
-def base_path(base: str, filename: str) -> tuple[str, None]:
-    """Where the entry ``base`` of ``filename``'s ``_base_`` lies; no scope, ours is the only one."""
-    if '::' in base:
-        return str(packaged(base)), None
-    path = Path(filename).parent.joinpath(os.path.expanduser(base)).resolve()
-    if not path.is_file():
-        near = [p.name for p in path.parent.glob('*')] if path.parent.is_dir() else []
-        raise ConfigError(f"{filename}:{base_line(Path(filename))}: _base_ '{base}' does not exist (looked at {path})."
-                          f'{did_you_mean(path.name, near)}')
-    return str(path), None
-
-
-def base_line(path: Path) -> int:
-    lines = path.read_text(encoding='utf-8').splitlines()
-    return next((n for n, line in enumerate(lines, 1) if line.lstrip(' "\'').startswith('_base_')), 1)
-
-
-def installed_path(package: str) -> str:
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"the package '{package}' is not installed.")
-    return next(iter(spec.submodule_search_locations))
-
-
-def check_syntax(path: Path) -> None:
-    if not path.is_file():
-        raise ConfigError(f"there is no config '{path}'.")
-    if path.suffix == '.py':
-        ast.parse(path.read_text(encoding='utf-8'), str(path))
-
-
-@contextmanager
-def located(path: Path) -> Iterator[None]:
-    """Turn any failure of reading ``path`` into one ConfigError that names file and line."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except SyntaxError as error:
-        raise ConfigError(f'{path}:{error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f'{path}: is not UTF-8 text ({error.reason} at byte {error.start}).') from error
-    except Exception as error:   # a config is a program: it may raise anything
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        raise ConfigError(f"{path}{line_of(error, path)}: {type(error).__name__}: {' '.join(text.split())}") from error
-
-
-def line_of(error: Exception, path: Path) -> str:
-    """``:12`` when the failure has a line in ``path``."""
-    mark = getattr(error, 'problem_mark', None)               # yaml
-    line = mark.line + 1 if mark else error.lineno if isinstance(error, json.JSONDecodeError) else None
-    trace = error.__traceback__
-    while trace:
-        if os.path.abspath(trace.tb_frame.f_code.co_filename) == os.path.abspath(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f':{line}' if line else ''
 
 
 def replace_assignments(module: ast.Module, overrides: dict[str, Any], replaced: set[str]) -> ast.Module:
@@ -407,14 +283,11 @@ def translate_scope(cfg: Config) -> None:
     if scope not in OUR_SCOPES:
         raise ConfigError(f"default_scope: '{scope}' is unknown. Register your classes in detkit.registry, name their module in "
                           f"custom_imports, and leave default_scope out or set it to 'detkit'.")
-    lazy, ConfigDict.lazy = ConfigDict.lazy, True      # look at lazy objects without importing what they stand for
-    try:
+    with lazily():
         for name in getattr(cfg, '_imported_names', ()):   # what a lazy config imports is no setting of it
-            if isinstance(dict.get(cfg._cfg_dict, name), (LazyAttr, LazyObject, FunctionType, ModuleType)):
+            if isinstance(dict.get(cfg._cfg_dict, name), (LazyAttr, LazyObject, FunctionType, ModuleType, type)):
                 dict.pop(cfg._cfg_dict, name)
         translated(cfg._cfg_dict)
-    finally:
-        ConfigDict.lazy = lazy
     cfg.default_scope = 'detkit'
 
 
@@ -462,6 +335,9 @@ def over(cfg: Config, key: str, value: Any) -> Any:
 
 def check_option(cfg: Config, key: str) -> None:
     node, done, (first, *_) = cfg._cfg_dict, '', key.split('.')
+    today = option_of_today(key)
+    if today and (first not in node or first == 'model'):
+        raise ConfigError(f"--cfg-options {key}: is MMDetection 2's form, which nothing reads. Write {today}=...")
     if first not in READ:
         if first in node:
             raise ConfigError(f"--cfg-options {key}: '{first}' is a variable of the config; nothing reads it afterwards, so the "

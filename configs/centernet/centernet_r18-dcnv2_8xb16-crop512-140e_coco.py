@@ -45,7 +45,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'border'))]
 train_dataloader = dict(dataset=dict(
     _delete_=True, type='RepeatDataset', times=5, dataset=dict(_base_.train_dataloader.dataset, pipeline=train_pipeline)))
-val_dataloader = dict(num_workers=2, dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))

@@ -16,7 +16,6 @@ test_instances = val_instances
 
 num_things_classes = len(_base_.classes) if _base_.classes else 80
 num_stuff_classes = len(_base_.metainfo.stuff_classes) if _base_.classes else 53
-num_classes = num_things_classes + num_stuff_classes
 model = dict(
     type='Mask2Former',
     data_preprocessor=dict(
@@ -40,7 +39,8 @@ model = dict(
         transformer_decoder=dict(num_layers=9, layer_cfg=dict(
             self_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0), cross_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0),
             ffn_cfg=dict(embed_dims=256, feedforward_channels=2048, num_fcs=2, ffn_drop=0.0))),
-        loss_cls=dict(type='CrossEntropyLoss', loss_weight=2.0, class_weight=[1.0] * num_classes + [0.1]),   # the last: no object
+        loss_cls=dict(                             # the last weight: no object
+            type='CrossEntropyLoss', loss_weight=2.0, class_weight=[1.0] * (num_things_classes + num_stuff_classes) + [0.1]),
         loss_mask=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=5.0),
         loss_dice=dict(type='DiceLoss', naive_dice=True, eps=1.0, loss_weight=5.0)),
     panoptic_fusion_head=dict(

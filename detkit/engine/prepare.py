@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import itertools
 import os
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
-from detkit.config import READ, without_yapf
+from detkit.config import without_yapf
+from detkit.config_checks import check_keys
 from detkit.engine.amp import settle_precision
 from detkit.engine.checkpoint import latest_checkpoint, read_meta
 from detkit.registry import OUR_SCOPES, ConfigError
@@ -21,7 +21,6 @@ GROUPS = {'training': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
           'validation': ('val_dataloader', 'val_cfg', 'val_evaluator'),
           'testing': ('test_dataloader', 'test_cfg', 'test_evaluator')}
 ALWAYS = ('ReplayHook', 'NumClassCheckHook', 'CheckInvalidLossHook', 'ProgressHook')
-NEAR = 0.89   # how like a section's name a key must be to be taken for a slip; no key of MMDetection's own configs is
 
 _runs = itertools.count()
 
@@ -39,6 +38,7 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
     said = []
     if not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename).stem if cfg.filename else 'run')
+    cfg.work_dir = os.path.expanduser(cfg.work_dir)
     start_processes(cfg)
     said += settle_precision(cfg)
     said += settle_resume(cfg)
@@ -50,10 +50,7 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
 
 def check_sections(cfg: Config) -> None:
     """Sections that belong together are there together, and none is misspelt."""
-    for key in cfg:
-        near = difflib.get_close_matches(key, READ - set(cfg), n=1, cutoff=NEAR) if key not in READ else []
-        if near:
-            raise ConfigError(f"the config has '{key}', which nothing reads. Did you mean '{near[0]}'?")
+    check_keys(cfg)
     place = f' in {cfg.filename}' if cfg.filename else ''
     if not isinstance(cfg.get('model'), (dict, torch.nn.Module)):
         raise ConfigError(f"there is no 'model'{place}: nothing to build. Is it a whole config, or a base of one?")

@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import ast
+import copy
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from detkit.compat import digest, known_keys
 from detkit.config import load_config
@@ -23,6 +26,12 @@ def our_scope():
     register_all_modules(init_default_scope=True)
 
 
+@cache
+def config(name: str) -> Config:
+    """The resolved recipe; shared by the tests, which leave it as it is."""
+    return load_config(ROOT / 'configs' / name)
+
+
 def with_pipeline(dataset: dict) -> dict:
     """The data set that has one: this, or the one that it wraps."""
     return dataset if 'pipeline' in dataset else with_pipeline(dataset.dataset)
@@ -30,7 +39,7 @@ def with_pipeline(dataset: dict) -> dict:
 
 def build_on_meta(name: str) -> torch.nn.Module:
     with torch.device('meta'):
-        return MODELS.build(load_config(ROOT / 'configs' / name).model)
+        return MODELS.build(copy.deepcopy(config(name).model))
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -42,7 +51,7 @@ def test_a_recipe_loads_and_its_model_builds(name: str):
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_what_a_recipe_names_exists(name: str):
-    cfg = load_config(ROOT / 'configs' / name)
+    cfg = config(name)
     for part in ('train', 'val', 'test'):
         dataset = with_pipeline(cfg[f'{part}_dataloader'].dataset)
         assert DATASETS.get(dataset.type) is not None

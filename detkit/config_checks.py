@@ -1,0 +1,177 @@
+"""Settings that would change nothing are refused: names at the top of a file that nothing reads, and settings of MMDetection 2."""
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from detkit.config_files import FileTree, is_shipped
+from detkit.config_names import READ, ConfigNames
+from detkit.registry import TRANSFORMS, ConfigError, did_you_mean
+from detkit.renamed_settings import PLACES, old_sections, old_settings
+
+MIN_SIMILARITY = 0.89   # of a key to a section's name, to be taken for a slip; no variable of MMDetection's own configs reaches it
+
+# MMDetection 3.3.0's own configs carry these without effect: file -> names.
+CARRIED = {
+    'bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval.py': 'interval',
+    'bytetrack_yolox_x_8xb4-80e_crowdhuman-mot20train_test-mot20test.py': 'test_pipeline',
+    'faster-rcnn_r50_fpg-chn128_crop640-50e_coco.py': 'norm_cfg',
+    'ga-fast-rcnn_r50-caffe_fpn_1x_coco.py': 'data optimizer_config',
+    'glip_atss_swin-t_a_fpn_dyhead_pretrain_odinw13.py': 'caption_prompt',
+    'grounding_dino_swin-b_pretrain_odinw13.py': 'caption_prompt',
+    'grounding_dino_swin-b_pretrain_odinw35.py': 'caption_prompt',
+    'grounding_dino_swin-t_pretrain_odinw13.py': 'caption_prompt',
+    'grounding_dino_swin-t_pretrain_odinw35.py': 'caption_prompt',
+    'mask-rcnn_r50-caffe_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-100e_coco.py': 'test_pipeline',
+    'mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_32xb2-ssj-90k_coco.py': 'max_iters',
+    'mask-rcnn_r50_fpn_rpn-2conv_4conv1fc_syncbn-all_32xb2-ssj-scp-90k_coco.py': 'max_iters',
+    'ssd300.py': 'cudnn_benchmark',
+    'strongsort_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval.py': 'train_pipeline',
+    'yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval.py': 'interval',
+    'yolox_x_8xb4-80e_crowdhuman-mot20train_test-mot20test.py': 'test_pipeline',
+}
+
+
+def check_file_settings(tree: FileTree, cfg: dict) -> None:
+    """Raise ConfigError when a name at the top of one of the files changes nothing, or is MMDetection 2's.
+
+    A file without ``model`` is a part of a config, whose names its user may read: it is left alone. So are names that begin with
+    an underscore, and files inside an installed package.
+    """
+    check_old_settings(cfg, tree)
+    if 'model' not in cfg:
+        return
+    for path, name in unused_names(tree):
+        names = tree.names[path]
+        raise ConfigError(f"{path}:{names.bound[name]}: '{name}' is set, but nothing reads it."
+                          f'{way_to_set(tree, path, name) or suggestion(name, tree)}')
+
+
+def unused_names(tree: FileTree) -> Iterator[tuple[Path, str]]:
+    """``(file, name)`` of every name at the top of a file that neither it, nor a file that has it as a base, nor detkit reads."""
+    readers: dict[Path, set[str]] = {path: set() for path in tree.names}     # file -> names that files above it read
+    for path, names in tree.names.items():
+        for base in tree.below(path):
+            readers[base] |= names.from_bases
+    for path, names in tree.names.items():
+        if is_shipped(path) or '.mim' in path.parts:
+            continue
+        carried = CARRIED.get(path.name, '').split()
+        for name in names.bound:
+            if not (name in READ or name in names.used or name in readers[path] or name in tree.settings(path)
+                    or name in carried or name.startswith('_') or is_dumped(names) and not misspelt_section(name)
+                    or is_same_as_in_base(tree, path, name)):
+                yield path, name
+
+
+def is_dumped(names: ConfigNames) -> bool:
+    """Whether the file is a whole config written by ``Config.dump``: values only. Its variables have been put into their places."""
+    return names.reads_nothing and not names.bases and 'model' in names.bound
+
+
+def is_same_as_in_base(tree: FileTree, path: Path, name: str) -> bool:
+    values = tree.names[path].values
+    return name in values and any(name in tree.names[base].values and tree.names[base].values[name] == values[name]
+                                  for base in tree.below(path))
+
+
+def way_to_set(tree: FileTree, path: Path, name: str) -> str:
+    """How to set the variable ``name`` of a base of ``path``, or '' if no base has one that something is made from."""
+    for base in tree.below(path):
+        names = tree.names[base]
+        made = sorted({key for key in reached(names, name) if key in READ})
+        if name in names.bound and made:
+            return (f" {base.name}:{names.bound[name]} has a variable of that name, but it goes into {', '.join(made)} before this file is "
+                    f'read. Set its keys in those sections here, or give --cfg-options {name}=..., which replaces the variable.')
+    return ''
+
+
+def reached(names: ConfigNames, name: str, seen: frozenset[str] = frozenset()) -> set[str]:
+    """The names at the top of the file that are made from ``name``, directly or by way of others."""
+    direct = set(names.readers.get(name, ())) - seen
+    return direct.union(*(reached(names, other, seen | direct | {name}) for other in direct))
+
+
+def suggestion(name: str, tree: FileTree) -> str:
+    """What was probably meant by a name that nothing reads."""
+    declared = tree.variables(list(tree.names))
+    for counted, other in (('max_epochs', 'max_iters'), ('max_iters', 'max_epochs')):
+        if name == counted and other in declared:
+            return f' This recipe is counted by {other}: set that.'
+    if name in PLACES:
+        return f' Set {PLACES[name]}.'
+    near = did_you_mean(name, READ | {n for names in tree.names.values() for n in names.bound} - {name})
+    return near or ' Use it in this file, or take it out; a name of your own that only your code reads begins with an underscore.'
+
+
+def misspelt_section(key: str, sections: frozenset[str] = READ) -> str | None:
+    """The section of a config that ``key`` is a misspelling of, if any."""
+    return next(iter(difflib.get_close_matches(key, sections, n=1, cutoff=MIN_SIMILARITY)), None)
+
+
+def check_keys(cfg: Config) -> None:
+    """Raise ConfigError for a key at the top that is a misspelt section, or a variable that was set after its file had been read.
+
+    ``load_config`` has checked the names of files and notes their values; what differs from them now has been set in Python.
+    """
+    noted = getattr(cfg, '_variables', None)
+    sections = READ if noted is not None or not cfg.filename else READ - set(cfg)     # mmengine's own reading checks no names
+    for key, value in dict.items(cfg._cfg_dict):
+        if key in READ or (noted or {}).get(key) == repr(value):
+            continue
+        near = misspelt_section(key, sections)
+        if near:
+            raise ConfigError(f"the config has '{key}', which nothing reads. Did you mean '{near}'?")
+        is_read = any(occurs(value, cfg.get(section)) for section in READ & set(cfg))
+        if noted is not None and not key.startswith('_') and not is_read:
+            way = f'load_config(file, {{{key!r}: ...}})' if key in noted else PLACES.get(key, f"'_{key}', if your own code reads it")
+            raise ConfigError(f'{key}={value!r} was set after the config had been read, and nothing reads it. Use {way}.')
+
+
+def occurs(value: Any, node: Any) -> bool:
+    """Whether ``value`` stands anywhere in ``node``; of a text, whether one there begins with it."""
+    if node == value or isinstance(value, str) and isinstance(node, str) and node.startswith(value):
+        return True
+    if isinstance(node, dict):
+        return any(occurs(value, item) for item in dict.values(node))
+    return isinstance(node, (list, tuple)) and any(occurs(value, item) for item in node)
+
+
+def check_old_settings(cfg: dict, tree: FileTree | None = None) -> None:
+    """Raise ConfigError when ``cfg`` has settings in MMDetection 2's form. ``tree``: the files that it was read from."""
+    carried = {name for path in tree.names for name in CARRIED.get(path.name, '').split()} if tree else set()
+    used = {name for names in tree.names.values() for name in names.used | names.from_bases} if tree else set()
+    old = [(where(tree, key), key, now) for key, now in old_sections(cfg).items()
+           if key not in carried and (key not in used or key in READ)]
+    old += [(where(tree, word), place, now) for place, word, now in old_settings(cfg) if word not in TRANSFORMS]
+    if old:
+        place, key, now = old[0]
+        others = ', '.join(f"'{k}'" for _, k, _ in old[1:7])
+        raise ConfigError(f"{place}'{key}' is MMDetection 2's form, which nothing reads. Now: {now}."
+                          f"{f' Old too: {others}.' if others else ''} docs/configs.md has a table of both forms.")
+
+
+def where(tree: FileTree | None, word: str) -> str:
+    """``file:line: `` of the first place in the files, beginning with the one that was named, where ``word`` stands; or ''."""
+    for path in reversed(tree.names) if tree else ():
+        line = tree.line_of(path, word)
+        if line:
+            return f'{path}:{line}: '
+    return ''
+
+
+def check_variable_options(tree: FileTree, replaced: set[str]) -> None:
+    """Raise ConfigError when an option replaces a variable that nothing is made from.
+
+    A dumped config has its variables still, but their values stand in the sections already.
+    """
+    readers = set().union(*(names.from_bases | names.used for names in tree.names.values()))
+    for name in sorted(replaced - READ - readers):
+        if name != 'num_classes':                          # it may follow from classes where no model counts them
+            path = next(path for path, names in tree.names.items() if name in names.bound)
+            raise ConfigError(f"--cfg-options {name}: {path}:{tree.names[path].bound[name]} has it, but nothing is made from it there. "
+                              f"{'Set ' + PLACES[name] if name in PLACES else 'Name the key that it went into'}.")
