@@ -309,11 +309,13 @@ def coco_split(file: Path, split: str, tree: Tree, images: Path | None) -> Split
     return Split(file, folder, content, dict(type='CocoDataset', ann_file=file, data_prefix=dict(img=folder)), faults)
 
 
-def read_sound(dataset: dict[str, Any]) -> tuple[dict, list[str]]:
-    """The COCO dict that a data set reads, and the faults of entries that it leaves out."""
+def read_sound(described: dict[str, Any]) -> tuple[dict, list[str]]:
+    """The COCO dict that a data set reads, with the paths of its images, and the faults of entries that it leaves out."""
     faults: list[str] = []
-    content = DATASETS.build({**dataset, 'lazy_init': True}).read(lambda error: faults.append(str(error)))
-    return content, faults
+    dataset = DATASETS.build({**described, 'lazy_init': True})
+    content = dataset.read(lambda error: faults.append(str(error)))
+    prefix = dataset.data_prefix.get('img', '')
+    return {**content, 'images': [{**i, 'file_name': os.path.join(prefix, i['file_name'])} for i in content['images']]}, faults
 
 
 # --------------------------------------------------------------------------------------------------------------- YOLO
@@ -326,7 +328,7 @@ def yaml_files(tree: Tree) -> list[Path]:
             content = yaml.safe_load(file.read_text(encoding='utf-8-sig'))
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             continue                                    # not a data.yaml; those named by the user are read with an error
-        if isinstance(content, dict) and 'names' in content and any(s in content for s in SPLITS):
+        if isinstance(content, dict) and 'names' in content and any(name in content for name in SPLIT_WORDS):
             found.append(file)
     return found
 
@@ -357,7 +359,7 @@ def from_yaml(file: Path) -> FoundData:
     described, _ = read_names(file)
     splits, notes = {}, []
     for split in SPLITS:
-        if not described.get(split):
+        if not any(described.get(name) for name, meant in SPLIT_WORDS.items() if meant == split):
             continue
         dataset = dict(type='YOLODataset', ann_file=str(file), split=split)
         try:
@@ -501,4 +503,5 @@ def csv_split(file: Path, split: str, tree: Tree, images: Path | None) -> Split:
     folder = image_folder(names, tree, split, images, file)
     dataset = dict(type='CSVDataset', ann_file=str(file), data_prefix=dict(img=str(folder)))
     content, faults = read_sound(dataset)
+    folder, content = below_common(content, folder)
     return Split(file, folder, content, dict(dataset, ann_file=file, data_prefix=dict(img=folder)), faults)

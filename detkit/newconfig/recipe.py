@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from detkit.config import FileTree, config_folder, find_config, is_shipped, load_config
+from detkit.config import config_folder, find_config, load_config
+from detkit.config_files import FileTree, is_shipped
 from detkit.newconfig.numbers import Numbers
 from detkit.registry import ConfigError
 
