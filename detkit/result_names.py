@@ -64,9 +64,9 @@ def result_names(names: Sequence[str]) -> list[ResultName]:
     stems = Counter(folded(name.stem) for name in split)
     videos = {folded(name.stem) for name in split if name.is_video}
     preferred = [replace(name, keeps_suffix=stems[folded(name.stem)] > 1 or is_like_a_frame(name, videos)) for name in split]
-    used = UsedPaths()
+    used, numbers = UsedPaths(), Counter()
     chosen = [name if used.take(name) else None for name in preferred]        # names that need no number come first
-    return [found or numbered(name, used) for name, found in zip(preferred, chosen, strict=True)]
+    return [found or numbered(name, used, numbers) for name, found in zip(preferred, chosen, strict=True)]
 
 
 def is_like_a_frame(name: ResultName, videos: set[str]) -> bool:
@@ -75,14 +75,20 @@ def is_like_a_frame(name: ResultName, videos: set[str]) -> bool:
     return not name.is_video and match is not None and folded(match[1]) in videos
 
 
-def numbered(name: ResultName, used: UsedPaths) -> ResultName:
-    """``name`` with the first number from 2 on that makes it free; without its folders where one of them is another's file."""
+def numbered(name: ResultName, used: UsedPaths, numbers: Counter) -> ResultName:
+    """``name`` with the first number from 2 on that makes it free; without its folders where one of them is another's file.
+
+    ``numbers``: the last number that each stem got, which is kept up to date.
+    """
     if used.has_file_above(name):
         name = replace(name, stem=name.stem.replace('/', '_'))
-    number = 2
-    while not used.take(candidate := replace(name, stem=f'{name.stem}_{number}')):
-        number += 1
-    return candidate
+    key = folded(name.stem + name.suffix)
+    numbers[key] = max(numbers[key], 1)
+    while True:
+        numbers[key] += 1
+        candidate = replace(name, stem=f'{name.stem}_{numbers[key]}')
+        if used.take(candidate):
+            return candidate
 
 
 def folded(path: str) -> str:
@@ -105,7 +111,7 @@ class UsedPaths:
         """Take the paths of ``name``, unless one of them is taken: return whether they were free."""
         files = {folded(name.picture), folded(name.prediction(0 if name.is_video else None))}
         folders = {str(parent) for file in files for parent in PurePosixPath(file).parents}
-        if files & (self.files | self.folders) or folders & self.files:
+        if files & self.files or files & self.folders or folders & self.files:
             return False
         self.files |= files
         self.folders |= folders

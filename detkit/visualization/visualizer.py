@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 import numpy as np
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process, master_only
 from mmengine.logging import print_log
 from mmengine.visualization import Visualizer
 
@@ -40,19 +40,21 @@ class DetLocalVisualizer(Visualizer):
         self.line_width, self.alpha = line_width, alpha
         self.dataset_meta = {}
 
-    @master_only
     def add_datasample(self, name: str, image: np.ndarray, data_sample: DetDataSample | None = None,
                        draw_gt: bool = True, draw_pred: bool = True, show: bool = False, wait_time: float = 0,
-                       out_file: str | None = None, pred_score_thr: float = 0.3, step: int = 0) -> Picture:
+                       out_file: str | None = None, pred_score_thr: float = 0.3, step: int = 0) -> Picture | None:
         """Draw a sample on ``image``; with both ground truth and prediction, the two side by side.
 
         Boxes are taken to be in pixels of ``image``. The picture is returned, kept for ``get_image``, and written to
-        ``out_file``, or, without one, handed to the backends as ``name`` at ``step``.
+        ``out_file``, or, without one, handed to the backends as ``name`` at ``step``. Of several processes each writes its
+        ``out_file``; showing and the backends are left to the first, and the others return None there.
 
         Args:
             show: show it: inline in a notebook, in a window elsewhere, for ``wait_time`` seconds (0: until a key).
             pred_score_thr: predictions with a lower score are not drawn.
         """
+        if out_file is None and not is_main_process():
+            return None
         parts = []
         for part, wanted, score_thr in (('gt_instances', draw_gt, 0.), ('pred_instances', draw_pred, pred_score_thr)):
             instances = data_sample.get(part) if wanted and data_sample is not None else None

@@ -52,7 +52,6 @@ def run(data: object, folder: Path, request: pytest.FixtureRequest, **options: o
                              _train_loop=object())
     hook = DetVisualizationHook(draw=True, interval=1, test_out_dir=str(folder / 'shown'), **options)
     hook.before_test(runner)
-    hook.before_val(runner)
     for index in range(len(data)):
         sample = data[index]['data_samples']
         sample.pred_instances = InstanceData(bboxes=torch.tensor([BOX], dtype=torch.float32), labels=torch.tensor([0]),
@@ -134,6 +133,14 @@ def test_images_of_equal_names_give_a_picture_each(shared, tmp_path, request):
     assert sorted(p.relative_to(shown).as_posix() for p in shown.rglob('*.*')) == ['s1/a.jpg', 's2/a.jpg', 's2/a.png']
     kept = sorted(p.name for p in (tmp_path / 'backend').rglob('*.png'))
     assert kept == ['val_s1_a_7.png', 'val_s2_a.jpg_7.png', 'val_s2_a.png_7.png']       # of validation, at iteration 7
+
+
+def test_a_data_set_that_lists_nothing_has_its_pictures_numbered(tmp_path, request):
+    cv2.imwrite(str(tmp_path / 'a.png'), pixels())
+    data = list(dataset(tmp_path, ['a.png', 'a.png'], steps=[BOXES, PACK]))
+    shown = run(data, tmp_path, request)
+    assert sorted(p.name for p in shown.iterdir()) == ['00000000_a.png', '00000001_a.png']     # one picture for each img_id
+    check_boxes(shown / '00000001_a.png', 200)
 
 
 def test_parts_of_a_joined_set_are_read_by_their_own_pipelines(tmp_path):

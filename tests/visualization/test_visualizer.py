@@ -60,6 +60,13 @@ def test_the_picture_goes_to_out_file_or_to_the_backends(visualizer, tmp_path):
     assert len(list(tmp_path.rglob('b_3.png'))) == 1
 
 
+def test_each_process_writes_its_own_files_and_the_first_the_rest(visualizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'is_main_process', lambda: False)
+    assert visualizer.add_datasample('a', IMAGE, sample(), out_file=str(tmp_path / 'vis' / 'a.png')) is not None
+    assert (tmp_path / 'vis' / 'a.png').is_file()
+    assert visualizer.add_datasample('b', IMAGE, sample(), step=3) is None and not list(tmp_path.rglob('b_*'))
+
+
 def test_the_last_picture_is_kept(visualizer):
     picture = visualizer.add_datasample('a', IMAGE, sample(), draw_gt=False)
     assert visualizer.get_image().shape == IMAGE.shape

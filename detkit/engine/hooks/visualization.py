@@ -42,16 +42,13 @@ class DetVisualizationHook(Hook):
         self.show, self.wait_time, self.test_out_dir, self.count = show, wait_time, test_out_dir, 0
         self.images: EvaluatedImages | None = None
 
-    def before_val(self, runner: Any) -> None:
-        self.images = None
-
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None) -> None:
         if self.draw and outputs and batch_idx % self.interval == 0:
             step = runner.iter if runner._train_loop is not None else 0
             self.picture(runner, runner.val_dataloader.dataset, outputs[0], 'val', step)
 
     def before_test(self, runner: Any) -> None:
-        self.count, self.images = 0, None
+        self.count = 0
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None) -> None:
         for sample in outputs if self.draw else []:
@@ -61,7 +58,7 @@ class DetVisualizationHook(Hook):
 
     def picture(self, runner: Any, dataset: Any, sample: DetDataSample, prefix: str, step: int, folder: Path | None = None) -> None:
         """Draw one sample of ``dataset``, into ``folder`` or to the visualizer's backends."""
-        if self.images is None:
+        if self.images is None or self.images.dataset is not dataset:
             self.images = EvaluatedImages(dataset)
         name, title = self.images.names(sample)
         image = self.images.load(sample)[..., ::-1]
