@@ -58,7 +58,7 @@ def quickstart(data_dir: str | os.PathLike | None = None, work_dir: str | os.Pat
         data_dir: None: ``shapes`` below ``$DETKIT_DATA_ROOT``, else ``data/shapes``.
         epochs: None: as many as the recipe says.
         num_pictures: of the validation images, from the first on.
-        fresh: train anew although ``work_dir`` holds a training.
+        fresh: train again although ``work_dir`` holds a training; its checkpoints are removed.
         say: gets one line for each step.
 
     Raises:
@@ -89,16 +89,19 @@ def quickstart(data_dir: str | os.PathLike | None = None, work_dir: str | os.Pat
 
 
 def train_or_keep(cfg: Config, work_dir: Path, seed: int, fresh: bool, say: Callable[[str], None]) -> Path:
-    """The best checkpoint of a training in ``work_dir``, which is run, taken up or found finished."""
+    """The best checkpoint of a training in ``work_dir``, which is run, continued, or kept if it is finished."""
     from detkit.engine import train
     from detkit.engine.checkpoint import latest_checkpoint, read_meta
+    from detkit.engine.work_dir import finished_message
     last = None if fresh else latest_checkpoint(work_dir)
-    done = read_meta(last).get('epoch', 0) if last else 0
-    if done >= cfg.train_cfg.max_epochs:
-        say(f'[2/4] training: {shown(work_dir)} holds a finished one of {done} epochs; --fresh trains anew')
+    cfg = cfg.copy()
+    cfg.work_dir, cfg.resume = str(work_dir), last is not None
+    if finished_message(cfg):
+        say(f'[2/4] training: {shown(work_dir)} holds a finished one of {read_meta(last)["epoch"]} epochs; --fresh trains again')
         return best_checkpoint(work_dir)
-    say(f'[2/4] training {cfg.train_cfg.max_epochs} epochs into {shown(work_dir)}' + (f', going on after epoch {done}' if done else ''))
-    train(cfg, work_dir=work_dir, seed=seed, resume='auto' if last else None)
+    say(f'[2/4] training {cfg.train_cfg.max_epochs} epochs into {shown(work_dir)}'
+        + (f', going on after epoch {read_meta(last)["epoch"]}' if last else ''))
+    train(cfg, seed=seed, fresh=fresh)
     return best_checkpoint(work_dir)
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from detkit.engine.hooks.replay import parts
 from detkit.engine.ring import Loader, RingLoader, make_buffers
 from detkit.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, ConfigError
-from detkit.signals import ignore_stop_signals, kill_workers_at_exit
+from detkit.signals import end_with_parent, ignore_stop_signals, kill_workers_at_exit
 
 PREFETCH = 2       # batches a worker makes ahead; torch's default
 
@@ -126,6 +126,7 @@ def worker_start(args: dict, seed: int | None) -> Callable | None:
 
 def start_worker(then: Callable | None, worker_id: int) -> None:
     ignore_stop_signals()
+    end_with_parent()
     if then is not None:
         then(worker_id)
 

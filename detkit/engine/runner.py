@@ -263,11 +263,13 @@ class DetRunner(mmrunner.Runner):
                         stop_workers(loop.dataloader)      # persistent ones would outlive the run
 
     def remove_outdated_files(self) -> None:
-        for path in self.outdated_files:
-            path.unlink(missing_ok=True)
-        if self.outdated_files:
-            names = ', '.join(p.name for p in self.outdated_files)
-            self.logger.info(f'removed {len(self.outdated_files)} files of an earlier run from {self.work_dir}: {names}')
+        unfinished = [p for p in self.outdated_files if p.name.startswith('.')]
+        for files, what in ((unfinished, 'unfinished files'), ([p for p in self.outdated_files if p not in unfinished],
+                                                               'files of an earlier run')):
+            for path in files:
+                path.unlink(missing_ok=True)
+            if files:
+                self.logger.info(f'removed {len(files)} {what} from {self.work_dir}: {", ".join(p.name for p in files)}')
 
     def stop_if_asked(self) -> None:
         """Leave the loop when a signal asked for it and no gradients are waiting for more to be added."""

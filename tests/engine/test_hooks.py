@@ -1,8 +1,10 @@
 """What happens around training: checks, averages, checkpoints kept, pipelines switched."""
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from torch import nn
 
 from detkit.engine import evaluate, train
 from detkit.engine.checkpoint import load_checkpoint
+from detkit.engine.hooks.checkpoint import CheckpointHook
+from detkit.engine.hooks.early_stopping import EarlyStoppingHook, better_when
 from detkit.engine.hooks.ema import ExpMomentumEMA
 from detkit.engine.interrupt import TrainingFailed
 from detkit.registry import TRANSFORMS, ConfigError
@@ -162,3 +166,73 @@ def test_the_pipeline_changes_at_its_epoch_with_persistent_workers_too(toy: Any,
     cfg.train_dataloader.update(num_workers=workers, persistent_workers=bool(workers))
     train(cfg)
     assert [s > 50 for s in seen] == [False] * 6 + [True] * 3
+
+
+# ----------------------------------------------------------------------------------------------------- early stopping
+class Scores:
+    """Runs an EarlyStoppingHook over evaluations; ``seen`` evaluations take place before it stops."""
+
+    def __init__(self, hook: EarlyStoppingHook, scores: list[float]) -> None:
+        runner = SimpleNamespace(training=True, message_hub=SimpleNamespace(update_info=lambda *args: None, runtime_info={}),
+                                 train_loop=SimpleNamespace(stop_training=False), logger=logging.getLogger('scores'))
+        hook.before_train(runner)
+        self.seen = 0
+        for score in scores:
+            hook.after_val_epoch(runner, {hook.monitor: score})
+            self.seen += 1
+            if runner.train_loop.stop_training:
+                return
+
+
+@pytest.mark.parametrize('options, scores, seen', [
+    ({}, [0.01 * i for i in range(40)], 40),                                   # rises by a point: mmengine's default stops after 6
+    ({}, [0.0002 * i for i in range(40)], 40),                                 # slowly, but by more than 0.001 in ten evaluations
+    ({}, [0.3] + [0.3005] * 40, 11), (dict(patience=2, min_delta=0.), [0.1, 0.2, 0.2, 0.2, 0.3], 4),
+    (dict(monitor='val/loss', patience=2), [3., 2., 2., 2.], 4), (dict(rule='less', patience=1), [1., 2.], 2),
+    (dict(stopping_threshold=0.5), [0.4, 0.6, 0.7], 2), ({}, [0.1, float('nan'), 0.2], 2),
+    (dict(check_finite=False), [0.1, float('nan')], 2),
+    (dict(monitor='crowd_human/mMR', patience=1), [0.5, 0.4, 0.45], 3)])
+def test_early_stopping_fits_scores_between_0_and_1(options: dict, scores: list, seen: int) -> None:
+    assert Scores(EarlyStoppingHook(**{'monitor': 'coco/bbox_mAP', **options}), scores).seen == seen
+
+
+def test_early_stopping_keeps_its_count_over_a_resume_and_says_when_it_is_finished(toy: Any, tmp_path: Path) -> None:
+    def cfg(patience: int) -> Any:
+        cfg = toy(tmp_path, train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=9), param_scheduler=None)
+        cfg.custom_hooks.append(dict(type='EarlyStoppingHook', monitor='toy/accuracy', min_delta=2., patience=patience))
+        return cfg
+    assert train(cfg(2)).epoch == 3                                            # the first is the best, two do not improve on it
+    log = next(Path(train(cfg(2), resume=True).log_dir).glob('*.log')).read_text()
+    assert 'is finished: it stopped early after epoch 3 of 9, because toy/accuracy did not improve on' in log
+    assert "in 2 evaluations. To train on, raise EarlyStoppingHook's patience or remove the hook." in log
+    assert train(cfg(4), resume=True).epoch == 5                               # goes on counting from 2
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(monitor='toy/acuracy'), r"EarlyStoppingHook: the evaluation has no 'toy/acuracy'\. Did you mean 'toy/accuracy'\? It has: toy"),
+    (dict(monitor='toy/accuracy', rule='greatr'), r"rule='greatr' should be 'greater' or 'less'\. Did you mean 'greater'"),
+    (dict(monitor='toy/accuracy', patience=0), 'patience=0 at least 1')])
+def test_early_stopping_checks_what_it_is_given(toy: Any, tmp_path: Path, options: dict, message: str) -> None:
+    cfg = toy(tmp_path)
+    cfg.custom_hooks.append(dict(type='EarlyStoppingHook', **options))
+    with pytest.raises(ConfigError, match=message):
+        train(cfg)
+
+
+def test_early_stopping_that_is_not_strict_warns(toy: Any, tmp_path: Path) -> None:
+    cfg = toy(tmp_path)
+    cfg.custom_hooks.append(dict(type='EarlyStoppingHook', monitor='other', strict=False))
+    assert "the evaluation has no 'other'" in next(Path(train(cfg).log_dir).glob('*.log')).read_text()
+
+
+@pytest.mark.parametrize('metric, rule', [('coco/bbox_mAP', 'greater'), ('coco_panoptic/PQ', 'greater'), ('openimages/AP50', 'greater'),
+                                          ('coco/AR@100', 'greater'), ('crowd_human/mMR', 'less'), ('loss_cls', 'less'), ('loss', 'less')])
+def test_the_name_of_a_metric_tells_what_is_better(metric: str, rule: str) -> None:
+    assert better_when(metric) == rule
+    assert CheckpointHook(save_best=metric).rules == [rule]
+
+
+def test_without_an_interval_the_newest_epoch_is_kept(toy: Any, tmp_path: Path) -> None:
+    hook = CheckpointHook()
+    assert (hook.interval, hook.max_keep_ckpts) == (1, 1)
+    assert CheckpointHook(by_epoch=False).interval == -1 and CheckpointHook(interval=2).max_keep_ckpts == -1

@@ -24,10 +24,17 @@ def cache_of(dataset: Any, settings: CacheSettings) -> SampleCache:
         raise ConfigError('cache: the first transform of the pipeline is random, there is nothing that could be kept. Remove the cache, or '
                           'put the loading first.')
     cache = SampleCache(settings, dataset.data_root, dataset.ann_file, dataset.get_data_info, pipeline.prepared,
-                        [repr(t) for t in pipeline.transforms[:pipeline.fixed]],
+                        [settings_text(t) for t in pipeline.transforms[:pipeline.fixed]],
                         skip_unreadable=dataset.on_error == 'skip' and not dataset.test_mode)
     cache.load_keys(len(dataset))
     return cache
+
+
+def settings_text(transform: Any) -> str:
+    """A transform with its settings, the same in every process; one without a ``__repr__`` of its own would give its address."""
+    if type(transform).__repr__ is not object.__repr__:
+        return repr(transform)
+    return f'{type(transform).__qualname__}({", ".join(f"{k}={v!r}" for k, v in sorted(vars(transform).items()))})'
 
 
 def use_cache(dataset: Any, settings: CacheSettings) -> None:

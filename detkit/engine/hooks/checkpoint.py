@@ -53,6 +53,7 @@ class CheckpointHook(mmhooks.CheckpointHook):
         self.out_dir = str(self.folder)
         info = runner.message_hub.runtime_info
         self.kept = [n for n in info.get('kept_checkpoints', []) if (self.folder / n).is_file()]
+        self.last_ckpt = str(self.folder / self.kept[-1]) if self.kept else None
         self.best = dict(info.get('best_checkpoints', {}))
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
