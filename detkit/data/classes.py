@@ -46,6 +46,24 @@ def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
     return len(first) == len(second) and set(first) == set(second)
 
 
+def in_order_of(classes: Sequence[str], names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return ``names`` in the order of ``classes``, or None where they are not the same names.
+
+    Names that differ in case, spaces, '_' and '-' alone are the same, where that is unambiguous: 'Traffic light' and 'traffic_light'.
+    """
+    if same_names(classes, names):
+        return tuple(classes)
+    by_key = {spelling_key(name): name for name in names}
+    keys = [spelling_key(name) for name in classes]
+    if len(names) != len(classes) or len(by_key) != len(names) or set(keys) != set(by_key):
+        return None
+    return tuple(by_key[key] for key in keys)
+
+
+def spelling_key(name: str) -> str:
+    return ''.join(c for c in name.casefold() if c not in ' _-')
+
+
 def quoted(names: Sequence[str]) -> str:
     more = len(names) - MAX_NAMED
     return ', '.join(f"'{n}'" for n in names[:MAX_NAMED]) + (f' and {more} more' if more > 0 else '')

@@ -6,6 +6,7 @@ import pytest
 from detkit.data.classes import (
     class_difference,
     class_names,
+    in_order_of,
     join_categories,
     number_categories,
     reorder_metainfo,
@@ -36,6 +37,13 @@ def test_a_difference_is_told_by_name_or_by_the_first_label_that_is_another():
     assert class_difference(('a', 'b'), ('b', 'd', 'e'), 'x', 'y') == "only x has 'a', only y has 'd', 'e'"
     assert class_difference(('a',), tuple('abcdefgh'), 'x', 'y') == "only y has 'b', 'c', 'd', 'e', 'f' and 2 more"
     assert same_names(('a', 'b'), ('b', 'a')) and not same_names(('a', 'b'), ('a', 'c'))
+
+
+def test_names_are_put_in_order_and_another_spelling_is_the_same_name():
+    assert in_order_of(('a', 'b'), ('b', 'a')) == ('a', 'b')
+    assert in_order_of(('Traffic light', 'car'), ('car', 'traffic_light')) == ('traffic_light', 'car')
+    assert in_order_of(('a', 'b'), ('a', 'c')) is None and in_order_of(('a', 'b'), ('a',)) is None
+    assert in_order_of(('a b', 'A-B'), ('ab', 'c')) is None and in_order_of(('x y', 'z'), ('xy', 'x_y')) is None
 
 
 def test_a_palette_follows_the_order_of_its_classes():
