@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from mmengine.dist import is_main_process, master_only
 from detkit.engine.checkpoint import INTERRUPTED, LAST, load_checkpoint, write_checkpoint
 from detkit.files import atomic_path
 from detkit.registry import HOOKS, ConfigError, did_you_mean
+
+UNDEFINED = -1      # what pycocotools gives for a precision without an object to measure against
 
 
 @HOOKS.register_module()
@@ -25,7 +28,10 @@ class CheckpointHook(mmhooks.CheckpointHook):
     def __init__(self, *args: Any, file_client_args: dict | None = None, backend_args: dict | None = None, **kwargs: Any) -> None:
         if file_client_args or backend_args:
             raise ConfigError('CheckpointHook writes local files; leave file_client_args and backend_args out.')
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:      # what mmengine raises for save_best, rule and the like
+            raise ConfigError(f'CheckpointHook: {error.args[0] if error.args else error}') from error
 
     def before_train(self, runner: Any) -> None:
         """Find the folder, and after a resume what was kept before."""
@@ -64,9 +70,11 @@ class CheckpointHook(mmhooks.CheckpointHook):
 
     def improves(self, runner: Any, metrics: dict, key: str, rule: str) -> bool:
         if key not in metrics:
-            raise ConfigError(f"default_hooks.checkpoint.save_best: the evaluation has no '{key}'.{did_you_mean(key, metrics)} "
-                              f'It has: {", ".join(metrics)}.')
+            raise ConfigError(f'default_hooks.checkpoint.save_best: {unknown_metric(key, metrics)}')
         value = metrics[key]
+        if rule == 'greater' and value == UNDEFINED:
+            runner.logger.warning(f'{key} is {UNDEFINED}: there was no object to measure against, and no best checkpoint is kept')
+            return False
         best = runner.message_hub.get_info(self.score_key(key), self.init_value_map[rule])
         return value is not None and not math.isnan(value) and self.is_better_than[key](value, best)
 
@@ -99,6 +107,12 @@ class CheckpointHook(mmhooks.CheckpointHook):
         target = path.with_name(f'{path.stem}-published{path.suffix}')
         write_checkpoint({k: v for k, v in content.items() if k in self.published_keys}, target)
         runner.logger.info(f'published {target}')
+
+
+def unknown_metric(key: str, names: Iterable[str]) -> str:
+    """The message for a number that an evaluation does not give."""
+    names = list(names)
+    return f"the evaluation has no '{key}'.{did_you_mean(key, names)} It has: {', '.join(names)}."
 
 
 def note_last(work_dir: str | Path, checkpoint: Path) -> None:
