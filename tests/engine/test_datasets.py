@@ -28,8 +28,8 @@ def test_the_innermost_parts_are_found_and_changed_in_a_copy():
     described = wrapped(dict(type='A'), dict(type='RepeatDataset', dataset=dict(type='B')))
     assert [part['type'] for part in leaves(described)] == ['A', 'B']
     changed = with_leaves(described, lambda part: {**part, 'n': 1})
-    assert [part for part in leaves(changed)] == [dict(type='A', n=1), dict(type='B', n=1)] and changed['times'] == 2
-    assert [part for part in leaves(described)] == [dict(type='A'), dict(type='B')]
+    assert list(leaves(changed)) == [dict(type='A', n=1), dict(type='B', n=1)] and changed['times'] == 2
+    assert list(leaves(described)) == [dict(type='A'), dict(type='B')]
 
 
 def test_every_part_follows_and_one_that_cannot_is_named(coco):
