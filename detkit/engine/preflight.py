@@ -152,7 +152,7 @@ def kept_log(prepared: Prepared) -> Iterator[None]:
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             note = record.levelno, record.getMessage()
-            if note not in prepared.notes:
+            if record.levelno >= logging.INFO and note not in prepared.notes:
                 prepared.notes.append(note)
 
     logger = MMLogger.get_current_instance()

@@ -79,6 +79,13 @@ def test_a_sound_config_passes_and_what_was_read_is_handed_over(coco):
     assert runner.train_dataloader.dataset is dataset and 'train' not in runner.prepared.datasets
 
 
+def test_a_cache_is_built_after_the_checks(coco):
+    cfg = config(coco, train_dataloader__dataset__cache=dict(type='lmdb', dir=str(coco / 'cache'), workers=1))
+    runner = build_runner(cfg)
+    assert not (coco / 'cache').exists()
+    assert runner.train_dataloader.dataset.pipeline.stored is not None and (coco / 'cache').is_dir()
+
+
 @pytest.mark.parametrize('changes, messages', [
     (dict(train_dataloader__dataset__data_root='/nowhere', val_dataloader__dataset__data_root='/nowhere',
           test_dataloader__dataset__data_root='/nowhere'),
