@@ -1,4 +1,7 @@
-"""Changes of whole annotation files, as COCO dicts: counts, splits, unions, samples, parts. Nothing given is changed."""
+"""Changes of whole annotation files, as COCO dicts: counts, splits, unions, samples, parts. Nothing given is changed.
+
+Categories of one name become one, the first of them.
+"""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
@@ -7,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from detkit.data.classes import join_categories
 from detkit.registry import did_you_mean
 
 SMALL, MEDIUM = 32**2, 96**2      # COCO's areas, pixels
@@ -75,6 +79,7 @@ def split(content: dict, shares: dict[str, float], seed: int = 0) -> dict[str, d
         raise ValueError(f'the shares {", ".join(f"{k}={v:g}" for k, v in shares.items())} are to be positive and add up to 1.')
     if len(content['images']) < len(shares):
         raise ValueError(f'{len(content["images"])} images cannot be split into {len(shares)} parts.')
+    content = join_categories(content)[0]
     rng = np.random.default_rng(seed)
     images = [content['images'][i]['id'] for i in rng.permutation(len(content['images']))]
     labels: dict[Any, Counter] = {i: Counter() for i in images}
@@ -104,7 +109,7 @@ def split(content: dict, shares: dict[str, float], seed: int = 0) -> dict[str, d
 
 
 def merge(contents: Sequence[dict], prefixes: Sequence[str] | None = None) -> dict:
-    """One COCO dict of several; classes of one name become one, ids are given anew.
+    """One COCO dict of several, with new ids; categories are matched by name, in the order in which they first occur.
 
     ``prefixes``: a folder for the file names of each, where their images lie in different ones.
 
@@ -139,6 +144,7 @@ def sample(content: dict, count: int, seed: int = 0) -> dict:
     """
     if not 0 < count <= len(content['images']):
         raise ValueError(f'{count} images cannot be drawn from {len(content["images"])}.')
+    content = join_categories(content)[0]
     chosen = np.random.default_rng(seed).choice(len(content['images']), count, replace=False)
     return of_images(content, {content['images'][i]['id'] for i in chosen})
 
@@ -149,6 +155,7 @@ def subset(content: dict, classes: Sequence[str] | None = None, drop_empty: bool
     Raises:
         ValueError: a class that is not there.
     """
+    content = join_categories(content)[0]
     names = {c['name']: c for c in content['categories']}
     for name in classes or ():
         if name not in names:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from detkit.data.classes import number_categories
 from detkit.data.formats.coco import read_coco
 from detkit.data.formats.crowd_human import odgt_to_coco
 from detkit.data.formats.faults import BrokenAnnotations
@@ -111,6 +112,8 @@ def write_annotations(contents: dict[str, dict], target: str | os.PathLike, kind
                       place: str = 'none', offset: int = 1, lossy: bool = False) -> Path:
     """Write COCO dicts by split, in the format ``kind``; all of it or nothing.
 
+    All splits get one list of classes, matched by name: the first split's, followed by names that only later ones have.
+
     Args:
         target: for ``coco`` a JSON file (one split) or a folder that gets ``annotations/SPLIT.json``; for the others a new folder.
         images: where the pictures lie. place: ``copy`` them into the set, ``link`` to them, or ``none``.
@@ -119,7 +122,7 @@ def write_annotations(contents: dict[str, dict], target: str | os.PathLike, kind
     Raises:
         ValueError: something would be lost, a picture is not there, or ``target`` is there already.
     """
-    target = Path(target)
+    target, contents = Path(target), number_categories(contents)
     lost = [f'{split}: {what}' for split, content in contents.items() for what in cannot_hold(content, kind)]
     if lost and not lossy:
         raise ValueError(f'{target}: {kind} has no place for all of it: {"; ".join(lost)}. To write it all the same: --lossy.')
@@ -171,11 +174,16 @@ def write_voc(contents: dict[str, dict], folder: Path, put: Callable[[str, Path]
     (folder / 'ImageSets' / 'Main').mkdir(parents=True)
     for split, content in contents.items():
         names, objects = {c['id']: c['name'] for c in content['categories']}, by_image(content)
-        (folder / 'labels.txt').write_text(''.join(f'{n}\n' for n in names.values()), encoding='utf-8')
+        (folder / 'labels.txt').write_text(''.join(f'{n}\n' for n in names.values()), encoding='utf-8')     # the same for each split
         for image in content['images']:
             name = Path(image['file_name'])
             xml = voc_xml(image, [(names[a['category_id']], a) for a in objects[image['id']]], offset)
-            (folder / 'Annotations' / f'{name.stem}.xml').write_text(xml, encoding='utf-8')
+            target = folder / 'Annotations' / f'{name.stem}.xml'
+            if target.is_file() and target.read_text(encoding='utf-8') != xml:
+                raise ValueError(f"'{image['file_name']}' of {split}: another split has an image of the name '{name.stem}' with other "
+                                 f'objects, and VOC has one file for both. Rename one of them, or write each split into a folder of its '
+                                 f'own.')
+            target.write_text(xml, encoding='utf-8')
             put(image['file_name'], folder / 'JPEGImages' / name.name)
         stems = ''.join(f'{Path(i["file_name"]).stem}\n' for i in content['images'])
         (folder / 'ImageSets' / 'Main' / f'{split}.txt').write_text(stems, encoding='utf-8')

@@ -75,10 +75,6 @@ def lists(content: dict, names: dict, split: str, source: str, report: Report) -
         add('fault', 'no images', 'it lists no images', 'Is it the right file?')
     if not names:
         add('fault', 'no classes', 'it lists no categories', 'Add them; each has an id and a name.')
-    ordinary = sum(not a.get('iscrowd') for a in content['annotations'])
-    if content['images'] and names and not ordinary:
-        what = f'all {len(content["annotations"])} annotations are crowds' if content['annotations'] else 'no image has an object'
-        add('warning', 'nothing to learn', what, 'Is it the right file?')
     for name, n in Counter(names.values()).items():
         if n > 1:
             add('warning', 'class name twice', f"{n} categories are called '{name}'", 'They become one label. Rename or join them '

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from detkit.config import load_config
 from detkit.data.edit import statistics
 from detkit.doctor.annotations import examine_annotations
+from detkit.doctor.classes import examine_classes, examine_objects
 from detkit.doctor.findings import Report
 from detkit.doctor.page import page
 from detkit.doctor.pictures import Picture, look_at_all
@@ -49,6 +50,8 @@ def doctor(cfg: Config | dict | str | Path, options: Any = None, splits: Iterabl
     parts = list(parts_of(cfg, splits, report))
     looked = [look(part, report, progress, say) for part in parts]
     compare(parts, looked, report)
+    examine_objects(cfg, parts, report)
+    examine_classes(cfg, splits, parts, report)
     spread(parts, report)
     for part, pictures in zip(parts, looked):
         if fix and part.content is not None:

@@ -1,20 +1,35 @@
 """The data sets of a config, read so that one fault does not hide the others."""
 from __future__ import annotations
 
-import copy
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from detkit.data.datasets.detection import DetDataset
 from detkit.data.formats.faults import BrokenAnnotations
 from detkit.data.formats.pictures import picture_path
 from detkit.doctor.findings import Report
+from detkit.engine.datasets import leaves
 from detkit.registry import DATASETS, ConfigError
 
 SPLITS = ('train', 'val', 'test')
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the log of what is built and measured on the way."""
+    logger = MMLogger.get_current_instance()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @dataclass
@@ -53,16 +68,6 @@ def parts_of(cfg: Config, splits: tuple[str, ...], report: Report) -> Iterator[P
             if key not in seen:
                 seen.add(key)
                 yield read_part(split, dataset, report)
-
-
-def leaves(described: Any) -> Iterator[dict]:
-    """The configs of the innermost data sets."""
-    described = described.to_dict() if hasattr(described, 'to_dict') else copy.deepcopy(dict(described))
-    inner = described.get('datasets') or ([described['dataset']] if 'dataset' in described else None)
-    if inner is None:
-        yield described
-    for part in inner or ():
-        yield from leaves(part)
 
 
 def read_part(split: str, dataset: DetDataset, report: Report) -> Part:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from detkit.data.classes import join_categories
 from detkit.data.datasets.entries import mask_fault
 from detkit.data.formats.coco import sift
 from detkit.doctor.pictures import Picture
@@ -26,7 +27,8 @@ def repair(content: dict, pictures: Mapping[Any, Picture]) -> tuple[dict, list[s
     said: list[str] = []
     sound, faults = sift(copy.deepcopy(content))
     said += [f'removed: {fault.place} {fault.what}' if fault.place else f'id given anew: {fault.what}' for fault in faults]
-    join_classes(sound, said)
+    sound, joined = join_categories(sound)
+    said += joined
     check_pictures(sound, pictures, said)
     join_images(sound, said)
     images = {i['id']: i for i in sound['images']}
@@ -41,19 +43,6 @@ def repair(content: dict, pictures: Mapping[Any, Picture]) -> tuple[dict, list[s
 
 def name_of(annotation: dict) -> str:
     return f"annotation {annotation.get('id')}"
-
-
-def join_classes(content: dict, said: list[str]) -> None:
-    first: dict[str, Any] = {}
-    moved = {}
-    for c in content['categories']:
-        if c['name'] in first:
-            moved[c['id']] = first[c['name']]
-            said.append(f"joined: category {c['id']} with category {first[c['name']]}, both are called '{c['name']}'")
-        first.setdefault(c['name'], c['id'])
-    content['categories'] = [c for c in content['categories'] if c['id'] not in moved]
-    for a in content['annotations']:
-        a['category_id'] = moved.get(a['category_id'], a['category_id'])
 
 
 def check_pictures(content: dict, pictures: Mapping[Any, Picture], said: list[str]) -> None:

@@ -2,12 +2,10 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,13 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from detkit.data.classes import class_names
 from detkit.doctor.findings import Report
+from detkit.doctor.reading import quiet
+from detkit.engine.datasets import follow_classes
 from detkit.engine.hooks.checks import class_counts
 from detkit.engine.loaders import build_dataset
 from detkit.evaluation.coco_metric import encode_masks
@@ -49,7 +49,7 @@ def examine_built(cfg: Config, splits: tuple[str, ...], report: Report, probe: b
         if loader:
             try:
                 with quiet():                 # what it leaves out has been found already
-                    datasets[split] = build_dataset(without_cache(loader['dataset']), seed=0)
+                    datasets[split] = build_dataset(as_in_a_run(loader['dataset'], datasets.get('train')), seed=0)
             except (ConfigError, ValueError) as error:
                 report.add('fault', 'data set cannot be used', split, str(error), 'The message says what to do.')
     for split in ('val', 'test'):
@@ -77,6 +77,15 @@ def examine_built(cfg: Config, splits: tuple[str, ...], report: Report, probe: b
             overfit(model, batch_of, report)
 
 
+def as_in_a_run(described: Any, train: Any) -> Any:
+    """A data set's config without caches, its labels in the order of the training set where they are the same by name."""
+    described = without_cache(described)
+    try:
+        return follow_classes(described, class_names(getattr(train, 'metainfo', None)), '', '', [])
+    except ConfigError:                       # other names: that is a finding already
+        return described
+
+
 def without_cache(described: Any) -> Any:
     """A data set's config whose parts neither read nor build a cache."""
     if isinstance(described, (list, tuple)):
@@ -94,18 +103,6 @@ def untrained(described: Any) -> Any:
         return described
     loads = isinstance(described.get('init_cfg'), dict) and 'Pretrained' in str(described['init_cfg'].get('type'))
     return {k: untrained(v) for k, v in described.items() if not (k == 'init_cfg' and loads)}
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the log of what is built and measured on the way."""
-    logger = MMLogger.get_current_instance()
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def check_class_counts(model: nn.Module, dataset: Any, split: str, report: Report) -> None:

@@ -12,7 +12,9 @@ from mmengine.dataset import worker_init_fn as default_worker_init_fn
 from mmengine.dist import get_rank, get_world_size
 from torch.utils.data import DataLoader, Subset
 
+from detkit.data.cache.use import open_cache
 from detkit.engine.hooks.replay import parts
+from detkit.engine.loader_settings import check_loader, no_batch
 from detkit.engine.ring import Loader, RingLoader, make_buffers
 from detkit.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, ConfigError
 from detkit.signals import end_with_parent, ignore_stop_signals, kill_workers_at_exit
@@ -20,8 +22,10 @@ from detkit.signals import end_with_parent, ignore_stop_signals, kill_workers_at
 PREFETCH = 2       # batches a worker makes ahead; torch's default
 
 
-def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
+def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = False, dataset: Any = None) -> DataLoader:
     """The DataLoader that ``cfg`` describes, in mmengine's terms; its data set and sampler draw from ``seed``.
+
+    ``dataset``: that of ``cfg`` where its annotations have been read already.
 
     mmengine's own copies the dict with the data set in it, and says nothing about arguments that nobody takes. Workers ignore
     the signals that stop a run: the iteration that is finished before it stops needs their batches.
@@ -31,11 +35,10 @@ def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = Fals
     Raises:
         ConfigError: a part that is missing or cannot be built, or a loader without a batch.
     """
+    check_loader(cfg)
     args = copy.deepcopy(cfg)
-    for part in ('dataset', 'sampler'):
-        if part not in args:
-            raise ConfigError(f"has no '{part}'.", cfg)
-    dataset = build_dataset(args.pop('dataset'), seed)
+    dataset = build_dataset(args.pop('dataset') if dataset is None else dataset, seed)
+    args.pop('dataset', None)
     if args.get('num_batch_per_epoch') is not None:
         count = args.pop('num_batch_per_epoch') * args['batch_size'] * get_world_size()
         dataset = Part(dataset, range(min(count, len(dataset))))
@@ -59,8 +62,7 @@ def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = Fals
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error), cfg) from error
     if not len(loader):
-        raise ConfigError(f"yields no batch: {len(dataset)} images, batch_size={cfg.get('batch_size')}, drop_last="
-                          f"{cfg.get('drop_last', False)}. Look at ann_file, metainfo.classes and filter_cfg of its data set.", cfg)
+        raise ConfigError(no_batch(len(dataset), cfg.get('batch_size', 1), bool(cfg.get('drop_last')), get_world_size()), cfg)
     return loader
 
 
@@ -75,14 +77,17 @@ def loader_of(dataset: Any, args: dict, shared_batches: bool) -> DataLoader:
     return Loader(dataset, **args)
 
 
-def build_dataset(cfg: Any, seed: int | None) -> Any:
-    """The data set, its annotations read; ``seed`` handed to it and to those that it wraps."""
-    dataset = DATASETS.build(cfg)
+def build_dataset(described: Any, seed: int | None) -> Any:
+    """Return the data set that ``described`` is, or is the config of, ready for use: annotations read, caches opened, and ``seed``
+    handed to it and to those that it wraps."""
+    dataset = DATASETS.build(described)
     for part in parts(dataset):
         if hasattr(part, 'seed') and seed is not None:
             part.seed = seed
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
+    for part in parts(dataset):
+        open_cache(part)
     return dataset
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.optim import OptimWrapper
 
+from detkit.data.classes import class_names
+from detkit.engine.datasets import check_resumed_classes
 from detkit.engine.hooks.checkpoint import EVALUATED
 from detkit.engine.hooks.ema import EMAHook
 from detkit.engine.schedule import resume_schedulers
@@ -30,7 +32,7 @@ def resume_run(runner: 'DetRunner', filename: str, optimizer: bool, schedulers: 
     if 'ema_state_dict' in checkpoint and not any(isinstance(h, EMAHook) for h in runner.hooks):
         raise ConfigError(f"'{filename}' is of a run with an EMAHook: its weights are averages, which are not what training goes on from. "
                           f'Add the EMAHook to custom_hooks again, or start from the averages: load_from instead of resume.')
-    check_same_classes(runner, meta, filename)
+    check_resumed_classes(class_names(meta), class_names(getattr(runner.train_dataloader.dataset, 'metainfo', None)), filename)
     take_place(runner, meta)
     if 'message_hub' in checkpoint:
         runner.message_hub.load_state_dict(checkpoint['message_hub'])
@@ -42,14 +44,6 @@ def resume_run(runner: 'DetRunner', filename: str, optimizer: bool, schedulers: 
             runner.logger.info(f'the config differs from the checkpoint, and holds: {line}')
     runner._has_loaded = True
     runner.logger.info(f'resumed after epoch {runner.epoch}, iteration {runner.iter}')
-
-
-def check_same_classes(runner: 'DetRunner', meta: dict, filename: str) -> None:
-    before = (meta.get('dataset_meta') or {}).get('classes')
-    now = (getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}).get('classes')
-    if before is not None and now is not None and tuple(before) != tuple(now):
-        raise ConfigError(f"'{filename}' was trained on the classes {tuple(before)}, the data of this config has {tuple(now)}. Resume "
-                          f'with the same data, or fine-tune: load_from instead of resume.')
 
 
 def take_place(runner: 'DetRunner', meta: dict) -> None:

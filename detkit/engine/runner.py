@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from detkit.config import dump_config
+from detkit.data.classes import class_names
 from detkit.engine.amp import use_channels_last
 from detkit.engine.checkpoint import (
     INTERRUPTED,
@@ -38,6 +39,7 @@ from detkit.engine.hooks.ema import EMAHook
 from detkit.engine.interrupt import Interrupt, TrainingInterrupted
 from detkit.engine.loaders import build_loader, stop_workers
 from detkit.engine.log import FILE_ONLY, LogProcessor, tidy
+from detkit.engine.preflight import Prepared, preflight
 from detkit.engine.prepare import prepare
 from detkit.engine.resume import resume_run
 from detkit.engine.schedule import build_scheduler, stored
@@ -67,13 +69,17 @@ def build_runner(cfg: Config) -> 'DetRunner':
     """
     cfg, said = prepare(cfg)
     try:
+        prepared = preflight(cfg)
         runner = DetRunner.from_cfg(cfg)
     except ConfigError as error:
         raise error.seen_from(cfg._cfg_dict)
     except ImportError as error:
         raise ConfigError(str(error)) from error
+    runner.prepared = prepared
     for line in [f'seed {runner.seed}', f'work dir {runner.work_dir}', *said]:
         runner.logger.info(line)
+    for level, line in prepared.notes:
+        runner.logger.log(level, line)
     return runner
 
 
@@ -84,9 +90,10 @@ class DetRunner(mmrunner.Runner):
     strict = False       # loading a checkpoint must fill the whole model
     training = False     # inside the training loop
     outdated_files: Sequence[Path] = ()   # of an earlier run in the work dir; removed when training begins
+    checkpoint_classes: tuple[str, ...] | None = None      # of the checkpoint that was loaded last
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.interrupt = Interrupt()
+        self.interrupt, self.prepared = Interrupt(), Prepared()
         super().__init__(*args, **kwargs)
 
     # ------------------------------------------------------------------------------------------------ building
@@ -145,7 +152,7 @@ class DetRunner(mmrunner.Runner):
             return dataloader
         key = next((k for k in ('train', 'val', 'test') if getattr(self, f'_{k}_dataloader') is dataloader), None)
         try:
-            return build_loader(dataloader, seed, diff_rank_seed)
+            return build_loader(dataloader, seed, diff_rank_seed, self.prepared.datasets.pop(key, None))
         except ConfigError as error:
             error.seen_from(dataloader)
             error.path = (f'{key}_dataloader', *error.path) if key else error.path
@@ -163,10 +170,10 @@ class DetRunner(mmrunner.Runner):
         return super().build_train_loop(loop)
 
     def build_val_loop(self, loop: Any) -> Any:
-        return self.build_evaluation(loop, 'ValLoop', self._val_dataloader, self._val_evaluator)
+        return self.build_evaluation(loop, 'ValLoop', self._val_dataloader, self.prepared.evaluators.pop('val', self._val_evaluator))
 
     def build_test_loop(self, loop: Any) -> Any:
-        return self.build_evaluation(loop, 'TestLoop', self._test_dataloader, self._test_evaluator)
+        return self.build_evaluation(loop, 'TestLoop', self._test_dataloader, self.prepared.evaluators.pop('test', self._test_evaluator))
 
     def build_evaluation(self, loop: Any, default: str, dataloader: Any, evaluator: Any) -> Any:
         if not isinstance(loop, dict):
@@ -317,6 +324,7 @@ class DetRunner(mmrunner.Runner):
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         report: LoadReport = load_weights(bare(self.model), checkpoint, strict or self.strict, revise_keys=revise_keys, name=filename)
         report_loading(report, filename)
+        self.checkpoint_classes = class_names(checkpoint.get('meta'))
         self._has_loaded = True
         return checkpoint
 

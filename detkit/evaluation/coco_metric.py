@@ -172,6 +172,17 @@ class CocoMetric(BaseMetric):
         except ValueError as error:
             raise ConfigError(str(error).replace('the ground truth', self.source)) from error
 
+    def result_names(self) -> list[str]:
+        """The names of the numbers that ``evaluate`` will give; those of classes once ``dataset_meta`` is set."""
+        names: list[str] = []
+        for kind in self.metrics if not self.format_only else ():
+            lead = '' if kind == 'proposal' else f'{kind}_'
+            names += [lead + item for item in self.metric_items or (self.ar_items if kind == 'proposal' else AP_ITEMS)]
+            if self.classwise and kind != 'proposal':
+                lead = '' if len(self.metrics) == 1 else lead
+                names += [f'{lead}{name}_precision' for name in (self.dataset_meta or {}).get('classes', ())]
+        return [f'{self.prefix}/{name}' if self.prefix else name for name in names]
+
     def _named(self, kind: str, result: CocoResult) -> dict[str, float]:
         stats, table = result.stats, {**AP_ITEMS, **self.ar_items}
         items = self.metric_items or list(self.ar_items if kind == 'proposal' else AP_ITEMS)

@@ -163,6 +163,11 @@ class CocoPanopticMetric(BaseMetric):
         logger.info('\n' + self.table(counts, found))
         return {f'{key.upper()}{ending}': 100 * found[ending][key] for ending in GROUPS for key in ('pq', 'sq', 'rq')}
 
+    def result_names(self) -> list[str]:
+        """The names of the numbers that ``evaluate`` will give."""
+        names = [f'{key}{ending}' for ending in GROUPS for key in ('PQ', 'SQ', 'RQ')] if not self.format_only else []
+        return [f'{self.prefix}/{name}' if self.prefix else name for name in names]
+
     def table(self, counts: np.ndarray, found: dict[str, dict[str, float]]) -> str:
         rows = [(GROUPS[ending], 100 * q['pq'], 100 * q['sq'], 100 * q['rq'], q['n']) for ending, q in found.items()]
         if self.classwise:

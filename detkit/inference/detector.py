@@ -14,6 +14,7 @@ from mmengine.config import Config
 from torch import nn
 
 from detkit.config import load_config
+from detkit.data.classes import class_difference, in_order_of
 from detkit.engine.checkpoint import load_checkpoint, load_weights
 from detkit.inference.pipeline import InferencePipeline
 from detkit.inference.pixels import FORMS, flatten, images_in_memory, is_in_memory
@@ -102,6 +103,10 @@ def dataset_meta(cfg: Config, checkpoint_meta: dict, palette: Any = 'none') -> d
     known = checkpoint_meta.get('dataset_meta') or {'classes': checkpoint_meta.get('CLASSES')}
     known = {key.lower(): value for key, value in known.items()}
     settings = tested_dataset(cfg)
+    named = (settings.get('metainfo') or {}).get('classes')
+    if known.get('classes') and isinstance(named, (list, tuple)) and in_order_of(known['classes'], named) != tuple(named):
+        difference = class_difference(known['classes'], named, 'the checkpoint', 'the config')
+        warnings.warn(f"the config names other classes than the checkpoint: {difference}. The checkpoint's are used.", stacklevel=3)
     for more in (settings.get('metainfo') or {}, getattr(dataset_class(settings), 'METAINFO', {})):
         if not known.get('classes'):
             known = {**known, **more}

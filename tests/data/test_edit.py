@@ -79,3 +79,17 @@ def test_samples_and_parts_by_class():
         edit.subset(whole, ['dgo'])
     with pytest.raises(ValueError, match='5 images cannot be drawn from 4'):
         edit.sample(whole, 5)
+
+
+def test_categories_of_one_name_lose_no_object():
+    content = dict(images=[dict(id=i, file_name=f'{i}.jpg', width=64, height=48) for i in (1, 2)],
+                   annotations=[dict(id=1, image_id=1, category_id=0, bbox=[10, 10, 30, 20]),
+                                dict(id=2, image_id=2, category_id=1, bbox=[1, 1, 9, 9])],
+                   categories=[dict(id=0, name='cat'), dict(id=1, name='cat'), dict(id=2, name='dog')])
+    made = [edit.subset(content, ['cat']), edit.sample(content, 2), edit.merge([content]),
+            *edit.split(content, dict(a=0.5, b=0.5)).values()]
+    assert [len(part['annotations']) for part in made] == [2, 2, 2, 1, 1]
+    for part in made:
+        names = {c['id']: c['name'] for c in part['categories']}
+        assert len(set(names.values())) == len(names)
+        assert {names[a['category_id']] for a in part['annotations']} == {'cat'}

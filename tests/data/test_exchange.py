@@ -85,6 +85,41 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path):
     assert 'one name' in cannot_hold(twins, 'voc')[0] and cannot_hold(twins, 'yolo') == []
 
 
+def named(names: list[str], classes: list[str], file_name: str = 'a.jpg') -> dict:
+    """One image with an object of each of ``classes``; categories are numbered from 1 in the order of ``names``."""
+    return dict(images=[dict(id=1, file_name=file_name, width=40, height=30)],
+                categories=[dict(id=i, name=n) for i, n in enumerate(names, 1)],
+                annotations=[dict(id=n, image_id=1, category_id=names.index(c) + 1, bbox=[n, 1, 9, 9]) for n, c in enumerate(classes, 1)])
+
+
+@pytest.mark.parametrize('kind', ['coco', 'voc', 'yolo'])
+def test_all_splits_are_written_with_one_list_of_classes(tmp_path, kind):
+    contents = dict(train=named(['cat', 'dog'], ['cat', 'dog']), val=named(['dog', 'cat'], ['dog'], 'b.jpg'),
+                    test=named(['emu'], ['emu'], 'c.jpg'))
+    pictures(tmp_path, 1)
+    for name in 'abc':
+        cv2.imwrite(str(tmp_path / 'pictures' / f'{name}.jpg'), np.zeros((30, 40, 3), np.uint8))
+    out = write_annotations(contents, tmp_path / 'out', kind, tmp_path / 'pictures', 'copy')
+    if kind == 'yolo':
+        found = {split: read_annotations(out, split=split) for split in contents}
+        assert (out / 'labels/val/b.txt').read_text().startswith('1 ')
+    elif kind == 'coco':
+        found = {split: read_annotations(out / f'annotations/{split}.json') for split in contents}
+    else:
+        found = dict(all=read_annotations(out))
+    assert {tuple(c['name'] for c in part['categories']) for part in found.values()} == {('cat', 'dog', 'emu')}
+    want = {name: objects for part in contents.values() for name, objects in plain(part).items()}
+    assert {name: objects for part in found.values() for name, objects in plain(part).items()} == want
+
+
+def test_two_splits_with_one_name_for_different_images_are_refused_by_voc(tmp_path):
+    with pytest.raises(ValueError, match="'a.jpg' of val: another split has an image of the name 'a' with other objects"):
+        write_annotations(dict(train=named(['cat'], ['cat']), val=named(['cat'], ['cat', 'cat'])), tmp_path / 'out', 'voc')
+    assert not (tmp_path / 'out').exists()
+    same = dict(val=named(['cat'], ['cat']), test=named(['cat'], ['cat']))
+    assert write_annotations(same, tmp_path / 'out', 'voc').is_dir()
+
+
 def test_a_missing_picture_leaves_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match='p1.jpg: there is no such picture'):
         write_annotations({'train': coco_of([[], []])}, tmp_path / 'out', 'yolo', pictures(tmp_path, 1), 'copy')

@@ -122,7 +122,7 @@ def test_a_model_that_cannot_be_built_is_a_fault(shared):
     ('bad_images', 'fault', {'picture cut short', 'evaluation fails', 'loss cannot be computed'}),
     ('missing_file', 'fault', {'picture missing', 'evaluation fails', 'loss cannot be computed'}),
     ('polygon_odd', 'fault', {'mask unusable'}), ('rle_wrong_length', 'fault', {'mask unusable'}),
-    ('crowd_only', 'warning', {'nothing to learn', 'no object reaches the head'}), ('box_nan', 'fault', {'data set cannot be used'}),
+    ('crowd_only', 'fault', {'nothing to learn', 'no object reaches the head'}), ('box_nan', 'fault', {'data set cannot be used'}),
     ('empty_categories', 'fault', {'no classes', 'data set cannot be used'}), ('deep_nesting', 'fault', {'annotation file unusable'})])
 def test_no_broken_input_crashes_it(shared, name, worst, kinds):
     folder = shared / 'data/bad'

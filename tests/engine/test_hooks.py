@@ -69,6 +69,30 @@ def test_the_test_set_is_checked_too(toy: Any, tmp_path: Path) -> None:
         evaluate(cfg, tmp_path / 'epoch_3.pth')
 
 
+def test_a_test_in_the_same_process_keeps_the_labels_of_the_training(toy: Any, tmp_path: Path) -> None:
+    cfg = toy(tmp_path)
+    cfg.test_dataloader.dataset.classes = ('b', 'a')
+    runner = train(cfg)
+    with pytest.raises(ConfigError, match="label 0 is 'a' in train_dataloader and 'b' in test_dataloader"):
+        runner.test()
+
+
+# -------------------------------------------------------------------------------------------------------------- best
+@pytest.mark.parametrize('rule, values, best', [
+    ('greater', (-1, 0.2, -1, 0.1), 0.2), ('greater', (-1, float('nan'), -1), None), ('less', (0.5, -1, 0.1), -1)])
+def test_an_undefined_precision_is_never_the_best(rule: str, values: tuple, best: float | None) -> None:
+    hook = CheckpointHook(save_best='coco/bbox_mAP', rule=rule)
+    hub: dict[str, Any] = {}
+    lines: list[str] = []
+    runner = SimpleNamespace(message_hub=SimpleNamespace(get_info=hub.get), logger=SimpleNamespace(warning=lines.append))
+    for value in values:
+        if hook.improves(runner, {'coco/bbox_mAP': value}, 'coco/bbox_mAP', rule):
+            hub['best_score'] = value
+    assert hub.get('best_score') == best
+    assert len(lines) == (values.count(-1) if rule == 'greater' else 0)
+    assert all('there was no object to measure against' in line for line in lines)
+
+
 # --------------------------------------------------------------------------------------------------------------- nan
 def bad(toy: Any, tmp_path: Path, indices: tuple, **changes: Any) -> Any:
     cfg = toy(tmp_path, **changes)

@@ -150,7 +150,7 @@ def test_resuming_with_another_batch_size_begins_the_next_epoch(toy: Any, tmp_pa
     (dict(custom_hooks=[]), 'its weights are averages'),
     (dict(model=dict(type='ToyDetector', width=5)), 'does not fit this model'),
     (dict(train_dataloader=dict(batch_size=4, dataset=dict(type='ToyData', classes=('a', 'c')), sampler=dict(type='DefaultSampler'))),
-     'was trained on the classes'),
+     "only the checkpoint has 'b', only train_dataloader has 'c'"),
     (dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1), paramwise_cfg=dict(norm_decay_mult=0))),
      'optimizer does not fit')])
 def test_resuming_something_else_is_one_message(toy: Any, tmp_path: Path, whole: Path, change: dict, message: str) -> None:

@@ -56,7 +56,7 @@ def loader(**changes: Any) -> dict:
      "train_dataloader.sampler: DefaultSampler takes no argument 'shufle'. Did you mean 'shuffle'"),
     (dict(batch_sampler=dict(type='AspectBatchSampler')), "train_dataloader.batch_sampler.type: no 'AspectBatchSampler'"),
     (dict(collate_fn=dict(type='pseudo_colate')), "no 'pseudo_colate'"),
-    (dict(num_worker=3), "train_dataloader: DataLoader.__init__() got an unexpected keyword argument 'num_worker'"),
+    (dict(num_worker=3), "train_dataloader: a data loader has no 'num_worker'. Did you mean 'num_workers'"),
 ])
 def test_a_data_set_that_cannot_be_built_is_named_with_its_key(toy: Any, tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(ConfigError) as error:

@@ -1,6 +1,8 @@
 """init_detector and inference_detector."""
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,15 @@ def test_without_a_checkpoint_a_warning_says_so(config):
 def test_class_names_come_from_the_checkpoint_then_the_config(meta, dataset, classes):
     cfg = Config({'test_dataloader': {'dataset': dataset}})
     assert dataset_meta(cfg, meta)['classes'] == classes
+
+
+def test_a_config_that_names_other_classes_than_the_checkpoint_is_told():
+    cfg = Config({'test_dataloader': {'dataset': {'metainfo': {'classes': ('b', 'a')}}}})
+    with pytest.warns(UserWarning, match="label 0 is 'a' in the checkpoint and 'b' in the config. The checkpoint's are used"):
+        assert dataset_meta(cfg, {'dataset_meta': {'classes': ('a', 'b')}})['classes'] == ('a', 'b')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert dataset_meta(cfg, {'CLASSES': ('b', 'a')})['classes'] == ('b', 'a')
 
 
 def test_class_names_come_last_from_the_data_sets_type():

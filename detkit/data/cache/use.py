@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from mmengine.logging import print_log
@@ -11,6 +13,25 @@ from detkit.data.cache.build import fill
 from detkit.data.cache.samples import CacheSettings, SampleCache
 from detkit.data.cache.store import CacheError
 from detkit.registry import ConfigError
+
+_deferred: ContextVar[bool] = ContextVar('_deferred', default=False)
+
+
+@contextmanager
+def deferred_caches() -> Iterator[None]:
+    """Data sets that are loaded inside read their annotations and leave their caches alone; ``open_cache`` is called for each later."""
+    token = _deferred.set(True)
+    try:
+        yield
+    finally:
+        _deferred.reset(token)
+
+
+def open_cache(dataset: Any) -> None:
+    """Call ``use_cache`` once, where the config of ``dataset`` asks for a cache."""
+    if getattr(dataset, 'cache_settings', None) and not dataset.is_cache_open and not _deferred.get():
+        dataset.is_cache_open = True
+        use_cache(dataset, dataset.cache_settings)
 
 
 def cache_of(dataset: Any, settings: CacheSettings) -> SampleCache:

@@ -15,9 +15,16 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from detkit.data.cache.samples import CacheSettings
-from detkit.data.cache.use import use_cache
+from detkit.data.cache.use import open_cache
 from detkit.data.compose import Compose
-from detkit.data.datasets.entries import entries_of, label_of_category
+from detkit.data.datasets.entries import (
+    BELOW_MIN_SIZE,
+    SMALL_IMAGE,
+    WITHOUT_MASK,
+    ObjectCounts,
+    entries_of,
+    label_of_category,
+)
 from detkit.data.formats.faults import OnFault, stop
 from detkit.data.known import KNOWN
 from detkit.data.transforms.loading import UnreadableImage, check_local
@@ -26,6 +33,7 @@ from detkit.registry import ConfigError, did_you_mean
 
 ON_ERROR = ('fail', 'skip')
 PREFIXES = ('img', 'seg', 'sub_data_root')     # what data_prefix may name
+FILTERS = ('filter_empty_gt', 'min_size', 'bbox_min_size')
 ANOTHER = 1 << 31       # in a key where transforms have their position: the draw of another sample is independent of theirs
 
 
@@ -64,6 +72,8 @@ class DetDataset(BaseDataset):
         self.return_classes, self.seg_map_suffix, self.on_error, self.seed = return_classes, seg_map_suffix, on_error, seed
         self.unreadable: set[str] = set()
         self.cache_settings = CacheSettings.from_config(cache) if cache else None
+        self.is_cache_open = False
+        self.counts = ObjectCounts()         # complete once the annotations are read
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()   # persistent workers see it change
         check_metainfo(metainfo)
         ann_file, data_root = one_path(ann_file, 'ann_file'), one_path(data_root, 'data_root')
@@ -85,16 +95,29 @@ class DetDataset(BaseDataset):
             finally:
                 if collects:
                     gc.enable()
-            if self.cache_settings:
-                use_cache(self, self.cache_settings)
+            open_cache(self)
 
     def read(self, on_fault: OnFault = stop) -> dict:
         """The annotations as a COCO dict of sound entries; ``on_fault`` is called for each of the others."""
         raise NotImplementedError(f'{type(self).__name__} defines no read().')
 
     def load_data_list(self) -> list[dict]:
-        content = self.read()
-        known, named = [c['name'] for c in by_id(content['categories'])], self._metainfo.get('classes')
+        return self.data_of(self.read())
+
+    def count_objects(self, content: dict) -> ObjectCounts:
+        """What training would get of ``content`` (what ``read`` gives), without a sample made.
+
+        Raises:
+            ConfigError: as when the data set is loaded.
+        """
+        self.data_list = self.data_of(content)
+        self.select_entries()
+        return self.counts
+
+    def data_of(self, content: dict) -> list[dict]:
+        """One dict an image of ``content`` (what ``read`` gives), before any is filtered out; ``counts`` begin."""
+        self.counts = ObjectCounts()
+        known, named = list(dict.fromkeys(c['name'] for c in by_id(content['categories']))), self._metainfo.get('classes')
         if named is None:
             self._metainfo['classes'] = tuple(known)
             check_classes(self._metainfo)
@@ -106,14 +129,16 @@ class DetDataset(BaseDataset):
         least = (self.filter_cfg or {}).get('bbox_min_size')
         for entry in data if least and not self.test_mode else ():
             for i in entry['instances']:
-                i['ignore_flag'] |= int(min(i['bbox'][2] - i['bbox'][0], i['bbox'][3] - i['bbox'][1]) < least)
+                if not i['ignore_flag'] and min(i['bbox'][2] - i['bbox'][0], i['bbox'][3] - i['bbox'][1]) < least:
+                    i['ignore_flag'] = 1
+                    self.counts.left_out[BELOW_MIN_SIZE] += 1
         for entry in data if self.return_classes else ():
             entry.update(text=self._metainfo.get('thing_classes', self._metainfo['classes']), custom_entities=True)
         return data
 
     def entries(self, content: dict) -> list[dict]:
         """One dict an image, from which its sample is made; ``content``: what ``read`` gave."""
-        return entries_of(content, self.cat2label, self.data_prefix, self.ann_file, self.seg_map_suffix)
+        return entries_of(content, self.cat2label, self.data_prefix, self.ann_file, self.seg_map_suffix, self.counts)
 
     @property
     def epoch(self) -> int:
@@ -169,20 +194,44 @@ class DetDataset(BaseDataset):
     def filter_data(self) -> list[dict]:
         """Without the images that ``filter_cfg`` drops."""
         cfg = dict(self.filter_cfg or {})
-        drop_empty, min_size = cfg.pop('filter_empty_gt', False), cfg.pop('min_size', 0)
-        cfg.pop('bbox_min_size', None)
-        if cfg:
-            raise ConfigError(f"filter_cfg has no '{next(iter(cfg))}'. It has: filter_empty_gt, min_size, bbox_min_size.", self.filter_cfg)
+        unknown = [k for k in cfg if k not in FILTERS]
+        if unknown:
+            raise ConfigError(f"filter_cfg has no '{unknown[0]}'. It has: {', '.join(FILTERS)}.", self.filter_cfg)
+        kept = self.select_entries()
         if not self.data_list:
             raise ConfigError(f'{self.ann_file}: it lists no images. Is it the right file?')
-        if self.test_mode:
-            return self.data_list
-        kept = [d for d in self.data_list if min(d['width'], d['height']) >= min_size
-                and (d['instances'] or not drop_empty)]
-        if not kept:
+        if not kept and not self.test_mode:
+            hint = f'; {self.labels_hint()}' if self.labels_hint() else ''
             raise ConfigError(f'{self.ann_file}: none of its {len(self.data_list)} images is left after filter_cfg={self.filter_cfg} '
-                              f'for the classes {tuple(self.metainfo.get("classes", ()))}.')
+                              f'for the classes {tuple(self.metainfo.get("classes", ()))}; {self.counts}{hint}.')
         return kept
+
+    def select_entries(self) -> list[dict]:
+        """The entries of the data list that ``filter_cfg`` leaves, their objects counted; all of them in ``test_mode``."""
+        cfg = self.filter_cfg or {}
+        drop_empty, min_size = cfg.get('filter_empty_gt', False), cfg.get('min_size', 0)
+        large = [d for d in self.data_list if self.test_mode or min(d['width'], d['height']) >= min_size]
+        kept = [d for d in large if d['instances'] or not drop_empty or self.test_mode]
+        self.count_used(kept)
+        if len(large) < len(self.data_list):
+            self.counts.left_out[SMALL_IMAGE] += sum(self.objects_in(d) for d in self.data_list if min(d['width'], d['height']) < min_size)
+        return kept
+
+    def count_used(self, data: list[dict]) -> None:
+        """Count the objects of ``data`` that training learns from; one without a mask is none where the pipeline loads masks."""
+        self.counts.used = sum(map(self.objects_in, data))
+        self.counts.masks = sum(not i['ignore_flag'] and bool(i.get('mask')) for d in data for i in d['instances'])
+        if any(getattr(t, 'with_mask', False) for t in self.pipeline.transforms):
+            self.counts.left_out[WITHOUT_MASK] += self.counts.used - self.counts.masks
+            self.counts.used = self.counts.masks
+
+    def objects_in(self, entry: dict) -> int:
+        """How many objects of an image's entry are not ignored."""
+        return sum(not i['ignore_flag'] for i in entry['instances'])
+
+    def labels_hint(self) -> str:
+        """Where this data set looks for its objects, for the message that there are none; '' where the annotation file says it all."""
+        return ''
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """The labels in an image (ClassBalancedDataset asks for them)."""

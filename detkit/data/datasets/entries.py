@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import os.path as osp
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.logging import print_log
@@ -13,6 +14,42 @@ from detkit.registry import ConfigError, did_you_mean
 from detkit.structures.masks import run_lengths
 
 MAX_NAMED = 10      # classes that a message lists
+MAX_LEFT_OUT_FRACTION = 0.25    # of all objects; more of them left out is worth a warning
+MAX_IGNORED_FRACTION = 0.5      # likewise, of regions that the annotations mark to be ignored
+
+# Why training does not learn from an object; each completes "12 objects ...".
+OTHER_CLASS = 'are of a class that metainfo.classes does not name'
+MARKED_IGNORE = "are marked 'ignore'"
+IGNORED_REGION = "are regions to ignore (iscrowd, or 'difficult' of VOC)"
+BELOW_MIN_SIZE = 'have a side below filter_cfg.bbox_min_size'
+SMALL_IMAGE = 'are in images with a side below filter_cfg.min_size'
+WITHOUT_MASK = 'have no mask, which LoadAnnotations(with_mask=True) asks for'
+SHARES = 'have a box between 0 and 1: a share of the image, where pixels are needed'
+
+
+@dataclass
+class ObjectCounts:
+    """How many objects of an annotation file a data set gives to training, and why not the others."""
+
+    used: int = 0
+    masks: int = 0           # of those used, how many have a mask
+    left_out: Counter[str] = field(default_factory=Counter)      # reason -> objects
+
+    @property
+    def total(self) -> int:
+        return self.used + self.left_out.total()
+
+    @property
+    def is_much_left_out(self) -> bool:
+        """Whether so many objects are left out that it may be a mistake; regions marked to be ignored are a choice, up to half of all."""
+        regions = self.left_out[IGNORED_REGION]
+        return self.left_out.total() - regions > MAX_LEFT_OUT_FRACTION * self.total or regions > MAX_IGNORED_FRACTION * self.total
+
+    def __str__(self) -> str:
+        if not self.total:
+            return 'it lists no object'
+        reasons = '; '.join(f'{n} {reason}' for reason, n in self.left_out.most_common() if n)
+        return f'of {self.total} objects {self.used} are left' + (f': {reasons}' if reasons else '')
 
 
 def label_of_category(content: dict, classes: tuple[str, ...], source: str, complete: bool, given: str) -> dict[Any, int]:
@@ -41,32 +78,36 @@ def warn_left_out(content: dict, others: dict[Any, str], source: str) -> None:
         print_log(f'{source}: {counts.total()} objects of other classes are left out: {said}.', 'current', logging.WARNING)
 
 
-def entries_of(content: dict, cat2label: dict[Any, int], prefix: dict[str, str], source: str, seg_map_suffix: str = '.png') -> list[dict]:
-    """The data list: one dict an image, with ``instances``; boxes become xyxy. What is left out is counted in warnings."""
+def entries_of(content: dict, cat2label: dict[Any, int], prefix: dict[str, str], source: str, seg_map_suffix: str,
+               counts: ObjectCounts) -> list[dict]:
+    """The data list: one dict an image, with ``instances``; boxes become xyxy. What is left out is counted in warnings and ``counts``."""
     by_image: dict[Any, list[dict]] = {image['id']: [] for image in content['images']}
     for annotation in content['annotations']:
         by_image[annotation['image_id']].append(annotation)
     faults: dict[str, list] = {}
-    data = [entry_of(image, by_image[image['id']], cat2label, prefix, seg_map_suffix, faults) for image in content['images']]
+    data = [entry_of(image, by_image[image['id']], cat2label, prefix, seg_map_suffix, faults, counts) for image in content['images']]
     for fault, ids in faults.items():
         print_log(f'{source}: {len(ids)} {fault} (first: annotation {ids[0]}).', 'current', logging.WARNING)
     return data
 
 
 def entry_of(image: dict, annotations: list[dict], cat2label: dict[Any, int], prefix: dict[str, str], seg_map_suffix: str,
-             faults: dict[str, list]) -> dict:
-    """One image's entry; ``faults``: what was left out -> ids of the annotations; added to."""
+             faults: dict[str, list], counts: ObjectCounts) -> dict:
+    """One image's entry; ``faults`` (what was left out -> ids of the annotations) and ``counts`` are added to."""
     width, height = int(image['width']), int(image['height'])
     instances = []
     for a in annotations:
         if a['category_id'] not in cat2label or a.get('ignore', False):
+            counts.left_out[MARKED_IGNORE if a['category_id'] in cat2label else OTHER_CLASS] += 1
             continue
         x, y, w, h = a['bbox']
         fault = box_fault(a, width, height)
         if fault:
             faults.setdefault(f'boxes are left out: {fault}', []).append(a.get('id'))
+            counts.left_out[box_reason(a['bbox'], fault)] += 1
             continue
         ignored = int(bool(a.get('iscrowd', 0) or a.get('difficult', 0)))
+        counts.left_out[IGNORED_REGION] += ignored
         instance = dict(bbox=[x, y, x + w, y + h], bbox_label=cat2label[a['category_id']], ignore_flag=ignored)
         mask = a.get('segmentation')
         fault = mask_fault(mask, width, height) if mask else ''
@@ -90,6 +131,12 @@ def box_fault(annotation: dict, width: int, height: int) -> str:
     if min(x + w, width) - max(x, 0) <= 0 or min(y + h, height) - max(y, 0) <= 0:
         return 'they lie outside their image'
     return ''
+
+
+def box_reason(box: list[float], fault: str) -> str:
+    """The reason in ``ObjectCounts`` for a ``box`` (x, y, width, height) with a ``fault``: is it given in shares of its image?"""
+    is_share = all(0 <= v <= 1 for v in box) and box[2] > 0 and box[3] > 0
+    return SHARES if is_share else f'have boxes that are left out: {fault}'
 
 
 def mask_fault(mask: Any, width: int, height: int) -> str:

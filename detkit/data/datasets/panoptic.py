@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 
 from detkit.data.datasets.coco_classes import COCO_CLASSES
 from detkit.data.datasets.detection import DetDataset
-from detkit.data.datasets.entries import box_fault
+from detkit.data.datasets.entries import OTHER_CLASS, box_fault, box_reason
 from detkit.data.formats.faults import OnFault, stop
 from detkit.data.formats.panoptic import read_panoptic
 from detkit.data.formats.pictures import picture_path
@@ -67,6 +67,13 @@ class CocoPanopticDataset(DetDataset):
                               f'num_things_classes are things.')
         self._metainfo.update(thing_classes=tuple(classes[:sum(flags)]), stuff_classes=tuple(classes[sum(flags):]))
 
+    def count_used(self, data: list[dict]) -> None:
+        self.counts.used = sum(map(self.objects_in, data))
+
+    def objects_in(self, entry: dict) -> int:
+        """How many segments of an image, things and stuff, have a class."""
+        return sum(s['category'] != VOID_LABEL for s in entry['segments_info'])
+
     def entry(self, image: dict, segments: list[dict], things: set, faults: dict[str, list]) -> dict:
         """One image's entry; ``faults``: why segments were left out -> their ids; added to."""
         width, height = int(image['width']), int(image['height'])
@@ -77,6 +84,8 @@ class CocoPanopticDataset(DetDataset):
             if fault and label is not None:
                 faults.setdefault(fault, []).append(f"segment {s['id']} of image {image['id']}")
             kept = not fault and label is not None
+            if not kept:
+                self.counts.left_out[OTHER_CLASS if label is None else box_reason(s['bbox'], fault)] += 1
             thing = kept and s['category_id'] in things and not s.get('iscrowd', 0)
             listed.append(dict(id=s['id'], category=label if kept else VOID_LABEL, is_thing=thing))
             if thing:

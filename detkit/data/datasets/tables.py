@@ -10,7 +10,7 @@ from detkit.data.formats.crowd_human import BOXES, odgt_to_coco
 from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
 from detkit.data.formats.table import csv_to_coco, open_images_to_coco
 from detkit.data.formats.text import read_text
-from detkit.data.formats.yolo import SPLITS, read_yolo
+from detkit.data.formats.yolo import SPLITS, label_file, read_yolo
 from detkit.files import local_path
 from detkit.registry import DATASETS, ConfigError
 
@@ -30,6 +30,13 @@ class YOLODataset(DetDataset):
             raise ConfigError(f"YOLODataset split='{split}' is unknown. Known: {', '.join(SPLITS)}.")
         self.split = split
         super().__init__(**options)
+
+    def labels_hint(self) -> str:
+        if not (len(self) if self._fully_initialized else self.data_list):
+            return ''
+        first = self.get_data_info(0) if self._fully_initialized else self.data_list[0]
+        labels = label_file(Path(first['img_path']))
+        return f"the labels of its first image are looked for in {labels}, which {'holds none' if labels.is_file() else 'does not exist'}"
 
     def read(self, on_fault: OnFault = stop) -> dict:
         content, folder = read_yolo(Path(self.ann_file), self.split, on_fault)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from detkit.files import atomic_path
 from detkit.registry import HOOKS, ConfigError, did_you_mean
 
 EVALUATED = 'evaluated_iter'    # of the message hub: after how many iterations the last evaluation took place
+UNDEFINED = -1      # what pycocotools gives for a precision without an object to measure against
 
 
 @HOOKS.register_module()
@@ -36,7 +38,12 @@ class CheckpointHook(mmhooks.CheckpointHook):
         if interval is None:
             interval = 1 if by_epoch else -1
             kwargs = dict(max_keep_ckpts=1, **kwargs) if by_epoch and 'max_keep_ckpts' not in kwargs else kwargs
-        super().__init__(interval, by_epoch, *args, **kwargs)
+        try:
+            super().__init__(interval, by_epoch, *args, **kwargs)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:      # what mmengine raises for save_best, rule and the like
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f'CheckpointHook: {error.args[0] if error.args else error}') from error
 
     def _init_rule(self, rules: list[str | None], key_indicators: list[str]) -> None:
         rules = rules * len(key_indicators) if len(rules) == 1 else rules
@@ -94,9 +101,11 @@ class CheckpointHook(mmhooks.CheckpointHook):
 
     def improves(self, runner: Any, metrics: dict, key: str, rule: str) -> bool:
         if key not in metrics:
-            raise ConfigError(f"default_hooks.checkpoint.save_best: the evaluation has no '{key}'.{did_you_mean(key, metrics)} "
-                              f'It has: {", ".join(metrics)}.')
+            raise ConfigError(f'default_hooks.checkpoint.save_best: {unknown_metric(key, metrics)}')
         value = metrics[key]
+        if rule == 'greater' and value == UNDEFINED:
+            runner.logger.warning(f'{key} is {UNDEFINED}: there was no object to measure against, and no best checkpoint is kept')
+            return False
         best = runner.message_hub.get_info(self.score_key(key), self.init_value_map[rule])
         return value is not None and not math.isnan(value) and self.is_better_than[key](value, best)
 
@@ -129,6 +138,12 @@ class CheckpointHook(mmhooks.CheckpointHook):
         target = path.with_name(f'{path.stem}-published{path.suffix}')
         write_checkpoint({k: v for k, v in content.items() if k in self.published_keys}, target)
         runner.logger.info(f'published {target}')
+
+
+def unknown_metric(key: str, names: Iterable[str]) -> str:
+    """The message for a number that an evaluation does not give."""
+    names = list(names)
+    return f"the evaluation has no '{key}'.{did_you_mean(key, names)} It has: {', '.join(names)}."
 
 
 def note_last(work_dir: str | Path, checkpoint: Path) -> None:

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
+from detkit.data.classes import class_names
+from detkit.engine.datasets import refuse_another_order
 from detkit.engine.interrupt import TrainingFailed
 from detkit.registry import HOOKS, ConfigError
 
@@ -19,7 +22,8 @@ from detkit.registry import HOOKS, ConfigError
 class NumClassCheckHook(Hook):
     """Before a run: every head's ``num_classes`` is the number of the data set's classes.
 
-    Heads that tell objects from background only (RPN) are left alone.
+    Heads that tell objects from background only (RPN) are left alone. Before an evaluation, the labels of its data are those of the
+    training data or, without training, of the loaded checkpoint.
 
     Raises:
         ConfigError: they differ, or ``classes`` is one string instead of a tuple of names.
@@ -30,9 +34,18 @@ class NumClassCheckHook(Hook):
 
     def before_val(self, runner: Any) -> None:
         check_classes(runner.model, runner.val_dataloader.dataset, 'val_dataloader')
+        check_labels(runner, runner.val_dataloader.dataset, 'val_dataloader')
 
     def before_test(self, runner: Any) -> None:
         check_classes(runner.model, runner.test_dataloader.dataset, 'test_dataloader')
+        check_labels(runner, runner.test_dataloader.dataset, 'test_dataloader')
+
+
+def check_labels(runner: Any, dataset: Any, loader: str) -> None:
+    trained_on, source = getattr(runner, 'checkpoint_classes', None), 'the checkpoint'
+    if isinstance(runner._train_loop, BaseLoop):                          # it is built once there is training
+        trained_on, source = class_names(getattr(runner.train_dataloader.dataset, 'metainfo', None)), 'train_dataloader'
+    refuse_another_order(trained_on, class_names(getattr(dataset, 'metainfo', None)), source, loader)
 
 
 def check_classes(model: nn.Module, dataset: Any, loader: str) -> None:

@@ -1,0 +1,129 @@
+"""Class names, wherever two lists of them meet: data sets of two splits, data and checkpoint, annotation files of one set.
+
+A label is a position in a list of names, so that two lists in different orders mean different labels. They are compared by name.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_NAMED = 5      # names that a message lists
+
+
+def class_names(meta: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    """Return the classes that ``meta`` names, or None.
+
+    ``meta``: the metainfo of a data set, or the ``meta`` of a checkpoint, of MMDetection 3 (``dataset_meta`` with ``classes`` or
+    ``CLASSES``) or 2 (``CLASSES``).
+    """
+    meta = meta or {}
+    for holder in (meta.get('dataset_meta') or {}, meta):
+        for key in ('classes', 'CLASSES'):
+            if holder.get(key) is not None:
+                names = holder[key]
+                return (names,) if isinstance(names, str) else tuple(map(str, names))
+    return None
+
+
+def class_difference(first: Sequence[str], second: Sequence[str], first_name: str, second_name: str) -> str:
+    """Return in words how two lists of class names differ; '' where they are equal.
+
+    ``first_name``, ``second_name``: what the message calls them.
+    """
+    if tuple(first) == tuple(second):
+        return ''
+    if same_names(first, second):
+        label = next(i for i, (a, b) in enumerate(zip(first, second)) if a != b)
+        return (f"the same names stand in another order: label {label} is '{first[label]}' in {first_name} and '{second[label]}' in "
+                f'{second_name}')
+    only = [(name, [c for c in mine if c not in set(other)]) for name, mine, other in
+            ((first_name, first, second), (second_name, second, first))]
+    return ', '.join(f'only {name} has {quoted(names)}' for name, names in only if names)
+
+
+def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two lists hold the same names, in whatever order."""
+    return len(first) == len(second) and set(first) == set(second)
+
+
+def in_order_of(classes: Sequence[str], names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return ``names`` in the order of ``classes``, or None where they are not the same names.
+
+    Names that differ in case, spaces, '_' and '-' alone are the same, where that is unambiguous: 'Traffic light' and 'traffic_light'.
+    """
+    if same_names(classes, names):
+        return tuple(classes)
+    by_key = {spelling_key(name): name for name in names}
+    keys = [spelling_key(name) for name in classes]
+    if len(names) != len(classes) or len(by_key) != len(names) or set(keys) != set(by_key):
+        return None
+    return tuple(by_key[key] for key in keys)
+
+
+def spelling_key(name: str) -> str:
+    return ''.join(c for c in name.casefold() if c not in ' _-')
+
+
+def quoted(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ', '.join(f"'{n}'" for n in names[:MAX_NAMED]) + (f' and {more} more' if more > 0 else '')
+
+
+def reorder_metainfo(metainfo: Mapping[str, Any], before: Sequence[str] | None, classes: Sequence[str]) -> dict[str, Any]:
+    """Return ``metainfo`` with ``classes``; a palette of the same classes ``before`` follows their order, another one is left out."""
+    changed = {**metainfo, 'classes': tuple(classes)}
+    palette = changed.get('palette')
+    if isinstance(palette, (list, tuple)) and before is not None:
+        changed.pop('palette')
+        if same_names(before, classes) and len(palette) == len(before):
+            changed['palette'] = [palette[list(before).index(name)] for name in classes]
+    return changed
+
+
+# ----------------------------------------------------------------------------------------------- categories of COCO dicts
+def join_categories(content: dict) -> tuple[dict, list[str]]:
+    """Return a COCO dict in which categories of one name are one, the first of them, and a line for each that was joined.
+
+    ``content`` is not changed; without such categories it is returned as it is.
+    """
+    first: dict[str, Any] = {}
+    joined: dict[Any, Any] = {}
+    lines = []
+    for category in content['categories']:
+        name, number = category['name'], category['id']
+        if name in first and number != first[name]:
+            joined[number] = first[name]
+            lines.append(f"joined: category {number} with category {first[name]}, both are called '{name}'")
+        first.setdefault(name, number)
+    if not joined:
+        return content, []
+    categories = [c for c in content['categories'] if c['id'] not in joined]
+    annotations = [{**a, 'category_id': joined.get(a['category_id'], a['category_id'])} for a in content['annotations']]
+    return {**content, 'categories': categories, 'annotations': annotations}, lines
+
+
+def number_categories(contents: Mapping[str, dict]) -> dict[str, dict]:
+    """Return the COCO dicts of several splits with one list of categories, matched by name.
+
+    The list is that of the first split, followed by names that only later ones have. Ids of the first split are kept; a later name
+    keeps its id where that is free. Nothing given is changed.
+    """
+    joined = {split: join_categories(content)[0] for split, content in contents.items()}
+    categories: dict[str, dict] = {}
+    taken: set[Any] = set()
+    for content in joined.values():
+        for category in content['categories']:
+            if category['name'] in categories:
+                continue
+            number = category['id']
+            if number in taken:
+                number = max((i for i in taken if isinstance(i, int)), default=0) + 1
+            taken.add(number)
+            categories[category['name']] = {**category, 'id': number}
+    shared = list(categories.values())
+    out = {}
+    for split, content in joined.items():
+        ids = {c['id']: categories[c['name']]['id'] for c in content['categories']}
+        out[split] = {**content, 'categories': [dict(c) for c in shared],
+                      'annotations': [{**a, 'category_id': ids[a['category_id']]} for a in content['annotations']]}
+    return out

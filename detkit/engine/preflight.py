@@ -1,0 +1,488 @@
+"""What can be known of a run before its first step is checked here, in seconds and before a work dir is made."""
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from torch import nn
+
+from detkit.data.cache.use import deferred_caches
+from detkit.data.classes import class_difference, class_names, in_order_of
+from detkit.data.datasets.detection import DetDataset
+from detkit.data.datasets.entries import WITHOUT_MASK
+from detkit.data.transforms.loading import UnreadableImage
+from detkit.engine.checkpoint import read_meta
+from detkit.engine.datasets import check_resumed_classes, follow_classes, leaves, refuse_another_order, unread
+from detkit.engine.hooks.checkpoint import unknown_metric
+from detkit.engine.hooks.checks import check_classes
+from detkit.engine.hooks.replay import parts
+from detkit.engine.loader_settings import loader_problems, no_batch
+from detkit.engine.prepare import kind as type_name
+from detkit.engine.schedule_checks import schedule_problems
+from detkit.files import find_data
+from detkit.models.detectors.detector import Detector
+from detkit.models.detectors.maskformer import MaskFormer
+from detkit.registry import DATASETS, METRICS, MODELS, ConfigError, did_you_mean, find_keys, join_keys
+
+SPLITS = ('train', 'val', 'test')
+SAMPLED_IMAGES = 64                # images of a data set whose files are looked for
+SECONDS_FOR_FIRST_PROCESS = 10     # in which its launcher ends the other processes after it
+EXPORT_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
+EPOCH_SAMPLERS = ('DefaultSampler', 'ClassAwareSampler')     # those that end after one pass
+
+
+@dataclass
+class Prepared:
+    """What the checks have read and built, for the runner to use; ``notes``: (log level, line) for its log."""
+
+    datasets: dict[str, Any] = field(default_factory=dict)          # split -> data set, its annotations read
+    evaluators: dict[str, Evaluator] = field(default_factory=dict)
+    notes: list[tuple[int, str]] = field(default_factory=list)
+
+    def warn(self, line: str) -> None:
+        if (logging.WARNING, line) not in self.notes:
+            self.notes.append((logging.WARNING, line))
+
+
+class Problems:
+    """What stands in the way of a run; one message for all of it, each part with its config keys."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self.errors: list[ValueError] = []
+
+    @contextmanager
+    def collecting(self, *keys: str) -> Iterator[None]:
+        """Keep a ConfigError or unusable annotations from inside. ``keys`` lead to the part of the config that is looked at."""
+        try:
+            yield
+        except ValueError as error:
+            if not isinstance(error, ConfigError) and type(error).__name__ != 'BrokenAnnotations':
+                raise
+            self.add(error, *keys)
+
+    def add(self, error: ValueError, *keys: str) -> None:
+        if isinstance(error, ConfigError):
+            part: Any = self.cfg._cfg_dict
+            for key in keys:
+                part = part.get(key) if isinstance(part, dict) else None
+            found = None if error.cfg is None or part is None else find_keys(part, error.cfg)
+            error.path = (*keys, *(found or ()), *error.path)
+            error.cfg = self.cfg._cfg_dict
+        self.errors.append(error)
+
+    def raise_all(self) -> None:
+        """Raise what there is: one error as it is, several as one ConfigError in which equal ones of several keys are told once.
+
+        Of several processes on a machine, which all find the same, the first tells it: the others wait for its end, with which the
+        launcher ends them.
+        """
+        if self.errors and int(os.environ.get('LOCAL_RANK', '0')):
+            time.sleep(SECONDS_FOR_FIRST_PROCESS)
+        texts: dict[str, list[str]] = {}
+        for error in self.errors:
+            message, key = (error.message, join_keys(error.path)) if isinstance(error, ConfigError) else (str(error), '')
+            texts.setdefault(message, [])
+            if key not in texts[message]:
+                texts[message].append(key)
+        if len(texts) == 1 and len(next(iter(texts.values()))) == 1:
+            raise self.errors[0]
+        lines = [f"{', '.join(filter(None, keys))}: {message}" if any(keys) else message for message, keys in texts.items()]
+        if len(lines) == 1:
+            raise ConfigError(lines[0])
+        if lines:
+            raise ConfigError(f'{len(lines)} problems: ' + ' '.join(f'({n}) {line}' for n, line in enumerate(lines, 1)))
+
+
+def preflight(cfg: Config) -> Prepared:
+    """Check a config that ``prepare`` has gone over, before anything is written.
+
+    What is cheap comes first and is told together: settings of loaders and schedules, folders and files, the evaluators, the model. Then
+    the annotations of the splits that the run reads (train and val; test where there is no training), which the runner takes over.
+
+    Raises:
+        ConfigError, BrokenAnnotations: the run could not succeed, or would learn or measure nothing; with the full config keys.
+    """
+    problems, prepared = Problems(cfg), Prepared()
+    training = cfg.get('train_dataloader') is not None
+    splits = [s for s in (('train', 'val') if training else SPLITS) if isinstance(cfg.get(f'{s}_dataloader'), dict)]
+    with deferred_caches(), kept_log(prepared):
+        check_loaders(cfg, problems)
+        found = schedule_problems(cfg)
+        check_files(cfg, splits, problems, prepared)
+        model = examine_model(cfg, problems, prepared)
+        build_evaluators(cfg, splits, model, problems, prepared)
+        for error in found.errors:
+            problems.add(error)
+        problems.raise_all()
+        for line in found.notes:
+            prepared.warn(line)
+        read_data(cfg, splits, problems, prepared)
+        for split, dataset in prepared.datasets.items():
+            if model is not None:
+                with problems.collecting():
+                    check_classes(model, dataset, f'{split}_dataloader')
+            check_images(dataset, f'{split}_dataloader', problems)
+            check_objects(cfg, split, dataset, prepared, problems)
+        check_monitored(cfg, prepared, problems)
+        if 'train' in prepared.datasets:
+            check_length(cfg, prepared, problems)
+        problems.raise_all()
+    return prepared
+
+
+@contextmanager
+def kept_log(prepared: Prepared) -> Iterator[None]:
+    """What is logged inside goes into ``prepared.notes``: the run's own log does not exist yet."""
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note = record.levelno, record.getMessage()
+            if record.levelno >= logging.INFO and note not in prepared.notes:
+                prepared.notes.append(note)
+
+    logger = MMLogger.get_current_instance()
+    before, logger.handlers = logger.handlers, [Keep()]
+    try:
+        yield
+    finally:
+        logger.handlers = before
+
+
+# -------------------------------------------------------------------------------------------- settings, folders, files
+def check_loaders(cfg: Config, problems: Problems) -> None:
+    for split in SPLITS:
+        key = f'{split}_dataloader'
+        if isinstance(cfg.get(key), dict):
+            for error in loader_problems(cfg[key]):
+                problems.add(error, key)
+
+
+def check_files(cfg: Config, splits: list[str], problems: Problems, prepared: Prepared) -> None:
+    """Data folders, annotation files, weights. What only a later test would miss is a warning."""
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if not isinstance(loader, dict) or not isinstance(loader.get('dataset'), dict):
+            continue
+        own = problems if split in splits else Problems(cfg)
+        for leaf in leaves(loader['dataset']):
+            with own.collecting(f'{split}_dataloader', 'dataset'):
+                dataset = unread(leaf)
+                for error in missing_files(dataset, leaf) if dataset is not None else ():
+                    own.add(error, f'{split}_dataloader', 'dataset')
+        if split not in splits:
+            known = {e.message for e in problems.errors if isinstance(e, ConfigError)}
+            for error in own.errors:
+                if getattr(error, 'message', None) in known:
+                    problems.errors.append(error)
+                else:
+                    prepared.warn(f'{error} Testing with this config will end with that; training does without it.')
+    if cfg.get('load_from') and not cfg.get('resume') and '://' not in cfg.load_from:
+        source = Path(os.path.expanduser(cfg.load_from))
+        if not source.is_file():
+            lead = 'load_from: ' if 'train' in splits else ''
+            problems.add(ConfigError(f"{lead}there is no checkpoint '{source}'.{nearest_file(source)}"))
+    if cfg.get('train_dataloader') is not None and not cfg.get('resume'):
+        for node in pretrained_parts(cfg.get('model')):
+            source = os.path.expanduser(node['checkpoint'])
+            if '://' not in source and not os.path.isfile(source):
+                problems.add(ConfigError(f"there is no checkpoint '{source}'.{nearest_file(Path(source))}", node, ('checkpoint',)), 'model')
+
+
+def missing_files(dataset: DetDataset, leaf: dict) -> Iterator[ConfigError]:
+    file, folder = Path(dataset.ann_file), dataset.data_prefix.get('img')
+    if dataset.ann_file and not file.is_file():
+        what = 'is a folder, not a file.' if file.is_dir() else f'does not exist.{nearest_file(file)}'
+        yield ConfigError(f'{file} {what}', leaf, ('ann_file',))
+    if folder and '://' not in folder and not os.path.isdir(folder):
+        yield ConfigError(f'the folder of the images, {folder}, does not exist.{nearest_file(Path(folder))}', leaf, ('data_prefix', 'img'))
+
+
+def nearest_file(path: Path) -> str:
+    """Where the path ends that exists, and the nearest name there; '' where there is nothing to add."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f' Its folder {parent} does not exist either.'
+    return did_you_mean(path.name, sorted(p.name for p in parent.iterdir()))
+
+
+def pretrained_parts(node: Any) -> Iterator[dict]:
+    """Yield each ``init_cfg`` that loads weights from a file."""
+    if isinstance(node, (list, tuple)):
+        for one in node:
+            yield from pretrained_parts(one)
+    elif isinstance(node, dict):
+        if str(node.get('type')).rpartition('.')[2] == 'Pretrained' and isinstance(node.get('checkpoint'), str):
+            yield node
+        for value in node.values():
+            yield from pretrained_parts(value)
+
+
+# --------------------------------------------------------------------------------------------------------------- model
+def examine_model(cfg: Config, problems: Problems, prepared: Prepared) -> nn.Module | None:
+    """The model without memory for its weights, to be asked for its classes; None where it cannot be built so."""
+    described = cfg.get('model')
+    if isinstance(described, nn.Module):
+        return described
+    model = None
+    with problems.collecting('model'), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            with torch.device('meta'):
+                model = MODELS.build(without_download(described))
+        except ConfigError:
+            raise
+        except Exception:   # a constructor that computes with its weights: the runner builds the model in memory and tells what is wrong
+            return None
+    reason = '' if model is None else not_exportable(model)
+    if reason and all(importlib.util.find_spec(name) for name in EXPORT_PACKAGES):
+        prepared.notes.append((logging.INFO, f'this model cannot be exported: {reason}. Training and testing do without it.'))
+    return model
+
+
+def without_download(described: Any) -> Any:
+    """A model's config in which no constructor fetches weights."""
+    if isinstance(described, (list, tuple)):
+        return [without_download(d) for d in described]
+    if not isinstance(described, dict):
+        return described
+    return {k: False if k == 'pretrained' and v is True else without_download(v) for k, v in described.items()}
+
+
+def not_exportable(model: nn.Module) -> str:
+    """Why ``model.exportable()`` has nothing to give; '' where it has."""
+    if not hasattr(model, 'exportable'):
+        return f'{type(model).__name__} has no exportable()'
+    if isinstance(model, Detector) and type(model).decode is Detector.decode and not hasattr(getattr(model, 'bbox_head', None), 'decode'):
+        return f'{type(getattr(model, "bbox_head", model)).__name__} has no decode()'
+    return ''
+
+
+def predicts_masks(model: nn.Module | None) -> bool | None:
+    """Whether a detector's predictions have masks; None for a model that is not detkit's."""
+    if not isinstance(model, Detector):
+        return None
+    if isinstance(model, MaskFormer):
+        return True
+    roi_head = getattr(model, 'roi_head', None)
+    if roi_head is not None:
+        return getattr(roi_head, 'mask_head', None) is not None
+    return hasattr(getattr(model, 'bbox_head', None), 'full_masks')
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
+def build_evaluators(cfg: Config, splits: list[str], model: nn.Module | None, problems: Problems, prepared: Prepared) -> None:
+    roots = [e for e in problems.errors if isinstance(e, ConfigError) and e.message.startswith('data_root')]
+    for split in splits:
+        key = f'{split}_evaluator'
+        described = cfg.get(key)
+        if described is None or isinstance(described, Evaluator) or isinstance(described, dict) and 'metrics' in described:
+            continue
+        metrics, count = [], len(problems.errors)
+        for one in described if isinstance(described, (list, tuple)) else [described]:
+            if roots and isinstance(one, dict) and one.get('ann_file') and not find_data(one['ann_file']).exists():
+                count = -1                    # it lies in a folder that is told to be missing
+                continue
+            with problems.collecting(key):
+                metric = METRICS.build(one)
+                check_kind(metric, model)
+                metrics.append(metric)
+        if len(problems.errors) == count:
+            prepared.evaluators[split] = Evaluator(metrics)
+
+
+def check_kind(metric: Any, model: nn.Module | None) -> None:
+    """Raise ConfigError for a metric of masks on a model that predicts none."""
+    if 'segm' in (getattr(metric, 'metrics', None) or ()) and predicts_masks(model) is False:
+        raise ConfigError(f"metric='segm' compares masks, and this model ({type(model).__name__}) predicts boxes alone. Take 'segm' out of "
+                          f'metric, or train a model with a mask head.')
+    if type(metric).__name__ == 'CocoPanopticMetric' and isinstance(model, Detector) and not isinstance(model, MaskFormer):
+        raise ConfigError(f'CocoPanopticMetric compares panoptic maps, and this model ({type(model).__name__}) predicts none. Use '
+                          f'CocoMetric.')
+
+
+def check_monitored(cfg: Config, prepared: Prepared, problems: Problems) -> None:
+    """What hooks watch must be among the numbers of the evaluation."""
+    evaluator = prepared.evaluators.get('val')
+    if evaluator is None or any(not hasattr(m, 'result_names') for m in evaluator.metrics):
+        return
+    names = [name for metric in evaluator.metrics for name in metric.result_names()]
+    if not names:                                      # format_only: there are no numbers, and the hook says so
+        return
+    watched: list[tuple[str, Any]] = []
+    for name, hook in (cfg.get('default_hooks') or {}).items():
+        watched += [(f'default_hooks.{name}', hook)]
+    watched += [(f'custom_hooks[{i}]', hook) for i, hook in enumerate(cfg.get('custom_hooks') or [])]
+    for key, hook in watched:
+        for setting, kind in (('save_best', 'CheckpointHook'), ('monitor', 'EarlyStoppingHook')):
+            if isinstance(hook, dict) and type_name(hook) == kind:
+                wanted = hook.get(setting)
+                for one in wanted if isinstance(wanted, (list, tuple)) else [wanted]:
+                    if isinstance(one, str) and one != 'auto' and one not in names:
+                        problems.add(ConfigError(f'{key}.{setting}: {unknown_metric(one, names)}'))
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+def read_data(cfg: Config, splits: list[str], problems: Problems, prepared: Prepared) -> None:
+    """Read the annotations of ``splits``; labels follow the training set's classes, or in a test the checkpoint's."""
+    classes, source = checkpoint_classes(cfg), 'the checkpoint'
+    training = 'train' in splits
+    for split in splits:
+        key = f'{split}_dataloader'
+        notes: list[str] = []
+        with problems.collecting(key, 'dataset'):
+            described = follow_classes(cfg[key]['dataset'], None if split == 'train' else classes, key, source, notes)
+            dataset = DATASETS.build(described)
+            if hasattr(dataset, 'full_init'):
+                dataset.full_init()
+            prepared.datasets[split] = dataset
+            now = class_names(getattr(dataset, 'metainfo', None))
+            if split == 'train':
+                compare_with_checkpoint(cfg, classes, now, prepared)
+                classes, source = now or None, key
+            else:
+                refuse_another_order(classes, now, source, key)
+        for line in notes:
+            prepared.warn(line)
+        if split == 'train' and 'train' not in prepared.datasets:
+            return                                     # the others are compared with it
+    if training and isinstance(cfg.get('test_dataloader'), dict) and classes is not None:
+        with Problems(cfg).collecting():
+            for leaf in leaves(cfg.test_dataloader['dataset']):
+                dataset = unread(leaf)
+                named = None if dataset is None else class_names(dataset._metainfo)
+                if named is not None and in_order_of(classes, named) is None:
+                    difference = class_difference(classes, named, 'train_dataloader', 'test_dataloader')
+                    prepared.warn(f'test_dataloader has other classes than train_dataloader: {difference}. A test of this model will be '
+                                  f'refused.')
+
+
+def checkpoint_classes(cfg: Config) -> tuple[str, ...] | None:
+    """The classes that the checkpoint of the config was trained on, where there is one and it names them."""
+    return class_names(read_meta(cfg.load_from, cfg.get('trusted_checkpoints', False))) if cfg.get('load_from') else None
+
+
+def compare_with_checkpoint(cfg: Config, before: tuple[str, ...] | None, now: tuple[str, ...] | None, prepared: Prepared) -> None:
+    """A run that is resumed keeps its classes; one that starts from weights for other classes is told what becomes of them.
+
+    Raises:
+        ConfigError: the data of a resumed run have other classes, or another order of them.
+    """
+    if before is None or now is None or before == now:
+        return
+    if cfg.get('resume'):
+        check_resumed_classes(before, now, cfg.load_from)
+    difference = class_difference(before, now, 'the checkpoint', 'train_dataloader')
+    if len(before) == len(now):
+        remedy = ' Put metainfo.classes into the order of the checkpoint to keep what it knows.' if set(before) == set(now) else ''
+        prepared.warn(f"load_from: '{cfg.load_from}' was trained on other classes: {difference}. Its layers that classify have the shape "
+                      f'of this model and are loaded as they are: training begins with the labels of the checkpoint.{remedy}')
+
+
+def det_datasets(dataset: Any) -> list[DetDataset]:
+    return [p for p in parts(dataset) if isinstance(p, DetDataset)]
+
+
+def check_images(dataset: Any, key: str, problems: Problems) -> None:
+    """Look for the files of some images: a wrong ``data_prefix`` is found before the first step."""
+    for part in det_datasets(dataset):
+        loads = next((t for t in part.pipeline.transforms if type(t).__name__ == 'LoadImageFromFile'), None)
+        if loads is None or not len(part):
+            continue
+        count = min(len(part), SAMPLED_IMAGES)
+        infos = [part.get_data_info(i * len(part) // count) for i in range(count)]
+        missing = [i['img_path'] for i in infos if not os.path.exists(i['img_path']) and not is_readable(loads, i)]
+        if missing and (len(missing) == count or part.on_error == 'fail' or part.test_mode):
+            skip = '' if len(missing) == count or part.test_mode else " Or leave such images out: on_error='skip' of the data set."
+            problems.add(ConfigError(f'{len(missing)} of the {count} images looked at do not exist or cannot be read, of {len(part)} that '
+                                     f'{part.ann_file} lists (first: {missing[0]}). Check data_root and data_prefix.{skip}'),
+                         key, 'dataset')
+
+
+def is_readable(transform: Any, info: dict) -> bool:
+    """Whether the transform that reads images reads this one, whatever its name looks like."""
+    try:
+        return transform(copy.copy(info)) is not None
+    except UnreadableImage:
+        return False
+
+
+def check_objects(cfg: Config, split: str, dataset: Any, prepared: Prepared, problems: Problems) -> None:
+    """There is something to learn, or to measure."""
+    found, key = det_datasets(dataset), f'{split}_dataloader'
+    if split == 'train':
+        used = sum(p.counts.used for p in found)
+        for part in found:
+            if not part.counts.used and (part.counts.total or not used):
+                problems.add(ConfigError(f'there is nothing to learn: {reasons_of([part])}. tools/doctor.py looks at such data in full.'),
+                             key, 'dataset')
+            elif part.counts.is_much_left_out:
+                prepared.warn(f'{key}.dataset: {reasons_of([part])}.')
+        return
+    for metric in getattr(prepared.evaluators.get(split), 'metrics', ()):
+        with problems.collecting(f'{split}_evaluator'):
+            metric.dataset_meta = getattr(dataset, 'metainfo', None)
+            if found:
+                check_truth(metric, found, key)
+
+
+def check_truth(metric: Any, found: list[DetDataset], key: str) -> None:
+    """Raise ConfigError where a metric of detkit would measure against no object, or masks against no mask."""
+    if getattr(metric, 'format_only', True):
+        return
+    kinds, truth = getattr(metric, 'metrics', ()), getattr(metric, 'truth', None)
+    if isinstance(truth, dict) and isinstance(truth.get('annotations'), list):
+        classes = set(metric.dataset_meta['classes'])
+        ids = {c['id'] for c in truth['categories'] if c['name'] in classes or kinds == ['proposal']}
+        objects = [a for a in truth['annotations'] if not a.get('iscrowd') and not a.get('ignore') and a.get('category_id') in ids]
+        used, masks = len(objects), sum(bool(a.get('segmentation')) for a in objects)
+        where, reasons = metric.source, f"of {len(truth['annotations'])} annotations none is an ordinary object of the classes"
+    else:
+        used = sum(p.counts.used + p.counts.left_out[WITHOUT_MASK] for p in found)
+        masks = sum(p.counts.masks for p in found)
+        where, reasons = f'{key}.dataset', reasons_of(found)
+    if not used:
+        raise ConfigError(f'{where}: there is no object to measure against: {reasons}. AP is not defined then. Give a set with objects, or '
+                          f"only write the detections: format_only=True, outfile_prefix='...'.")
+    if 'segm' in kinds and not masks:
+        raise ConfigError(f"{where}: metric='segm' compares masks, and none of its {used} objects has one. Use metric='bbox', or "
+                          f"annotations with 'segmentation'.")
+
+
+def reasons_of(found: list[DetDataset]) -> str:
+    """How many objects data sets have, and why not more."""
+    return '; '.join(f'{p.ann_file}: {p.counts}{f"; {p.labels_hint()}" if not p.counts.used and p.labels_hint() else ""}' for p in found)
+
+
+# -------------------------------------------------------------------------------------------------------------- length
+def check_length(cfg: Config, prepared: Prepared, problems: Problems) -> None:
+    """How many batches an epoch has, and whether schedules that count iterations fit into them."""
+    loader, dataset = cfg.train_dataloader, prepared.datasets['train']
+    sampler = loader['sampler']
+    batch_size, grouping = loader.get('batch_size', 1), loader.get('batch_sampler') or {}
+    if not isinstance(sampler, dict) or type_name(sampler) not in EPOCH_SAMPLERS or not isinstance(batch_size, int):
+        return
+    drop_last = bool(loader.get('drop_last') or isinstance(grouping, dict) and grouping.get('drop_last'))
+    images = math.ceil(len(dataset) / get_world_size())
+    batches = images // batch_size if drop_last else math.ceil(images / batch_size)
+    if not batches:
+        problems.add(ConfigError(no_batch(len(dataset), batch_size, drop_last, get_world_size())), 'train_dataloader')
+        return
+    if loader.get('num_batch_per_epoch'):
+        batches = min(batches, loader['num_batch_per_epoch'])
+    for line in schedule_problems(cfg, batches).notes:
+        prepared.warn(line)
