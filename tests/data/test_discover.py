@@ -113,8 +113,9 @@ def test_cvats_export_is_one_whole(tmp_path: Path):
 
 def test_a_file_finds_images_beside_its_folder(tmp_path: Path):
     layout_shared(tmp_path)
-    found = find_dataset([tmp_path / 'annotations/train.json'])
-    assert counts(found) == {'train': (1, 2), 'val': (1, 2)} and found.root == tmp_path
+    for source in (tmp_path / 'annotations/train.json', tmp_path / 'annotations'):
+        found = find_dataset([source])
+        assert counts(found) == {'train': (1, 2), 'val': (1, 2)} and found.root == tmp_path
 
 
 def test_the_folder_annotations_is_taken_where_there_are_others(tmp_path: Path):
