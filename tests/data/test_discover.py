@@ -162,6 +162,16 @@ def test_labels_with_a_list_of_names(tmp_path: Path):
     assert split.content['annotations'][0]['category_id'] == 2
 
 
+def test_a_coco_test_split_that_cannot_be_used_is_left_out_with_a_note(tmp_path: Path):
+    layout_shared(tmp_path)
+    file = tmp_path / 'annotations/test.json'
+    file.write_text(json.dumps({k: v for k, v in content(['b.png']).items() if k != 'annotations'}))
+    found = find_dataset([tmp_path])
+    assert list(found.splits) == ['train', 'val'] and found.notes[0].startswith(f'test is left out: {file}')
+    with pytest.raises(BrokenAnnotations, match="'annotations'"):
+        find_dataset([f'test={file}'])
+
+
 # ---------------------------------------------------------------------------------------------------------------- VOC
 def make_voc(root: Path) -> Path:
     source = root.parent / 'pictures'
