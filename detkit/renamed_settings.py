@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from detkit.catalogue import CATALOGUE
+
 # A key at the top -> the sections of today that it became, and how it is written now.
 SECTIONS = dict(
     data=('train_dataloader', 'train_dataloader, val_dataloader, test_dataloader: dict(batch_size=2, num_workers=2, '
@@ -80,6 +82,7 @@ STEP_ARGUMENTS = {
 DATASET_ARGUMENTS = dict(img_prefix='data_prefix=dict(img=...)', seg_prefix='data_prefix=dict(seg=...)',
                          classes='metainfo=dict(classes=(...))', samples_per_gpu='batch_size of the dataloader')
 LOADER_ARGUMENTS = dict(samples_per_gpu='batch_size', workers_per_gpu='num_workers')
+OUR_DATASETS = frozenset(name for names in CATALOGUE['dataset'].values() for name in names.split())
 OF_MODEL = ('rpn', 'rcnn', 'rpn_proposal', 'assigner', 'nms_pre', 'score_thr', 'max_per_img')   # keys of model.train_cfg, model.test_cfg
 
 # The beginning of a key of --cfg-options -> the one of today.
@@ -123,10 +126,16 @@ def old_settings(cfg: dict) -> Iterator[tuple[str, str, str]]:
             yield from in_dataset(loader.get('dataset'), f'{part}_dataloader.dataset')
 
 
+def bare_name(kind: Any) -> str:
+    """``'mmdet.Collect'`` -> ``'Collect'``; '' for a class."""
+    return re.sub(r'^(mmdet|mmcv|detkit)\.', '', kind) if isinstance(kind, str) else ''
+
+
 def in_dataset(dataset: Any, place: str) -> Iterator[tuple[str, str, str]]:
     if not isinstance(dataset, dict):
         return
-    yield from ((f'{place}.{old}', old, new) for old, new in DATASET_ARGUMENTS.items() if old in dataset)
+    if bare_name(dataset.get('type')) in OUR_DATASETS:     # a data set of the user's own may have an argument of that name
+        yield from ((f'{place}.{old}', old, new) for old, new in DATASET_ARGUMENTS.items() if old in dataset)
     yield from in_pipeline(dataset.get('pipeline'), f'{place}.pipeline')
     yield from in_dataset(dataset.get('dataset'), f'{place}.dataset')
     for number, inner in enumerate(dataset.get('datasets') or () if isinstance(dataset.get('datasets'), (list, tuple)) else ()):
@@ -135,8 +144,7 @@ def in_dataset(dataset: Any, place: str) -> Iterator[tuple[str, str, str]]:
 
 def in_pipeline(steps: Any, place: str) -> Iterator[tuple[str, str, str]]:
     for number, step in enumerate(steps if isinstance(steps, (list, tuple)) else ()):
-        kind = step.get('type') if isinstance(step, dict) else None
-        name = re.sub(r'^(mmdet|mmcv|detkit)\.', '', kind) if isinstance(kind, str) else None
+        name = bare_name(step.get('type')) if isinstance(step, dict) else ''
         if name in STEPS:
             yield f'{place}.{number}', name, STEPS[name]
         for old, new in STEP_ARGUMENTS.get(name, {}).items():

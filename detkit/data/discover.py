@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,11 +173,20 @@ def from_files(files: dict[str, Path], kind: str | None, images: Path | None) ->
     if kind == 'voc':
         parents = {s: f if f.is_dir() else f.parent for s, f in files.items()}
         return FoundData('voc', {s: voc_split(f, Tree.below(f.parent), images) for s, f in parents.items()})
-    splits = {}
+    return read_splits(kind, files, lambda file, split: SPLIT_READERS[kind](file, split, Tree.below(file.parent), images))
+
+
+def read_splits(kind: str, files: dict[str, Path], read: Callable[[Path, str], Split]) -> FoundData:
+    """The splits that ``read`` gives; a test split that cannot be used is left out with a note."""
+    found = FoundData(kind, {})
     for split, file in files.items():
-        tree = Tree.below(file.parent)
-        splits[split] = (coco_split if kind == 'coco' else csv_split)(file, split, tree, images)
-    return FoundData(kind, splits)
+        try:
+            found.splits[split] = read(file, split)
+        except (BrokenAnnotations, NoData) as error:
+            if split != 'test' or len(files) == 1:
+                raise
+            found.notes.append(f'test is left out: {error}')
+    return found
 
 
 def from_folder(folder: Path, kind: str | None, images: Path | None) -> FoundData:
@@ -299,8 +308,10 @@ def from_coco(tree: Tree, files: list[Path], images: Path | None) -> FoundData:
     usual = [f for f in files if f.parent == tree.root / 'annotations']
     others = [f for f in files if f not in usual] if usual else []
     chosen = one_per_split(tree, usual or files)
-    notes = [f'annotations/ is taken; {others[0].relative_to(tree.root)} is left out.'] if others else []
-    return FoundData('coco', {split: coco_split(file, split, tree, images) for split, file in chosen.items()}, notes)
+    found = read_splits('coco', chosen, lambda file, split: coco_split(file, split, tree, images))
+    if others:
+        found.notes.insert(0, f'annotations/ is taken; {others[0].relative_to(tree.root)} is left out.')
+    return found
 
 
 def coco_split(file: Path, split: str, tree: Tree, images: Path | None) -> Split:
@@ -355,24 +366,17 @@ def from_yolo(tree: Tree, files: list[Path], images: Path | None) -> FoundData:
 
 
 def from_yaml(file: Path) -> FoundData:
-    """The splits that a data.yaml names; a test split that is not there is left out with a note."""
+    """The splits that a data.yaml names."""
     described, _ = read_names(file)
-    splits, notes = {}, []
-    for split in SPLITS:
-        if not any(described.get(name) for name, meant in SPLIT_WORDS.items() if meant == split):
-            continue
-        dataset = dict(type='YOLODataset', ann_file=str(file), split=split)
-        try:
-            content, faults = read_sound(dataset)
-        except BrokenAnnotations as error:
-            if split != 'test':
-                raise
-            notes.append(f'test is left out: {error}')
-            continue
-        splits[split] = Split(file, *below_common(content, file.parent), dict(dataset, ann_file=file), faults)
-    if not splits:
+    named = [s for s in SPLITS if any(described.get(name) for name, meant in SPLIT_WORDS.items() if meant == s)]
+    if not named:
         raise NoData(f"{file}: it names none of {', '.join(SPLITS)}. Add train: and val: with the folders of the images.")
-    return FoundData('yolo', splits, notes)
+
+    def read(path: Path, split: str) -> Split:
+        dataset = dict(type='YOLODataset', ann_file=str(path), split=split)
+        content, faults = read_sound(dataset)
+        return Split(path, *below_common(content, path.parent), dict(dataset, ann_file=path), faults)
+    return read_splits('yolo', dict.fromkeys(named, file), read)
 
 
 def below_common(content: dict, root: Path) -> tuple[Path, dict]:
@@ -494,8 +498,7 @@ def is_number(text: str) -> bool:
 
 
 def from_csv(tree: Tree, files: list[Path], images: Path | None) -> FoundData:
-    chosen = one_per_split(tree, files)
-    return FoundData('csv', {split: csv_split(file, split, tree, images) for split, file in chosen.items()})
+    return read_splits('csv', one_per_split(tree, files), lambda file, split: csv_split(file, split, tree, images))
 
 
 def csv_split(file: Path, split: str, tree: Tree, images: Path | None) -> Split:
@@ -505,3 +508,6 @@ def csv_split(file: Path, split: str, tree: Tree, images: Path | None) -> Split:
     content, faults = read_sound(dataset)
     folder, content = below_common(content, folder)
     return Split(file, folder, content, dict(dataset, ann_file=file, data_prefix=dict(img=folder)), faults)
+
+
+SPLIT_READERS = {'coco': coco_split, 'csv': csv_split}

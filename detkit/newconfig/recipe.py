@@ -64,6 +64,8 @@ def read_recipe(name: str, out: Path) -> Recipe:
         ConfigError: no such config (with the nearest name), or one that new-config cannot fill in, with the reason.
     """
     path, cfg = find_config(name), load_config(name)
+    if path == out.resolve():
+        raise ConfigError(f'--out {out} is the file of --model. Choose another --out.')
     kinds = {str(dataset.get('type')) for dataset in (innermost(cfg, s) for s in ('train', 'val')) if dataset}
     if any('Panoptic' in kind for kind in kinds):
         raise ConfigError(f'--model {name}: learns panoptic maps, which need a map of segments for each image; COCO, YOLO, VOC and CSV '

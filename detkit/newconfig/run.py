@@ -66,7 +66,7 @@ def new_config(data: str | os.PathLike | Sequence[str], model: str | None = None
     if run_doctor:
         say('doctor: looking at images, annotations and the config (--no-doctor leaves it out)')
         folder = Path('work_dirs') / 'doctor' / out.stem
-        report = doctor(str(out), probe=False, out=folder)
+        report = doctor(str(out), probe=False, out=folder, progress=True)
         say(f"{report.text(levels=('fault', 'warning'))} All of them, with images: {folder}/report.html")
     say(next_commands(plan))
     return Outcome(out, tuple(written), report)

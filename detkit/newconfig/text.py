@@ -74,6 +74,8 @@ def variables_of(plan: Plan) -> dict[str, Any]:
     else:
         found.update(max_epochs=numbers.max_epochs, val_interval=numbers.val_interval)
     found.update(batch_size=numbers.batch_size, num_workers=numbers.num_workers)
+    if plan.recipe.cfg.get('keep_ratio') is False:
+        found['keep_ratio'] = True
     if warmup_of(plan.recipe.cfg) > plan.max_iters // 10:
         found['warmup_iters'] = max(1, plan.max_iters // 10)
     return found

@@ -113,8 +113,9 @@ def test_cvats_export_is_one_whole(tmp_path: Path):
 
 def test_a_file_finds_images_beside_its_folder(tmp_path: Path):
     layout_shared(tmp_path)
-    found = find_dataset([tmp_path / 'annotations/train.json'])
-    assert counts(found) == {'train': (1, 2), 'val': (1, 2)} and found.root == tmp_path
+    for source in (tmp_path / 'annotations/train.json', tmp_path / 'annotations'):
+        found = find_dataset([source])
+        assert counts(found) == {'train': (1, 2), 'val': (1, 2)} and found.root == tmp_path
 
 
 def test_the_folder_annotations_is_taken_where_there_are_others(tmp_path: Path):
@@ -159,6 +160,16 @@ def test_labels_with_a_list_of_names(tmp_path: Path):
     split = found.splits['train']
     assert split.dataset is None and split.content['annotations'][0]['bbox'] == [15, 10, 30, 20]
     assert split.content['annotations'][0]['category_id'] == 2
+
+
+def test_a_coco_test_split_that_cannot_be_used_is_left_out_with_a_note(tmp_path: Path):
+    layout_shared(tmp_path)
+    file = tmp_path / 'annotations/test.json'
+    file.write_text(json.dumps({k: v for k, v in content(['b.png']).items() if k != 'annotations'}))
+    found = find_dataset([tmp_path])
+    assert list(found.splits) == ['train', 'val'] and found.notes[0].startswith(f'test is left out: {file}')
+    with pytest.raises(BrokenAnnotations, match="'annotations'"):
+        find_dataset([f'test={file}'])
 
 
 # ---------------------------------------------------------------------------------------------------------------- VOC

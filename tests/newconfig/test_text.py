@@ -11,7 +11,7 @@ from detkit.config import load_config
 from detkit.data.discover import find_dataset
 from detkit.data.exchange import write_annotations
 from detkit.data.formats.coco import read_coco
-from detkit.newconfig.recipe import innermost, read_recipe
+from detkit.newconfig.recipe import default_model, innermost, read_recipe
 from detkit.newconfig.run import make_plan
 from detkit.newconfig.text import code_of, text_of
 from detkit.registry import DATASETS, METRICS, ConfigError
@@ -159,6 +159,20 @@ def test_models_that_do_not_fit_are_refused_with_the_reason(shapes: Path, tmp_pa
     found = find_dataset([tmp_path / 'train.json'], images=shapes / 'images')
     with pytest.raises(ValueError, match='train.json: none of its objects has a mask, which detkit::mask_rcnn.* learns. Choose'):
         make_plan(found, read_recipe('mask-rcnn_r50_fpn_1x_coco', tmp_path / 'my.py'), tmp_path / 'my.py', False, print)
+
+
+def test_the_default_models_exist_and_aspect_ratios_are_kept(shapes: Path, tmp_path: Path):
+    for on_gpu in (False, True):
+        recipe = read_recipe(default_model(on_gpu), tmp_path / 'my.py')
+        assert recipe.has('classes') and not recipe.with_masks
+    cfg, _ = written('rtmdet_nano_bccd', shapes, tmp_path / 'my.py')       # which stretches BCCD's images
+    assert cfg.keep_ratio is True and '"keep_ratio": false' not in json.dumps(cfg.test_dataloader.to_dict(), default=str)
+
+
+def test_the_new_file_is_not_its_own_base(tmp_path: Path):
+    (tmp_path / 'my.py').write_text("_base_ = 'detkit::rtmdet/rtmdet_nano_small-data.py'\n")
+    with pytest.raises(ConfigError, match='my.py is the file of --model. Choose another --out'):
+        read_recipe(str(tmp_path / 'my.py'), tmp_path / 'my.py')
 
 
 def test_code_is_python():
