@@ -67,13 +67,10 @@ def list_sources(inputs: Any, exclude: str | os.PathLike | None = None, first_nu
     inputs = [inputs] if isinstance(inputs, (str, os.PathLike)) or is_in_memory(inputs) else list(flatten(inputs))
     found: list[Any] = []
     for number, one in enumerate(inputs, 1):
-        if is_in_memory(one):
-            found.extend(images_in_memory(one))
-            continue
         try:
-            found.extend(files_of(one, exclude))
-        except FileNotFoundError as error:
-            if not allow_missing or len(inputs) == 1:
+            found.extend(images_in_memory(one) if is_in_memory(one) else files_of(one, exclude))
+        except (FileNotFoundError, ValueError) as error:
+            if isinstance(error, ValueError) or not allow_missing or len(inputs) == 1:
                 raise ValueError(f'{error}{f" (input {number} of {len(inputs)})" if len(inputs) > 1 else ""}') from None
             found.append(Path(one))
     relative = iter(relative_names([f for f in found if isinstance(f, Path)], folder_of(inputs)))
@@ -111,7 +108,7 @@ def files_of(name: str | os.PathLike, exclude: str | os.PathLike | None) -> list
 def near(text: str) -> str:
     """A hint at a file with a similar name."""
     folder = Path(text).parent
-    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() and os.access(folder, os.R_OK) else []
     close = difflib.get_close_matches(Path(text).name, names, n=1, cutoff=0.8)
     return f". Did you mean '{folder / close[0]}'?" if close else ''
 
@@ -181,7 +178,7 @@ def files_in(root: Path, exclude: str | os.PathLike | None, required: bool = Tru
     if excluded == os.path.realpath(root):
         excluded = os.path.join(excluded, PICTURES)
     files, visited = [], set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=warn_unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited or real == excluded:
             folders.clear()
@@ -193,6 +190,10 @@ def files_in(root: Path, exclude: str | os.PathLike | None, required: bool = Tru
         raise FileNotFoundError(f"the folder '{root}' has no image or video in it (looked for {' '.join(IMAGE_SUFFIXES)}, "
                                 f"{' '.join(VIDEO_SUFFIXES)} and DICOM slices, {' '.join(DICOM_SUFFIXES)} or without an ending).")
     return sorted(files)
+
+
+def warn_unreadable(error: OSError) -> None:
+    logging.getLogger('detkit').warning("the folder '%s' cannot be read (%s); what is in it is left out.", error.filename, error.strerror)
 
 
 def is_input(file: Path) -> bool:

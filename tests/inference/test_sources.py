@@ -1,6 +1,7 @@
 """What an INPUT stands for."""
 from __future__ import annotations
 
+import os
 import unicodedata
 
 import cv2
@@ -87,6 +88,24 @@ def test_hidden_files_and_what_macos_leaves_are_left_out_and_links_followed(tmp_
     (tmp_path / 'dangling.jpg').symlink_to(tmp_path / 'gone.jpg')
     with pytest.raises(ValueError, match='is a link to a file that does not exist'):
         list_sources(tmp_path / 'dangling.jpg')
+
+
+def test_a_folder_that_may_not_be_read_is_named(folder, monkeypatch, caplog):
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith('sub'):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    assert names(folder, exclude=folder / 'out') == ['a.PNG', 'b.jpg']
+    assert "sub' cannot be read (Permission denied); what is in it is left out" in caplog.text
+
+
+def test_an_image_in_a_list_that_is_none_is_counted():
+    with pytest.raises(ValueError, match=r'has nan to nan.* \(input 2 of 3\)'):
+        list_sources([IMAGE, np.full((8, 10, 3), np.nan), IMAGE])
 
 
 @pytest.mark.parametrize(('stored', 'given'), [('NFC', 'NFD'), ('NFD', 'NFC')])
