@@ -85,7 +85,10 @@ def run_tool(command: str) -> None:
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser; arguments are added to the command that ``argv`` names only."""
     top = argparse.ArgumentParser(prog='detkit', description='Train, test and use object detectors.',
-                                  epilog="'detkit COMMAND --help' explains a command. DETKIT_TRACEBACK=1 shows where errors come from.")
+                                  epilog="'detkit COMMAND --help' explains a command. DETKIT_TRACEBACK=1 shows where errors come from. "
+                                         'Exit status: 0; '
+                                         '1 a run that failed; 2 a mistake in config, data or arguments; 130, 143, 138, 129 stopped by '
+                                         'SIGINT, SIGTERM, SIGUSR1, SIGHUP (a training has saved then, and --resume goes on).')
     top.add_argument('--version', action='version', version=version())
     commands = top.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for name, command in COMMANDS.items():

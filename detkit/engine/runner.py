@@ -12,7 +12,7 @@ import mmengine
 import torch
 from mmengine import runner as mmrunner
 from mmengine.config import Config
-from mmengine.dist import get_dist_info, master_only
+from mmengine.dist import barrier, get_dist_info, master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
@@ -292,6 +292,7 @@ class DetRunner(mmrunner.Runner):
         path = Path(self.work_dir) / INTERRUPTED
         if self.rank == 0:
             note_last(self.work_dir, path)
+        barrier()                                          # torchrun stops the first process as soon as another has ended
         self.logger.info(f'stopped in epoch {self.epoch + 1} after iteration {self.iter}; saved {path}. Go on with --resume')
 
     # --------------------------------------------------------------------------------------------- checkpoints
