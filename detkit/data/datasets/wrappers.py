@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from mmengine import dataset as mmdataset
 
+from detkit.data.classes import class_difference, class_names
+from detkit.data.formats.faults import BrokenAnnotations
 from detkit.registry import DATASETS, TRANSFORMS, ConfigError
 
 ANOTHER = 1 << 32       # in a key: beside the draws of the inner data set, whose positions are smaller
@@ -33,17 +35,27 @@ class ConcatDataset(mmdataset.ConcatDataset):
     """Several data sets, one after the other.
 
     Raises:
-        ConfigError: they differ in their classes, or in other metainfo that ``ignore_keys`` does not name.
+        ConfigError: they differ in their classes, whatever ``ignore_keys`` says, or in other metainfo that it does not name.
     """
 
     def __init__(self, datasets: list, lazy_init: bool = False, ignore_keys: str | list[str] | None = None) -> None:
         try:
             super().__init__(datasets, lazy_init, ignore_keys)
-        except ConfigError:
+        except (ConfigError, BrokenAnnotations):
             raise
         except (TypeError, ValueError) as error:
+            self.check_classes()
             raise ConfigError(f'ConcatDataset datasets: {error}. Give all of them the same metainfo, or name what may differ '
                               f'in ignore_keys.') from error
+        self.check_classes()
+
+    def check_classes(self) -> None:
+        """Raise ConfigError for parts whose labels mean different classes."""
+        lists = [class_names(getattr(part, 'metainfo', None)) for part in self.datasets]
+        for i, names in enumerate(lists):
+            if names is not None and lists[0] is not None and names != lists[0]:
+                difference = class_difference(lists[0], names, 'datasets[0]', f'datasets[{i}]')
+                raise ConfigError(f'ConcatDataset datasets: {difference}. Give all of them the same metainfo=dict(classes=(...)).')
 
     @property
     def epoch(self) -> int:

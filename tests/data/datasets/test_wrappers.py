@@ -7,6 +7,7 @@ import pytest
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
+from detkit.data.formats.faults import BrokenAnnotations
 from detkit.data.samplers import AspectRatioBatchSampler, InfiniteSampler
 from detkit.registry import DATASETS, ConfigError
 
@@ -67,8 +68,19 @@ def test_pairs_reach_the_data_sets_that_are_joined(coco):
 
 
 def test_data_sets_of_other_classes_cannot_be_joined_silently(coco):
+    for more in (dict(), dict(ignore_keys='classes')):
+        with pytest.raises(ConfigError, match=r"ConcatDataset datasets: .*label 0 is 'cat' in datasets\[0\] and 'dog' in datasets\[1\]"):
+            DATASETS.build(dict(type='ConcatDataset', datasets=[inner(coco), inner(coco, ('dog', 'cat'))], **more))
+    other = inner(coco)
+    other['metainfo'] = dict(other['metainfo'], palette=[(1, 2, 3), (4, 5, 6)])
     with pytest.raises(ConfigError, match=r'ConcatDataset datasets: .*meta information of the 2-th dataset.*ignore_keys'):
-        DATASETS.build(dict(type='ConcatDataset', datasets=[inner(coco), inner(coco, ('dog', 'cat'))]))
+        DATASETS.build(dict(type='ConcatDataset', datasets=[inner(coco), other]))
+
+
+def test_a_broken_file_among_those_that_are_joined_is_told_as_itself(coco):
+    (coco / 'broken.json').write_text('{')
+    with pytest.raises(BrokenAnnotations, match='broken.json'):
+        DATASETS.build(dict(type='ConcatDataset', datasets=[inner(coco), dict(inner(coco), ann_file='broken.json')]))
 
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_mask=True), dict(type='RandomFlip', prob=0.5)]
