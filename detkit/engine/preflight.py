@@ -450,7 +450,8 @@ def check_truth(metric: Any, found: list[DetDataset], key: str) -> None:
         ids = {c['id'] for c in truth['categories'] if c['name'] in classes or kinds == ['proposal']}
         objects = [a for a in truth['annotations'] if not a.get('iscrowd') and not a.get('ignore') and a.get('category_id') in ids]
         used, masks = len(objects), sum(bool(a.get('segmentation')) for a in objects)
-        where, reasons = getattr(metric, 'source', key), f"of {len(truth['annotations'])} annotations none is an ordinary object of the classes"
+        where = getattr(metric, 'source', key)
+        reasons = f"of {len(truth['annotations'])} annotations none is an ordinary object of the classes"
     else:
         used = sum(p.counts.used + p.counts.left_out[WITHOUT_MASK] for p in found)
         masks = sum(p.counts.masks for p in found)

@@ -10,7 +10,7 @@ from detkit.data.compose import Compose
 from detkit.data.original import as_bgr
 from detkit.data.transforms.loading import UnreadableImage, as_bytes, has_alpha, over_background
 from detkit.inference.pixels import images_in_memory, is_in_memory, is_pil, pil_array, with_channels
-from detkit.inference.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, existing_path, is_dicom, is_dicom_data
+from detkit.inference.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_input, is_dicom, is_dicom_data
 from detkit.registry import TRANSFORMS, ConfigError, plain_name
 
 LOADERS = ('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadDICOM')
@@ -70,7 +70,7 @@ class InferencePipeline:
     def read(self, path: str | os.PathLike) -> dict:
         """What the loading step gives for a file."""
         text = os.fspath(path)
-        found = existing_path(text)
+        found = find_input(text)
         if found is None:
             raise ValueError(f"there is no image '{text}'.")
         if found.is_dir():

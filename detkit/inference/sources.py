@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detkit.files import existing_path
 from detkit.inference.pixels import FORMS, flatten, images_in_memory, is_in_memory
 from detkit.opencv import cv2
 from detkit.result_names import VIDEO_SUFFIXES, ResultName, relative_names, result_names
@@ -94,7 +95,7 @@ def files_of(name: str | os.PathLike, exclude: str | os.PathLike | None) -> list
         raise ValueError('an input is an empty string; give the path of an image, a folder or a video.')
     if '://' in text:
         raise ValueError(f"'{text}' is a URL; download it and give the file.")
-    path = existing_path(text)
+    path = find_input(text)
     if path is not None and path.is_dir():
         return files_in(path, exclude)
     if path is not None:
@@ -113,30 +114,12 @@ def near(text: str) -> str:
     return f". Did you mean '{folder / close[0]}'?" if close else ''
 
 
-def existing_path(text: str) -> Path | None:
+def find_input(text: str) -> Path | None:
     """The file or folder that ``text`` means, or None: ``~`` is the home folder, backslashes may separate folders, and names may be in
     another Unicode form (macOS decomposes accents) than on the disk."""
     text = os.path.expanduser(text)
-    for candidate in dict.fromkeys((text, text.replace('\\', '/'))):
-        if os.path.exists(candidate):
-            return Path(candidate)
-        found = None if candidate.isascii() else in_other_form(Path(candidate))
-        if found is not None:
-            return found
-    return None
-
-
-def in_other_form(path: Path) -> Path | None:
-    """``path`` with each part in the Unicode form that it has on the disk; None if it is not there in any form."""
-    current = Path(path.anchor)
-    for part in path.parts[bool(path.anchor):]:
-        if not (current / part).exists():
-            names = os.listdir(current) if current.is_dir() else []
-            part = next((n for n in names if unicodedata.normalize('NFC', n) == unicodedata.normalize('NFC', part)), None)
-        if part is None:
-            return None
-        current = current / part
-    return current
+    candidates = (existing_path(candidate) for candidate in dict.fromkeys((text, text.replace('\\', '/'))))
+    return next((Path(candidate) for candidate in candidates if os.path.exists(candidate)), None)
 
 
 def matches(pattern: str, exclude: str | os.PathLike | None) -> list[Path]:
@@ -222,7 +205,7 @@ def is_dicom_data(data: bytes) -> bool:
 def folder_of(inputs: Sequence[Any]) -> Path | None:
     """The one folder given, to which names are relative."""
     only = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], (str, os.PathLike)) else None
-    path = None if only is None else existing_path(os.fspath(only))
+    path = None if only is None else find_input(os.fspath(only))
     return path if path is not None and path.is_dir() else None
 
 
