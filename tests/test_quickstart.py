@@ -1,12 +1,16 @@
 """The quickstart's steps on little data: what it leaves, and that running it again keeps that."""
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
+from kill_moments import Process
 from PIL import Image
 
 from detkit.cli import main
+from detkit.engine.checkpoint import read_meta
 from detkit.quickstart import quickstart, shown
 
 SMALL = ['--num-train', '16', '--num-val', '4', '--epochs', '1', '--pictures', '2']
@@ -26,6 +30,24 @@ def test_it_leaves_data_a_detector_and_pictures_and_keeps_them(tmp_path: Path, m
     assert main(['quickstart', *SMALL]) == 0
     assert 'holds a finished one of 1 epochs' in capfd.readouterr().out
     assert (checkpoint.stat().st_mtime_ns, (tmp_path / 'data/shapes/images').stat().st_mtime_ns) == (made, image)
+
+
+def test_one_that_was_stopped_goes_on_when_it_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('DETKIT_DATA_ROOT', raising=False)
+    small = ['quickstart', '--num-train', '20', '--num-val', '4', '--pictures', '1', '--epochs']
+    process = Process([*small, '1000'], tmp_path / 'log.txt')
+    while not (tmp_path / 'work_dirs/quickstart/last_checkpoint').exists():
+        assert process.poll() is None, process.text()
+        time.sleep(0.01)
+    status = process.stop(signal.SIGTERM, whole_group=True)
+    process.check_end(status, signal.SIGTERM)
+    meta = read_meta(tmp_path / 'work_dirs/quickstart/interrupted.pth')
+    assert status == 143 and meta['epoch'] >= 1
+    assert main([*small, str(meta['epoch'] + 1)]) == 0
+    said = capfd.readouterr().out
+    assert f"going on after epoch {meta['epoch']}" in said and f"resumed after epoch {meta['epoch']}, iteration {meta['iter']}" in said
+    assert not (tmp_path / 'work_dirs/quickstart/interrupted.pth').exists()
 
 
 def test_no_pictures_is_refused(tmp_path: Path):

@@ -77,6 +77,11 @@ def files_to_remove(cfg: Config, fresh: bool) -> list[Path]:
     if cfg.get('resume') and resumed is None:
         if fresh:
             raise ConfigError('--resume goes on with a run and --fresh removes it: choose one of them.')
+        files = run_files(cfg)
+        if files and latest_checkpoint(work_dir) is None:
+            newest = max(files, key=lambda path: path.stat().st_mtime)
+            raise ConfigError(f'{work_dir} holds {len(files)} checkpoints, but no note {LAST} that names the newest. Name it: '
+                              f'--resume {newest}; or start again with --fresh.')
         return unfinished_files(cfg)
     files = run_files(cfg)
     if resumed is not None and Path(os.path.abspath(resumed)).parent in {f.parent for f in files}:
@@ -121,7 +126,8 @@ def finished_message(cfg: Config) -> str | None:
         if total is None or done is None:
             continue
         place = f"{'epoch' if unit == 'epoch' else 'iteration'} {done} of {total}"
-        is_evaluated = cfg.get('val_dataloader') is None or info.get(EVALUATED, meta['iter']) >= meta['iter']
+        is_evaluated = cfg.get('val_dataloader') is None or done < cfg.train_cfg.get('val_begin', 1) \
+            or info.get(EVALUATED, meta['iter']) >= meta['iter']
         if done >= total and is_evaluated:
             return f'the run in {Path(source).parent} is finished: {place}. To train on, raise train_cfg.{key}.'
         reasons = [has_stopped(info.get(EARLY_STOPPING), hook) for hook in hooks_of(cfg, 'EarlyStoppingHook')] if is_evaluated else []

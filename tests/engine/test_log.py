@@ -52,6 +52,6 @@ def test_a_terminal_gets_a_live_bar_and_a_file_does_not(toy: Any, tmp_path: Any,
     terminal, plain = Terminal(), io.StringIO()
     for stream in (terminal, plain):
         monkeypatch.setattr('sys.stdout', stream)
-        train(toy(tmp_path))
+        train(toy(tmp_path), fresh=True)
     assert 'epoch 3/3 [' in terminal.getvalue() and 'validation [' in terminal.getvalue() and terminal.getvalue().endswith('\r\x1b[2K')
     assert '\x1b' not in plain.getvalue() and 'epoch 3/3  2/3' in plain.getvalue()

@@ -32,11 +32,11 @@ class CtrlC(Hook):
             signal.raise_signal(signal.SIGINT)
 
 
-def interrupted(cfg: Any, at: int, stage: str = 'train') -> Any:
+def interrupted(cfg: Any, at: int, stage: str = 'train', resume: bool = False) -> Any:
     cfg = cfg.copy()
     cfg.custom_hooks = [*cfg.custom_hooks, dict(type='CtrlC', at=at, stage=stage)]
     with pytest.raises(TrainingInterrupted) as stop:
-        train(cfg)
+        train(cfg, resume=resume)
     assert stop.value.exit_status == 130
 
 
@@ -68,6 +68,15 @@ def test_a_run_stopped_anywhere_and_resumed_equals_the_whole_run(toy: Any, tmp_p
     train(cfg, resume='auto')
     same(whole / 'epoch_3.pth', tmp_path / 'epoch_3.pth')
     assert not (tmp_path / INTERRUPTED).exists()          # a later checkpoint made it superfluous
+
+
+def test_an_evaluation_that_is_broken_off_twice_takes_place(toy: Any, tmp_path: Path, whole: Path) -> None:
+    cfg = toy(tmp_path)
+    interrupted(cfg, 6, 'val')
+    interrupted(cfg, 6, 'val', resume=True)
+    runner = train(cfg, resume=True)
+    same(whole / 'epoch_3.pth', tmp_path / 'epoch_3.pth')
+    assert len(runner.message_hub.get_scalar('val/toy/accuracy').data[0]) == 3
 
 
 def test_resuming_after_an_epoch_equals_the_whole_run_without_a_seed_in_the_config(toy: Any, tmp_path: Path) -> None:

@@ -73,6 +73,13 @@ def test_checkpoints_in_another_folder_belong_to_the_run(toy: Any, tmp_path: Pat
         train(toy(tmp_path / 'w', default_hooks=hooks))
 
 
+def test_resuming_without_a_note_of_the_newest_names_it(toy: Any, tmp_path: Path) -> None:
+    train(toy(tmp_path, **SHORT))
+    (tmp_path / 'last_checkpoint').unlink()
+    with pytest.raises(ConfigError, match=rf'but no note last_checkpoint .* Name it: --resume {tmp_path}/epoch_1\.pth'):
+        train(toy(tmp_path), resume=True)
+
+
 def test_resuming_another_run_over_one_is_refused(toy: Any, tmp_path: Path) -> None:
     for name in ('a', 'b'):
         train(toy(tmp_path / name, **SHORT))

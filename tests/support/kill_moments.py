@@ -121,14 +121,15 @@ def state_of(path: Path) -> dict[str, Any]:
                 info={k: info[k] for k in ('best_score', 'best_checkpoints', 'kept_checkpoints', 'evaluated_iter', 'early_stopping')})
 
 
-def equal(a: Any, b: Any) -> bool:
+def differences(a: Any, b: Any, where: str = '') -> list[str]:
+    """Where two states differ, and how."""
     if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(v, b[k]) for k, v in a.items())
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b or a != a and b != b
+        return [] if torch.equal(a, b) else [f'{where}: tensors differ by {float((a.float() - b.float()).abs().max()):.3g}']
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [text for k, v in a.items() for text in differences(v, b[k], f'{where}[{k!r}]')]
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        return [text for i, (v, w) in enumerate(zip(a, b)) for text in differences(v, w, f'{where}[{i}]')]
+    return [] if a == b or a != a and b != b else [f'{where}: {a} and {b}']
 
 
 def seconds_of(argv: list[str], folder: Path) -> float:
@@ -200,10 +201,11 @@ def train_moments(moments: Moments) -> None:
             assert after >= before, f'the newest checkpoint fell from iteration {before} to {after}'
             if signum not in (None, signal.SIGKILL):
                 assert after >= logged, f'iteration {logged} was logged, the checkpoint has {after}:\n{process.text()}'
-        assert equal(state_of(work_dir / 'epoch_4.pth'), expected), 'the stopped training differs from the whole one'
+        found = differences(state_of(work_dir / 'epoch_4.pth'), expected)
+        assert not found, f'the stopped training differs from the whole one ({len(found)} places): ' + '; '.join(found[:12])
         assert checkpoint_names(work_dir) == names, f'{checkpoint_names(work_dir)}, expected {names}'
         best = next(n for n in names if n.startswith('best'))
-        assert equal(load_checkpoint(work_dir / best)['state_dict'], load_checkpoint(whole / best)['state_dict'])
+        assert not differences(load_checkpoint(work_dir / best)['state_dict'], load_checkpoint(whole / best)['state_dict'])
         print('the training that was stopped equals the whole one', flush=True)
 
 
