@@ -199,3 +199,10 @@ def test_options_of_mmdetection_2(option: str, now: str) -> None:
     with pytest.raises(ConfigError, match="is MMDetection 2's form, which nothing reads. Write ") as error:
         load_config('rtmdet_nano_bccd', [option])
     assert str(error.value).endswith(now)
+
+
+def test_names_that_mmdetection_s_own_configs_carry_are_let_through(folder: Path) -> None:
+    text = f'_base_ = {FOREIGN!r}\ncaption_prompt = dict()\n'
+    assert "'caption_prompt' is set" in refused(folder / 'mine.py', text)
+    (folder / 'grounding_dino_swin-t_pretrain_odinw13.py').write_text(text)
+    load_config(folder / 'grounding_dino_swin-t_pretrain_odinw13.py')
