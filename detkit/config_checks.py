@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from detkit.config_files import FileTree, is_shipped
+from detkit.config_files import FileTree
 from detkit.config_names import READ, ConfigNames
 from detkit.registry import TRANSFORMS, ConfigError, did_you_mean
 from detkit.renamed_settings import PLACES, old_sections, old_settings
@@ -58,7 +58,7 @@ def unused_names(tree: FileTree) -> Iterator[tuple[Path, str]]:
         for base in tree.below(path):
             readers[base] |= names.from_bases
     for path, names in tree.names.items():
-        if is_shipped(path) or '.mim' in path.parts:
+        if '.mim' in path.parts:
             continue
         carried = CARRIED.get(path.name, '').split()
         for name in names.bound:
