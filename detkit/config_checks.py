@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from detkit.config_files import FileTree, is_shipped
+from detkit.config_files import FileTree
 from detkit.config_names import READ, ConfigNames
 from detkit.registry import TRANSFORMS, ConfigError, did_you_mean
 from detkit.renamed_settings import PLACES, old_sections, old_settings
@@ -58,7 +58,7 @@ def unused_names(tree: FileTree) -> Iterator[tuple[Path, str]]:
         for base in tree.below(path):
             readers[base] |= names.from_bases
     for path, names in tree.names.items():
-        if is_shipped(path) or '.mim' in path.parts:
+        if '.mim' in path.parts:
             continue
         carried = CARRIED.get(path.name, '').split()
         for name in names.bound:
@@ -119,6 +119,9 @@ def check_keys(cfg: Config) -> None:
     ``load_config`` has checked the names of files and notes their values; what differs from them now has been set in Python.
     """
     noted = getattr(cfg, '_variables', None)
+    if '_base_' in cfg:
+        raise ConfigError(f"a config given in Python has no _base_; here it is {cfg['_base_']!r}. Write it into a file, or load the base "
+                          f"and give the rest: load_config(base, {{'optim_wrapper.optimizer.lr': 0.01}}).")
     sections = READ if noted is not None or not cfg.filename else READ - set(cfg)     # mmengine's own reading checks no names
     for key, value in dict.items(cfg._cfg_dict):
         if key in READ or (noted or {}).get(key) == repr(value):

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -180,9 +181,16 @@ def line_of(error: Exception, path: Path) -> str:
         trace = trace.tb_next
     return f':{line}' if line else ''
 
-def is_shipped(path: Path) -> bool:
-    """Whether ``path`` is one of detkit's own recipes or a base of them."""
-    return config_folder() in path.parents
+def is_recipe(path: Path) -> bool:
+    """Whether variables of ``path`` may be set by files above it: it lies among detkit's recipes, or in a folder made like theirs, whose
+    ``_base_/default_runtime.py`` says ``default_scope = 'detkit'``."""
+    return any(map(has_our_scope, path.parents))
+
+
+@lru_cache(maxsize=256)
+def has_our_scope(folder: Path) -> bool:
+    runtime = folder / '_base_/default_runtime.py'
+    return runtime.is_file() and "default_scope = 'detkit'" in runtime.read_text(encoding='utf-8')
 
 
 class FileTree:
@@ -221,8 +229,8 @@ class FileTree:
         return [file for base in self.bases[path] for file in (base, *self.below(base))]
 
     def variables(self, paths: list[Path]) -> set[str]:
-        """The variables (see VARIABLES) that those of ``paths`` which are shipped recipes declare."""
-        return {name for path in paths if is_shipped(path) for name in self.names[path].bound} & set(VARIABLES)
+        """The variables (see VARIABLES) that those of ``paths`` which are recipes declare."""
+        return {name for path in paths if is_recipe(path) for name in self.names[path].bound} & set(VARIABLES)
 
     def settings(self, path: Path) -> set[str]:
         """The names that ``path`` sets and that are variables of its bases."""

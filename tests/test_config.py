@@ -188,3 +188,83 @@ def test_reading_a_config_imports_no_torch(root: Path) -> None:
     code = "import sys; from detkit.config import load_config; load_config('rtmdet_tiny_8xb32-300e_coco'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=root)
     assert done.stdout == 'False\n', done.stderr
+
+
+# ------------------------------------------------------------------------------------------------- unusual ways to write a config
+@pytest.mark.parametrize('name', ['x.py', 'x.json', 'x.yaml'])
+def test_a_config_that_is_its_own_base_is_refused(tmp_path: Path, name: str) -> None:
+    def based_on(base: str) -> str:
+        return dict(json=f'{{"_base_": "{base}"}}', yaml=f"_base_: '{base}'", py=f"_base_ = '{base}'\n")[name[2:]]
+
+    (tmp_path / name).write_text(based_on(f'./{name}'))
+    with pytest.raises(ConfigError, match=rf'{name}:1: _base_ leads back to the same file \({name} -> {name}\)'):
+        load_config(tmp_path / name)
+    (tmp_path / name).write_text(based_on('./y.py'))
+    (tmp_path / 'y.py').write_text(f"\n_base_ = ['./{name}']\n")
+    with pytest.raises(ConfigError, match=rf'y\.py:2: _base_ leads back to the same file \({name} -> y.py -> {name}\)'):
+        load_config(tmp_path / name)
+
+
+@pytest.mark.parametrize('name, text', [
+    ('c.py', "_base_ = './base.py'\nmodel = dict(type='A', a='{{_base_.data_root}}', b={{ _base_.max_epochs }}, "
+             "c=['{{ _base_.train_cfg }}'])"),
+    ('c.json', '{"_base_": "./base.py", "model": {"type": "A", "a": "{{_base_.data_root}}", "b": {{_base_.max_epochs}}, '
+               '"c": ["{{_base_.train_cfg}}"]}}'),
+    ('c.yaml', "_base_: ./base.py\nmodel:\n  type: A\n  a: '{{_base_.data_root}}'\n  b: {{_base_.max_epochs}}\n"
+               "  c: ['{{_base_.train_cfg}}']")])
+def test_a_template_may_stand_in_quotes(files: Path, name: str, text: str) -> None:
+    (files / name).write_text(text)
+    assert load_config(files / name).model == dict(type='A', a='data/coco/', b=12, c=[dict(max_epochs=12)])
+
+
+@pytest.mark.parametrize('name, text, message', [
+    ('c.py', "_base_ = './base.py'\nx = '{{_base_.data_root}}train'", r'c\.py:2: \{\{_base_\.data_root\}\} stands inside a longer text'),
+    ('c.py', "_base_ = './base.py'\nx = {{_base_.data_root}} + 'train'", r'c\.py:2: .*Write _base_\.data_root, as in _base_\.data_root \+'),
+    ('c.py', "_base_ = './base.py'\nx = f'{{_base_.data_root}}/{1}'", r'c\.py:2: .* stands inside a longer text'),
+    ('c.py', "_base_ = './base.py'\nx = len({{_base_.data_root}})", r'c\.py:2: .* stands inside a longer text'),
+    ('c.py', "_base_ = './base.py'\nx = {{_base_.data_rot}}", r"c\.py:2: .*: no base has a 'data_rot'\. Did you mean"),
+    ('c.json', '{"_base_": "./base.py", "x": "{{_base_.data_root}}train"}', 'stands inside a longer text'),
+    ('c.py', '_base_ = 3', r'_base_ is 3\. It should be a path, or a list of paths'),
+    ('c.yaml', '- a', 'holds a list, not keys with values'),
+    ('c.py', 'import torch\nx = torch.cuda.is_available()', r'c\.py:2: .*is a name in it; it cannot be called')])
+def test_what_would_be_half_read_is_refused(files: Path, name: str, text: str, message: str) -> None:
+    (files / name).write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(files / name)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('imports', ['import os, json\nimport torch.nn as nn', 'from torch import nn\nfrom os import path as os'])
+@pytest.mark.parametrize('first', [True, False])
+def test_imports_beside_a_base_are_real_and_can_be_written(files: Path, imports: str, first: bool) -> None:
+    base, name = "_base_ = './base.py'", 'os.path.sep' if 'json' in imports else 'os.sep'
+    (files / 'c.py').write_text('\n'.join([imports, base] if first else [base, imports]) +
+                                f"\nfrom torch.optim import SGD\nmodel = dict(type='A', sep={name}, kind=SGD, act=nn.ReLU, "
+                                'n=nn.Linear(2, 3).out_features)')
+    cfg = load_config(files / 'c.py')
+    assert cfg.model == dict(type='A', sep='/', kind='torch.optim.sgd.SGD', act='torch.nn.modules.activation.ReLU', n=3)
+    assert not {'os', 'nn', 'json', 'SGD'} & set(cfg)
+    dump_config(cfg, files / 'out.py')
+    assert load_config(files / 'out.py').model == cfg.model
+
+
+def test_a_config_may_import_the_standard_library(tmp_path: Path) -> None:
+    (tmp_path / 'x.py').write_text("import os\nfrom os.path import join\nmodel = dict(type='A', x=join('a', os.path.basename('/b/c')))\n")
+    assert load_config(tmp_path / 'x.py').model.x == 'a/c'
+
+
+@pytest.mark.parametrize('base', [r'.\base.py', r'sub\..\base.py', '~/base.py', r'~\base.py'])
+def test_bases_with_backslashes_and_in_the_home_folder(files: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
+    monkeypatch.setenv('HOME', str(files))
+    (files / 'sub').mkdir()
+    for text in (f'_base_ = "{base}"', f"_base_ = ('{base}',)", f"_base_ = [r'{base}']"):          # '\\b' is one character in the first two
+        (files / 'c.py').write_text(text + "\nmodel = dict(type='A', root=_base_.data_root)\n")
+        assert load_config(files / 'c.py').model.root == 'data/coco/'
+    (files / 'c.json').write_text('{"_base_": "./base.py", "model": {"type": "A"}}')
+    assert load_config(files / 'c.json').train_cfg.max_epochs == 12
+
+
+def test_a_config_named_with_backslashes_is_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    assert find_config(r'configs\rtmdet\rtmdet_nano_bccd.py') == find_config('rtmdet_nano_bccd')
+    assert find_config(r'rtmdet\rtmdet_nano_bccd.py') == find_config('rtmdet_nano_bccd')

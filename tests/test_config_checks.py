@@ -110,6 +110,8 @@ def test_parts_of_a_config_and_dumped_configs_are_left_alone(folder: Path) -> No
 def test_configs_given_in_python(folder: Path) -> None:
     with pytest.raises(ConfigError, match="'optim_wraper', which nothing reads. Did you mean 'optim_wrapper'"):
         load_config(dict(model=dict(type='A'), optim_wrapper=dict(), optim_wraper=dict()))
+    with pytest.raises(ConfigError, match="a config given in Python has no _base_; here it is 'x.py'"):
+        load_config(dict(_base_='x.py', optim_wrapper=dict(optimizer=dict(lr=1))))
     (folder / 'my.py').write_text(f'_base_ = {FOREIGN!r}\ncustom_hook = dict(type="X")\ncustom_hooks = [custom_hook]\n')
     check_keys(load_config(folder / 'my.py'))
     check_keys(Config.fromfile(str(folder / 'my.py')))
@@ -197,3 +199,10 @@ def test_options_of_mmdetection_2(option: str, now: str) -> None:
     with pytest.raises(ConfigError, match="is MMDetection 2's form, which nothing reads. Write ") as error:
         load_config('rtmdet_nano_bccd', [option])
     assert str(error.value).endswith(now)
+
+
+def test_names_that_mmdetection_s_own_configs_carry_are_let_through(folder: Path) -> None:
+    text = f'_base_ = {FOREIGN!r}\ncaption_prompt = dict()\n'
+    assert "'caption_prompt' is set" in refused(folder / 'mine.py', text)
+    (folder / 'grounding_dino_swin-t_pretrain_odinw13.py').write_text(text)
+    load_config(folder / 'grounding_dino_swin-t_pretrain_odinw13.py')

@@ -1,6 +1,7 @@
 """A variable of a recipe reaches every place: no old value is left, whichever recipe, and schedules keep their shape."""
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,3 +225,12 @@ def test_one_class_by_the_command_line_and_a_home_folder(tmp_path: Path, monkeyp
     cfg = load_config('rtmdet_nano_bccd', ['classes=cat', 'data_root=~/cats'])
     assert cfg.model.bbox_head.num_classes == 1 and cfg.train_dataloader.dataset.metainfo.classes == ('cat',)
     assert cfg.val_evaluator.ann_file == f'{tmp_path}/cats/annotations/val.json'
+
+
+def test_a_copy_of_the_recipes_works_as_they_do_and_other_folders_are_mmdetections(tmp_path: Path) -> None:
+    name = 'swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py'
+    shutil.copytree(ROOT, tmp_path / 'copy')
+    assert sections(load_config(tmp_path / 'copy' / name)) == sections(load_config(ROOT / name))
+    (tmp_path / 'base.py').write_text("max_epochs = 12\nmodel = dict(type='A', epochs=max_epochs)\n")
+    (tmp_path / 'my.py').write_text("_base_ = './base.py'\nmax_epochs = 3\nmodel = dict(x=max_epochs)\n")
+    assert load_config(tmp_path / 'my.py').model == dict(type='A', epochs=12, x=3)
