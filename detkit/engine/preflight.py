@@ -445,12 +445,13 @@ def check_truth(metric: Any, found: list[DetDataset], key: str) -> None:
     if getattr(metric, 'format_only', True):
         return
     kinds, truth = getattr(metric, 'metrics', ()), getattr(metric, 'truth', None)
-    if isinstance(truth, dict) and isinstance(truth.get('annotations'), list):
-        classes = set(metric.dataset_meta['classes'])
+    classes = class_names(metric.dataset_meta)
+    if classes is not None and isinstance(truth, dict) and isinstance(truth.get('annotations'), list):
         ids = {c['id'] for c in truth['categories'] if c['name'] in classes or kinds == ['proposal']}
         objects = [a for a in truth['annotations'] if not a.get('iscrowd') and not a.get('ignore') and a.get('category_id') in ids]
         used, masks = len(objects), sum(bool(a.get('segmentation')) for a in objects)
-        where, reasons = metric.source, f"of {len(truth['annotations'])} annotations none is an ordinary object of the classes"
+        where = getattr(metric, 'source', key)
+        reasons = f"of {len(truth['annotations'])} annotations none is an ordinary object of the classes"
     else:
         used = sum(p.counts.used + p.counts.left_out[WITHOUT_MASK] for p in found)
         masks = sum(p.counts.masks for p in found)
