@@ -58,7 +58,7 @@ def claimed_work_dir(cfg: Config, fresh: bool) -> Iterator[list[Path]]:
         yield []
         return
     work_dir = work_dir_of(cfg)
-    is_new = not work_dir.exists()
+    new_folders = [folder for folder in (work_dir, *work_dir.parents) if not folder.exists()]
     work_dir.mkdir(parents=True, exist_ok=True)
     try:
         with file_lock(work_dir / LOCK):
@@ -67,8 +67,9 @@ def claimed_work_dir(cfg: Config, fresh: bool) -> Iterator[list[Path]]:
         raise ConfigError(f'{work_dir} is in use: {busy.owner} trains there. Wait for it to end, or choose another --work-dir{busy.remedy}.'
                           ) from None
     finally:
-        if is_new and work_dir.is_dir() and not any(work_dir.iterdir()):
-            work_dir.rmdir()
+        for folder in new_folders:                     # a run that is refused leaves nothing
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def files_to_remove(cfg: Config, fresh: bool) -> list[Path]:
