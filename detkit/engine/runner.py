@@ -226,7 +226,7 @@ class DetRunner(mmrunner.Runner):
         """Environment and config go to the log file; the console has one line."""
         lines = '\n'.join(f'    {k}: {v}' for k, v in {**collect_env(), **env_cfg, **self._randomness_cfg}.items())
         self.logger.info(f'environment:\n{lines}\nconfig:\n{self.cfg.pretty_text}', **FILE_ONLY)
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU ({torch.get_num_threads()} threads)'
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU (threads: {torch.get_num_threads()})'
         self.logger.info(f'PyTorch {torch.__version__} on {device}, {self.world_size} process{"es" * (self.world_size > 1)}; '
                          f'log and config in {self.log_dir}')
 
@@ -293,7 +293,7 @@ class DetRunner(mmrunner.Runner):
         if self.rank == 0:
             note_last(self.work_dir, path)
         barrier()                                          # torchrun stops the first process as soon as another has ended
-        self.logger.info(f'stopped in epoch {self.epoch + 1} after iteration {self.iter}; saved {path}. Go on with --resume')
+        self.logger.info(f'stopped in epoch {self.epoch + 1} after iteration {self.iter}; saved {path}')
 
     # --------------------------------------------------------------------------------------------- checkpoints
     @master_only
