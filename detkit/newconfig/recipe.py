@@ -38,6 +38,11 @@ class Recipe:
     def counts_iterations(self) -> bool:
         return 'max_iters' in (self.cfg.get('train_cfg') or {})
 
+    @property
+    def tests_at_another_size(self) -> bool:
+        """Whether the recipe makes another size of ``image_size`` for validation and test."""
+        return self.has('test_size') and tuple(self.cfg.test_size) != tuple(self.cfg.image_size)
+
     def kept(self, numbers: Numbers) -> Numbers:
         """``numbers`` with the epochs of a recipe that has no variable for them."""
         epochs = (self.cfg.get('train_cfg') or {}).get('max_epochs')
