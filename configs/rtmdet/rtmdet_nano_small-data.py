@@ -11,7 +11,7 @@ _base_ = ['../_base_/models/rtmdet_nano.py', '../_base_/datasets/coco_detection.
 image_size = (640, 640)       # (width, height) in pixels
 batch_size = val_batch_size = 8
 max_epochs = 100
-stage2_num_epochs = round(max_epochs / 10)                    # the last epochs, which see plain images
+stage2_num_epochs = min(max(1, round(max_epochs / 10)), max_epochs - 1)   # the last epochs, which see plain images
 val_interval = 10
 base_lr = 0.002               # for 8 images a step
 warmup_iters = 200
