@@ -257,7 +257,9 @@ def infer_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def infer(args: argparse.Namespace) -> int:
+    from detkit.files import check_out_dir
     from detkit.inference.sources import list_sources
+    check_out_dir(args.out_dir)
     list_sources(args.input, exclude=args.out_dir)      # a wrong INPUT is said before seconds of loading
     from detkit.inference import infer_files, load_inferencer
     inferencer = load_inferencer(args.config, args.checkpoint, device=args.device, precision=args.precision,

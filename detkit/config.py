@@ -26,7 +26,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.config.utils import ImportTransformer, RemoveAssignFromAST
 
-from detkit.config_checks import check_file_settings, check_keys, check_old_settings, check_variable_options
+from detkit.config_checks import (
+    check_file_settings,
+    check_keys,
+    check_kinds,
+    check_old_settings,
+    check_variable_options,
+    note_values,
+)
 from detkit.config_files import (
     SUFFIXES,
     FileTree,
@@ -43,7 +50,7 @@ from detkit.files import atomic_path
 from detkit.options import parse_options
 from detkit.recipe_variables import VARIABLES, with_derived
 from detkit.registry import LIKE_MMPRETRAIN, OUR_SCOPES, PRETRAINING, ConfigError, did_you_mean
-from detkit.renamed_settings import option_of_today
+from detkit.renamed_settings import SECTIONS, option_of_today
 
 __all__ = ['READ', 'config_folder', 'config_roots', 'dump_config', 'find_config', 'load_config', 'without_yapf']
 
@@ -65,21 +72,45 @@ def load_config(source: str | Path | dict | Config, options: dict | Sequence[str
     options = parse_options(options) if options is not None and not isinstance(options, dict) else dict(options or {})
     if isinstance(source, (str, os.PathLike)):
         path = find_config(source)
-        overrides = {k: v for k, v in options.items() if '.' not in k and not (k in READ and isinstance(v, dict))}
+        overrides = {k: v for k, v in options.items() if '.' not in k and not (k in READ and isinstance(v, (dict, type(None))))}
         tree = FileTree(path)
         cfg, variables = read_file(tree, overrides)
     else:
         tree = None
         cfg, variables = copy.deepcopy(source) if isinstance(source, Config) else Config(copy.deepcopy(source)), set()
     without_yapf(cfg)
+    check_kinds(cfg._cfg_dict)
     import_custom(cfg)
     translate_scope(cfg)
     with lazily():
         check_settings(cfg, tree, variables)
     merge_options(cfg, options, variables)
-    values = {key: repr(value) for key, value in dict.items(cfg._cfg_dict) if key not in READ}
-    object.__setattr__(cfg, '_variables', values)           # check_keys compares them later
+    object.__setattr__(cfg, '__class__', LoadedConfig)
+    with lazily():
+        note_values(cfg)
     return cfg
+
+
+class LoadedConfig(Config):
+    """mmengine's Config; a section of MMDetection 2 that it does not have is named with the one of today."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            raise AttributeError(old_section_message(name) or str(error)) from None
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return super().__getitem__(name)
+        except KeyError:
+            raise KeyError(old_section_message(name) or name) from None
+
+
+def old_section_message(name: str) -> str | None:
+    found = SECTIONS.get(name)
+    return found and (f"the config has no '{name}', which is MMDetection 2's form. Now: {found[1]}. docs/configs.md has a table of both "
+                      f'forms.')
 
 
 def check_settings(cfg: Config, tree: FileTree | None, replaced: set[str]) -> None:
@@ -162,6 +193,21 @@ def substitute_templates(filename: str, copy_of_it: str) -> dict[str, str]:
     return placeholders
 
 
+class BaseValues(ast.NodeTransformer):
+    """Puts a copy of ``_base_.x`` in the place of each placeholder of ``substitute_templates``: a file works with the value."""
+
+    def __init__(self, placeholders: dict[str, str]) -> None:
+        self.placeholders = placeholders
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if not isinstance(node.value, str) or node.value not in self.placeholders:
+            return node
+        value = ast.parse(f"__import__('copy').deepcopy(_base_.{self.placeholders[node.value]})", mode='eval').body
+        for part in ast.walk(value):
+            ast.copy_location(part, node)
+        return value
+
+
 @contextmanager
 def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -> Iterator[None]:
     """mmengine 0.10.7's reader with some steps of it exchanged while the block runs.
@@ -171,16 +217,22 @@ def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -
     Python form even beside ``_base_``, and has no way to set a variable before it is used.
     """
     current = dict(overrides)                              # in the file that is being read
+    placeholders: dict[str, str] = {}                      # of all files
 
     class Assigns(RemoveAssignFromAST):
         def visit_Module(self, node: ast.Module) -> ast.AST:
-            return self.generic_visit(replace_assignments(node, current, replaced))
+            return self.generic_visit(replace_assignments(BaseValues(placeholders).visit(node), current, replaced))
 
     class Imports(ImportTransformer):
         def visit_Module(self, node: ast.Module) -> ast.AST:
             return self.generic_visit(replace_assignments(node, current, replaced))
 
     file2dict, lazy, is_lazy, bases = Config._file2dict, Config._parse_lazy_import, Config._is_lazy_import, Config._get_base_files
+
+    def substitute(filename: str, copy_of_it: str) -> dict[str, str]:
+        found = substitute_templates(filename, copy_of_it)
+        placeholders.update(found)
+        return found
 
     def base_files(filename: str) -> list[str]:
         found = bases(filename)
@@ -213,7 +265,7 @@ def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -
     exchanged = [(Config, '_file2dict', staticmethod(reader(file2dict, lambda result: result[0]))),
                  (Config, '_parse_lazy_import', staticmethod(reader(lazy, lambda result: result[0]))),
                  (Config, '_get_base_files', staticmethod(base_files)),
-                 (Config, '_pre_substitute_base_vars', staticmethod(substitute_templates)),
+                 (Config, '_pre_substitute_base_vars', staticmethod(substitute)),
                  (Config, '_is_lazy_import', staticmethod(is_pure_python)), (mmconfig, '_is_builtin_module', is_standard_library),
                  (mmutils, '_is_builtin_module', is_standard_library),
                  (Config, '_get_cfg_path', staticmethod(base_path)), (mmconfig, 'get_installed_path', installed_path),

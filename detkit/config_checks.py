@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from mmengine.config import Config
 from detkit.config_files import FileTree
 from detkit.config_names import READ, ConfigNames
 from detkit.registry import TRANSFORMS, ConfigError, did_you_mean
-from detkit.renamed_settings import PLACES, old_sections, old_settings
+from detkit.renamed_settings import PLACES, SECTIONS, old_sections, old_settings
 
 MIN_SIMILARITY = 0.89   # of a key to a section's name, to be taken for a slip; no variable of MMDetection's own configs reaches it
 
@@ -113,6 +114,45 @@ def misspelt_section(key: str, sections: frozenset[str] = READ) -> str | None:
     return next(iter(difflib.get_close_matches(key, sections, n=1, cutoff=MIN_SIMILARITY)), None)
 
 
+# What a section may be; objects that are built already are always allowed.
+KINDS = {'a dict': ((dict,), """model data_preprocessor train_dataloader val_dataloader test_dataloader train_cfg val_cfg test_cfg
+             optim_wrapper default_hooks env_cfg log_processor visualizer randomness custom_imports auto_scale_lr model_wrapper_cfg
+             tta_model"""),
+         'a dict or a list of dicts': ((dict, list, tuple), 'val_evaluator test_evaluator param_scheduler'),
+         'a list of dicts': ((list, tuple), 'custom_hooks tta_pipeline'),
+         'True or False': ((bool,), 'resume find_unused_parameters efficient_conv_bn_eval trusted_checkpoints'),
+         "True, False or 'auto'": ((bool,), 'amp channels_last'),
+         'True, False or a dict': ((bool, dict), 'compile'),
+         'a list of names of modules': ((dict, list, tuple), 'activation_checkpointing'),
+         'a text': ((str,), 'load_from work_dir experiment_name launcher default_scope'),
+         "a level such as 'INFO'": ((str,), 'log_level')}
+MAX_SEED = 2 ** 32 - 1     # of numpy
+LOG_LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'WARN', 'INFO', 'DEBUG', 'NOTSET')
+
+
+def check_kinds(cfg: dict) -> None:
+    """Raise ConfigError for a section that is a plain value of a kind it cannot be: ``train_cfg=3``, ``resume='maybe'``."""
+    for kind, (types, names) in KINDS.items():
+        for key in names.split():
+            value = dict.get(cfg, key)
+            is_wrong = isinstance(value, (str, int, float, list, tuple, dict)) and not isinstance(value, types) \
+                or key == 'log_level' and isinstance(value, str) and value.upper() not in LOG_LEVELS
+            if is_wrong and not (value == 'auto' and 'auto' in kind):
+                raise ConfigError(f'{key} is {value!r}; it should be {kind}.')
+    if dict.get(cfg, 'load_from') == '':
+        raise ConfigError('load_from is an empty text; it should be the path of a checkpoint, or None.')
+    seed = (dict.get(cfg, 'randomness') or {}).get('seed')
+    if not (seed is None or isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED):
+        raise ConfigError(f'randomness.seed is {seed!r}; it should be a whole number from 0 to {MAX_SEED}, or None.')
+    for part, value in (dict.get(cfg, 'env_cfg') or {}).items():
+        if part.endswith('_cfg') and not isinstance(value, (dict, type(None))):
+            raise ConfigError(f'env_cfg.{part} is {value!r}; it should be a dict.')
+    for key, items in (('default_hooks', (dict.get(cfg, 'default_hooks') or {})), ('custom_hooks', dict.get(cfg, 'custom_hooks') or ())):
+        for name, hook in items.items() if isinstance(items, dict) else enumerate(items):
+            if isinstance(hook, (str, int, float, list, tuple)):
+                raise ConfigError(f'{key}.{name} is {hook!r}; it should be a dict with a type.')
+
+
 def check_keys(cfg: Config) -> None:
     """Raise ConfigError for a key at the top that is a misspelt section, or a variable that was set after its file had been read.
 
@@ -122,6 +162,7 @@ def check_keys(cfg: Config) -> None:
     if '_base_' in cfg:
         raise ConfigError(f"a config given in Python has no _base_; here it is {cfg['_base_']!r}. Write it into a file, or load the base "
                           f"and give the rest: load_config(base, {{'optim_wrapper.optimizer.lr': 0.01}}).")
+    check_kinds(cfg._cfg_dict)
     sections = READ if noted is not None or not cfg.filename else READ - set(cfg)     # mmengine's own reading checks no names
     for key, value in dict.items(cfg._cfg_dict):
         if key in READ or (noted or {}).get(key) == repr(value):
@@ -129,19 +170,40 @@ def check_keys(cfg: Config) -> None:
         near = misspelt_section(key, sections)
         if near:
             raise ConfigError(f"the config has '{key}', which nothing reads. Did you mean '{near}'?")
-        is_read = any(occurs(value, cfg.get(section)) for section in READ & set(cfg))
-        if noted is not None and not key.startswith('_') and not is_read:
-            way = f'load_config(file, {{{key!r}: ...}})' if key in noted else PLACES.get(key, f"'_{key}', if your own code reads it")
-            raise ConfigError(f'{key}={value!r} was set after the config had been read, and nothing reads it. Use {way}.')
+        if noted is not None and not key.startswith('_') and not is_put_in_place(value, cfg):
+            way = f'Use load_config(file, {{{key!r}: ...}})' if key in noted else f'Use {PLACES[key]}' if key in PLACES \
+                else f'Now: {SECTIONS[key][1]}' if key in SECTIONS else f"Use '_{key}', if your own code reads it"
+            raise ConfigError(f'{key}={value!r} was set after the config had been read, and nothing reads it. {way}.')
+    for place, word, now in old_settings(cfg._cfg_dict) if noted is not None else ():
+        if word not in TRANSFORMS:
+            raise ConfigError(f"'{place}' is MMDetection 2's form, which nothing reads. Now: {now}.")
 
 
-def occurs(value: Any, node: Any) -> bool:
-    """Whether ``value`` stands anywhere in ``node``; of a text, whether one there begins with it."""
-    if node == value or isinstance(value, str) and isinstance(node, str) and node.startswith(value):
-        return True
-    if isinstance(node, dict):
-        return any(occurs(value, item) for item in dict.values(node))
-    return isinstance(node, (list, tuple)) and any(occurs(value, item) for item in node)
+def note_values(cfg: Config) -> None:
+    """Note in ``cfg`` what it holds now, so that ``check_keys`` sees what is set later."""
+    object.__setattr__(cfg, '_variables', {key: repr(value) for key, value in dict.items(cfg._cfg_dict) if key not in READ})
+    object.__setattr__(cfg, '_sections', Counter(map(repr, values_in_sections(cfg))))
+
+
+def is_put_in_place(value: Any, cfg: Config) -> bool:
+    """Whether ``value`` has been written into a section too since ``note_values``; of a text, whether one there begins with it."""
+    before = Counter(getattr(cfg, '_sections', ()))
+    for node in values_in_sections(cfg):
+        text = repr(node)
+        if before[text] > 0:
+            before[text] -= 1
+        elif node == value or isinstance(value, str) and isinstance(node, str) and node.startswith(value):
+            return True
+    return False
+
+
+def values_in_sections(cfg: Config) -> Iterator[Any]:
+    """Every value in the sections of ``cfg`` that are read, with those inside."""
+    queue = [value for key, value in dict.items(cfg._cfg_dict) if key in READ]
+    while queue:
+        node = queue.pop()
+        yield node
+        queue.extend(dict.values(node) if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ())
 
 
 def check_old_settings(cfg: dict, tree: FileTree | None = None) -> None:

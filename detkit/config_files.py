@@ -165,8 +165,11 @@ def located(path: Path) -> Iterator[None]:
         raise ConfigError(f'{path}: is not UTF-8 text ({error.reason} at byte {error.start}).') from error
     except Exception as error:   # a config is a program: it may raise anything
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        if isinstance(error, RuntimeError) and not text:       # mmengine's LazyAttr.__call__
-            text = 'what a config without _base_ imports from other packages is a name in it; it cannot be called'
+        if isinstance(error, RuntimeError) and not text or 'LazyAttr' in text or 'LazyObject' in text:     # LazyAttr.__call__ is silent
+            text = 'what a config without _base_ imports from other packages is a name in it; it cannot be called or computed with. ' \
+                   'Write the value itself'
+        if isinstance(error, KeyError) and '__name__' in text:
+            text = 'a relative import stands outside of `with read_base():`. Name the file in _base_, and write _base_.name for what it has'
         raise ConfigError(f"{path}{line_of(error, path)}: {type(error).__name__}: {' '.join(text.split())}") from error
 
 

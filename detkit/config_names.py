@@ -7,10 +7,15 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import yaml
 
 # What is read of a config. Any other key at the top is a variable of the file: it means only what the file does with it.
 READ = frozenset("""
@@ -21,10 +26,15 @@ READ = frozenset("""
     """.split())
 
 BASE = '_base_'
-INSIDE_TEXT = 'stands inside a longer text or an expression'
+BASE_SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+INSIDE_TEXT = 'stands inside a longer text'
 TEMPLATE = re.compile(r'\{\{\s*_base_\.(\w+)[\w.]*\s*\}\}')          # {{ _base_.name.key }}
+FILE_TEMPLATES = ('fileDirname', 'fileBasename', 'fileBasenameNoExtension', 'fileExtname')
+OTHER_TEMPLATE = re.compile(r'\{\{\s*(file\w*|\$\w+)\s*\}\}')          # {{ fileDirname }}; {{ $NAME }} without a default
+READS_ALL = frozenset({'locals', 'globals', 'vars', 'eval', 'exec'})     # functions that may read any name of the file
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+IMPORTS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try)
 
 
@@ -58,20 +68,57 @@ def config_names(path: Path) -> ConfigNames:
 def parse_names(path: Path, changed: int, size: int) -> ConfigNames:
     """``config_names`` of the file as it was when it was changed last."""
     text = path.read_text(encoding='utf-8-sig')
+    check_file_templates(text)
     return names_of_module(ast.parse(text, str(path)), text) if path.suffix == '.py' else names_of_data(load_data(path, text), text)
 
 
+def check_file_templates(text: str) -> None:
+    """Raise SyntaxError for ``{{ fileName }}`` or ``{{ $NAME }}``, which mmengine would leave as they are."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for found in OTHER_TEMPLATE.finditer(line.split('#')[0]):
+            if found[1] not in FILE_TEMPLATES:
+                raise SyntaxError(f"{found[0]} stands for nothing. There are {', '.join(FILE_TEMPLATES)}, and {{{{$NAME:default}}}} for a "
+                                  f'variable of the environment', ('', number, 0, line.strip()))
+
+
 def load_data(path: Path, text: str) -> dict:
-    """The dict in a JSON or YAML file; templates without quotes are read as strings."""
+    """The dict in a JSON or YAML file; templates without quotes are read as strings.
+
+    Raises:
+        ValueError: it holds something else, or a key twice.
+    """
     text = re.sub(r'(?<=[:,\[\s])(\{\{[^{}]*\}\})(?=\s*([,\]}\n]|$))', r'"\1"', text)
     if path.suffix == '.json':
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=dict_of_pairs)
     else:
         import yaml
+        check_yaml_keys(yaml.compose(text, Loader=yaml.Loader))
         content = yaml.load(text, Loader=yaml.Loader)       # as mmengine reads it: dumped configs have tuples
     if not isinstance(content, dict):
         raise ValueError(f'holds a {type(content).__name__}, not keys with values')
     return content
+
+
+def dict_of_pairs(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """The dict of ``pairs``.
+
+    Raises:
+        ValueError: a key stands there twice.
+    """
+    doubled = next((key for key, count in Counter(key for key, _ in pairs).items() if count > 1), None)
+    if doubled is not None:
+        raise ValueError(f"the key '{doubled}' stands there twice, and only the last would be read. Put both into one")
+    return dict(pairs)
+
+
+def check_yaml_keys(node: yaml.Node | None) -> None:
+    """Raise ValueError for a mapping that has a key twice, anywhere in ``node``."""
+    children = list(node.value) if isinstance(getattr(node, 'value', None), list) else []
+    if children and isinstance(children[0], tuple):
+        dict_of_pairs([(key.value, None) for key, _ in children if isinstance(key.value, str)])
+        children = [value for _, value in children]
+    for child in children:
+        check_yaml_keys(child)
 
 
 def names_of_data(content: dict, text: str) -> ConfigNames:
@@ -79,6 +126,7 @@ def names_of_data(content: dict, text: str) -> ConfigNames:
         if TEMPLATE.search(value) and not TEMPLATE.fullmatch(value):
             raise ValueError(f"'{value}': {{{{_base_...}}}} {INSIDE_TEXT} and has no effect there. Write the whole value.")
     templates = set(TEMPLATE.findall(text))
+    check_base_name(content)
     return ConfigNames(
         bound={str(key): line_of_key(str(key), text) for key in content if key != BASE},
         values={str(key): value for key, value in content.items() if key != BASE and '{{' not in str(value)},
@@ -97,6 +145,15 @@ def listed_bases(bases: object) -> list[str]:
     return list(paths)
 
 
+def check_base_name(values: dict[str, object]) -> None:
+    """Raise ValueError for a name like ``_base``, of which ``values`` has the value, that holds the paths of configs."""
+    for name, value in values.items():
+        paths = [value] if isinstance(value, str) else value
+        if name != BASE and name.strip('_').lower() in ('base', 'bases') and isinstance(paths, (list, tuple)) and paths \
+                and all(isinstance(path, str) and path.endswith(BASE_SUFFIXES) for path in paths):
+            raise ValueError(f"'{name}' names configs, but nothing reads it. Write {BASE}")
+
+
 def strings_of(node: object) -> Iterator[str]:
     if isinstance(node, str):
         yield node
@@ -111,29 +168,16 @@ def line_of_key(key: str, text: str) -> int:
 
 
 def check_templates(module: ast.Module, text: str) -> None:
-    """Raise SyntaxError for ``{{_base_.x}}`` where mmengine would leave a placeholder: in a longer text, or in an expression."""
-    values: list[ast.AST] = []                              # where a template may stand
+    """Raise SyntaxError for ``{{_base_.x}}`` in a longer text, where mmengine would leave a placeholder."""
+    comments = {id(node.value) for node in module.body if isinstance(node, ast.Expr)}
     for node in ast.walk(module):
-        match node:
-            case ast.Assign(value=value) | ast.AnnAssign(value=value) | ast.Expr(value=value):
-                values.append(value)
-            case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Dict(values=items):
-                values += items
-            case ast.Call(func=ast.Name(id='dict'), keywords=words):
-                values += [word.value for word in words]
-    allowed = set(map(id, values))
-    for node in ast.walk(module):
-        source = ast.get_source_segment(text, node) or '' if isinstance(node, (ast.Constant, ast.JoinedStr, ast.Set)) else ''
-        found = TEMPLATE.search(source)
-        if not found or isinstance(node, ast.Constant) and not isinstance(node.value, str):
-            continue
-        is_whole = TEMPLATE.fullmatch(source.strip('"\'')) and id(node) in allowed
-        inner = isinstance(node, ast.Set) and not source.startswith('{{')          # {x} of {{x}}
-        is_text = isinstance(node, ast.Constant) and id(node) in map(id, (e.value for e in module.body if isinstance(e, ast.Expr)))
-        if not (is_whole or inner or is_text):
-            name = found[0].strip('{} ')
-            raise SyntaxError(f'{found[0]} {INSIDE_TEXT} and has no effect there. Write {name}, as in {name} + ...',
-                              ('', node.lineno, 0, source))
+        if isinstance(node, ast.JoinedStr) or isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in comments:
+            source = ast.get_source_segment(text, node) or ''
+            found = TEMPLATE.search(source)
+            if found and not TEMPLATE.fullmatch(source.strip('"\'')):
+                name = found[0].strip('{} ')
+                raise SyntaxError(f'{found[0]} {INSIDE_TEXT} and has no effect there. Write {name}, as in {name} + ...',
+                                  ('', node.lineno, 0, source))
 
 
 def names_of_module(module: ast.Module, text: str) -> ConfigNames:
@@ -147,7 +191,7 @@ def names_of_module(module: ast.Module, text: str) -> ConfigNames:
         read = loaded(statement)
         found.reads_nothing &= not read
         names = {name: node.lineno for name, node in bound_names(statement)}
-        inside = set(names) if isinstance(statement, COMPOUND) else set()      # `for k in ...: use(k)`
+        inside = set(names) if isinstance(statement, COMPOUND) else assigned_inside(statement)     # `for k in ...: use(k)`
         found.used |= (read - set(names)) & set(found.bound) | read & inside | in_functions
         for name in read:
             found.readers.setdefault(name, []).extend(n for n in names if n != name)
@@ -156,18 +200,25 @@ def names_of_module(module: ast.Module, text: str) -> ConfigNames:
             found.values.pop(name, None)
             found.bound[name] = line
         found.values.update(literals_of(statement))
-        if isinstance(statement, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
-            found.imported |= set(names)
+        found.imported |= {name for name, node in bound_names(statement) if isinstance(node, IMPORTS)}
         if isinstance(statement, ast.Delete):
             for target in statement.targets:
                 found.bound.pop(getattr(target, 'id', ''), None)
         if found.is_lazy:
             found.from_bases |= read
     found.from_bases |= base_attributes(module)
+    if READS_ALL & loaded(module):
+        found.used |= set(found.bound)
     found.used &= set(found.bound)
     for name in found.imported | {BASE}:
         found.bound.pop(name, None)
+    check_base_name({name: value for name, value in found.values.items() if name not in found.used})
     return found
+
+
+def assigned_inside(statement: ast.stmt) -> set[str]:
+    """The names that an expression of ``statement`` sets: ``(name := value)``."""
+    return {node.target.id for node in ast.walk(statement) if isinstance(node, ast.NamedExpr)}
 
 
 def literals_of(statement: ast.stmt) -> dict[str, object]:
@@ -237,9 +288,12 @@ def base_attributes(module: ast.Module) -> set[str]:
 
 def bases_of(module: ast.Module) -> tuple[list[str], bool]:
     """The entries of ``_base_``, and False; or the modules inside ``with read_base():``, with their dots, and True."""
-    for node in module.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == BASE:
-            bases = eval(compile(ast.Expression(node.value), '_base_', 'eval'))    # as mmengine does: the file runs anyway
-            return listed_bases(bases), False
+    places = [(node, statement) for statement in module.body for name, node in bound_names(statement) if name == BASE]
+    for number, (node, statement) in enumerate(places):
+        if number or not (isinstance(statement, ast.Assign) and len(statement.targets) == 1 and statement.targets[0] is node):
+            raise SyntaxError(f'{BASE} is read from one plain {BASE} = ... only', ('', node.lineno, 0, 'Put all bases into one list there'))
+    for _, node in places:
+        bases = eval(compile(ast.Expression(node.value), '_base_', 'eval'))    # as mmengine does: the file runs anyway
+        return listed_bases(bases), False
     withs = [node for node in module.body if isinstance(node, ast.With)]
     return ['.' * n.level + (n.module or '') for node in withs for n in node.body if isinstance(n, ast.ImportFrom)], bool(withs)

@@ -24,7 +24,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.stem[:60]}.', suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.stem[:40]}.', suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -33,6 +33,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_out_dir(folder: str | os.PathLike) -> None:
+    """Raise ValueError unless files can be written into ``folder``, which need not exist yet."""
+    path = Path(folder).expanduser()
+    existing = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
+    if not existing.is_dir():
+        raise ValueError(f"nothing can be written into '{folder}': '{existing}' is a file. Give a folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"nothing can be written into '{folder}': no permission to write in '{existing}'. Give another folder.")
 
 
 def find_data(path: str | os.PathLike) -> Path:

@@ -9,7 +9,8 @@ from typing import Any
 
 from detkit.registry import ConfigError
 
-WHAT = dict(file='a file, relative to data_root', folder='a folder', names="a list of names, as in ('cat', 'dog'); one class: ('cat',)",
+WHAT = dict(file='a file, relative to data_root', folder='a folder',
+            names="a list of names, as in ('cat', 'dog'); one class: ('cat',); each name once",
             size='(width, height) in pixels, as in (640, 480)', count='a whole number above 0', number='a number above 0',
             flag='True or False', dict='a dict, as in dict(classes=(...))')
 VARIABLES = {name: kind for kind, names in dict(
@@ -32,7 +33,7 @@ def is_valid(kind: str, value: Any) -> bool:
         case 'file' | 'folder':
             return isinstance(value, str)
         case 'names':
-            return is_list and len(value) > 0 and all(isinstance(name, str) for name in value)
+            return is_list and len(value) > 0 and all(isinstance(name, str) and name for name in value) and len(set(value)) == len(value)
         case 'size':
             return is_list and len(value) == 2 and all(is_valid('count', side) for side in value)
         case 'count':

@@ -136,6 +136,12 @@ def dotted(path: str) -> Any:
         raise
 
 
+# Errors of a constructor that come from a value it cannot have, and the packages of which a traceback would not help.
+VALUE_ERRORS = (TypeError, ValueError, AssertionError, KeyError, IndexError, AttributeError, ZeroDivisionError, RuntimeError)
+CHECKED_PACKAGES = ('detkit', 'mmengine', 'torch', 'torchvision', 'timm')
+MAX_ARGUMENTS_TEXT = 200
+
+
 def build_from_cfg(cfg: Any, registry: MMEngineRegistry, default_args: dict | None = None, **context: Any) -> Any:
     """Build ``cfg``, or return it as it is when it is already an object or None.
 
@@ -145,7 +151,9 @@ def build_from_cfg(cfg: Any, registry: MMEngineRegistry, default_args: dict | No
         ConfigError: no or an unknown ``type``, an argument that the class does not take, one that is missing, or any
             ConfigError from inside, its path lengthened by the way from here.
     """
-    if cfg is None or not isinstance(cfg, dict):
+    if isinstance(cfg, (str, int, float)):
+        raise ConfigError(f"{cfg!r} stands where a dict with a type should describe what to build (registry '{registry.name}').")
+    if not isinstance(cfg, dict):
         return cfg
     args = {**(default_args or {}), **cfg, **context}
     args.pop('_scope_', None)
@@ -166,6 +174,18 @@ def build_from_cfg(cfg: Any, registry: MMEngineRegistry, default_args: dict | No
             if str(error.message).startswith(f"no '{kind}'"):
                 error.path = ('type', *error.path)
         raise error.seen_from(cfg)
+    except Exception as error:
+        if type(error) not in VALUE_ERRORS or str(getattr(cls, '__module__', '')).split('.')[0] not in CHECKED_PACKAGES:
+            raise                                          # a class of the user's own shows where it fails
+        raise ConfigError(f"{getattr(cls, '__name__', cls)} cannot be built from {plain_arguments(args)}: {type(error).__name__}: "
+                          f"{' '.join(str(error).split())}", cfg) from error
+
+
+def plain_arguments(args: dict) -> str:
+    """The arguments that are plain values, as a config has them."""
+    plain = [f'{key}={value!r}' for key, value in args.items() if value is None or isinstance(value, (str, int, float, list, tuple))]
+    text = ', '.join(plain) or 'its arguments'
+    return text if len(text) <= MAX_ARGUMENTS_TEXT else f'{text[:MAX_ARGUMENTS_TEXT]}...'
 
 
 def root_manager() -> type:

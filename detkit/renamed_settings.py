@@ -35,6 +35,7 @@ SECTIONS = dict(
     mp_start_method=('env_cfg', "env_cfg = dict(mp_cfg=dict(mp_start_method='fork'))"),
     workflow=('train_cfg', 'nothing: validation runs every train_cfg.val_interval epochs'),
     gpu_ids=('launcher', 'nothing: CUDA_VISIBLE_DEVICES chooses the GPUs'),
+    device=('launcher', 'nothing: the GPU is used if there is one'),
     seed=('randomness', 'randomness = dict(seed=0)'),
     deterministic=('randomness', 'randomness = dict(deterministic=True)'),
     resume_from=('resume', "resume = True, with load_from = 'checkpoint.pth'; or --resume"))

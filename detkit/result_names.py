@@ -14,6 +14,8 @@ from pathlib import Path, PurePosixPath
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 WRITABLE_SUFFIXES = ('.jpg', '.jpeg', '.png')     # an annotated picture of any other format is written as PNG
+MAX_NAME_BYTES = 255                              # of one file or folder, on the usual file systems
+ROOM_FOR_ENDINGS = 24                             # bytes that a number, a frame and an ending of ours may take beside the name
 FRAME_STEM = re.compile(r'(.+)_\d{6,}')
 
 
@@ -58,15 +60,26 @@ def result_names(names: Sequence[str]) -> list[ResultName]:
         names: relative names of images and videos with ``/``, as ``relative_names`` gives them.
 
     A name that stands alone is not changed. Inputs with the same stem keep their suffixes, and so does an image that is called
-    like a frame of a video among them. What is still equal gets a number: ``A.jpg`` beside ``a.jpg`` is ``A_2.jpg``.
+    like a frame of a video among them. What is still equal gets a number: ``A.jpg`` beside ``a.jpg`` is ``A_2.jpg``. A name that would be
+    too long for the file system with an ending of ours is cut.
     """
-    split = [ResultName(*os.path.splitext(name)) for name in names]
+    split = [shortened(ResultName(*os.path.splitext(name))) for name in names]
     stems = Counter(folded(name.stem) for name in split)
     videos = {folded(name.stem) for name in split if name.is_video}
     preferred = [replace(name, keeps_suffix=stems[folded(name.stem)] > 1 or is_like_a_frame(name, videos)) for name in split]
     used, numbers = UsedPaths(), Counter()
     chosen = [name if used.take(name) else None for name in preferred]        # names that need no number come first
     return [found or numbered(name, used, numbers) for name, found in zip(preferred, chosen, strict=True)]
+
+
+def shortened(name: ResultName) -> ResultName:
+    """``name``, its stem cut so that each file of its results has a name that the file system can hold."""
+    folder, _, stem = name.stem.rpartition('/')
+    room = MAX_NAME_BYTES - ROOM_FOR_ENDINGS - len(os.fsencode(name.suffix))
+    if len(os.fsencode(stem)) <= room:
+        return name
+    stem = os.fsencode(stem)[:room].decode(errors='ignore')
+    return replace(name, stem=f'{folder}/{stem}' if folder else stem)
 
 
 def is_like_a_frame(name: ResultName, videos: set[str]) -> bool:

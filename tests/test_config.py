@@ -217,13 +217,40 @@ def test_a_template_may_stand_in_quotes(files: Path, name: str, text: str) -> No
     assert load_config(files / name).model == dict(type='A', a='data/coco/', b=12, c=[dict(max_epochs=12)])
 
 
+def test_a_file_works_with_the_value_of_a_template(files: Path) -> None:
+    (files / 'c.py').write_text('''
+_base_ = './base.py'
+root = '{{_base_.data_root}}'
+epochs = {{_base_.max_epochs}}
+load_from = f'{root}a.pth'
+work_dir = {{_base_.data_root}} + 'b'
+copied = {{_base_.train_cfg}}
+copied['val_interval'] = epochs * 2
+model = dict(type='A', copied=copied)
+''')
+    cfg = load_config(files / 'c.py')
+    assert (cfg.load_from, cfg.work_dir, cfg.model.copied) == ('data/coco/a.pth', 'data/coco/b', dict(max_epochs=12, val_interval=24))
+    assert cfg.train_cfg == dict(max_epochs=12)
+
+
 @pytest.mark.parametrize('name, text, message', [
-    ('c.py', "_base_ = './base.py'\nx = '{{_base_.data_root}}train'", r'c\.py:2: \{\{_base_\.data_root\}\} stands inside a longer text'),
-    ('c.py', "_base_ = './base.py'\nx = {{_base_.data_root}} + 'train'", r'c\.py:2: .*Write _base_\.data_root, as in _base_\.data_root \+'),
+    ('c.py', "_base_ = './base.py'\nx = '{{_base_.data_root}}train'", r'c\.py:2: .* longer text .*Write _base_\.data_root, as in'),
     ('c.py', "_base_ = './base.py'\nx = f'{{_base_.data_root}}/{1}'", r'c\.py:2: .* stands inside a longer text'),
-    ('c.py', "_base_ = './base.py'\nx = len({{_base_.data_root}})", r'c\.py:2: .* stands inside a longer text'),
     ('c.py', "_base_ = './base.py'\nx = {{_base_.data_rot}}", r"c\.py:2: .*: no base has a 'data_rot'\. Did you mean"),
     ('c.json', '{"_base_": "./base.py", "x": "{{_base_.data_root}}train"}', 'stands inside a longer text'),
+    ('c.json', '{"_base_": "./base.py", "load_from": "a", "load_from": "b"}', "the key 'load_from' stands there twice"),
+    ('c.json', '{"_base_": "./base.py", "model": {"a": 1, "a": 2}}', "the key 'a' stands there twice"),
+    ('c.yaml', '_base_: ./base.py\nmodel:\n  a: 1\n  a: 2\n', "the key 'a' stands there twice"),
+    ('c.py', "_base_ = './base.py'\nload_from = '{{ fileDir }}/x'", r'c\.py:2: \{\{ fileDir \}\} stands for nothing\. There are file'),
+    ('c.py', "_base_ = './base.py'\nload_from = '{{$HOME}}/x'", r'c\.py:2: .* stands for nothing.*\{\{\$NAME:default\}\}'),
+    ('c.py', "_base_ = './base.py'\n_base_ = './c.py'", r'c\.py:2: _base_ is read from one plain _base_ = \.\.\. only'),
+    ('c.py', "_base_ = ['./base.py']\n_base_ += ['./c.py']", r'c\.py:2: _base_ is read from one plain'),
+    ('c.py', "if True:\n    _base_ = './base.py'", r'c\.py:2: _base_ is read from one plain'),
+    ('c.py', "_base_: str = './base.py'", r'c\.py:1: _base_ is read from one plain'),
+    ('c.py', "_base = './base.py'\nmodel = dict(type='A')", "'_base' names configs, but nothing reads it. Write _base_"),
+    ('c.json', '{"base": ["./base.py"], "model": {"type": "A"}}', "'base' names configs, but nothing reads it. Write _base_"),
+    ('c.py', "_base_ = './base.py'\nfrom .base import model", r'c\.py:2: .*a relative import .* Name the file in _base_'),
+    ('c.py', "from mmdet.datasets import CocoDataset as C\nx = C.METAINFO['classes']", r'c\.py:2: .*is a name .*Write the value itself'),
     ('c.py', '_base_ = 3', r'_base_ is 3\. It should be a path, or a list of paths'),
     ('c.yaml', '- a', 'holds a list, not keys with values'),
     ('c.py', 'import torch\nx = torch.cuda.is_available()', r'c\.py:2: .*is a name in it; it cannot be called')])

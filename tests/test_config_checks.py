@@ -1,6 +1,8 @@
 """Settings that would change nothing are refused: names that nothing reads, and MMDetection 2's."""
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,8 @@ def test_configs_given_in_python(folder: Path) -> None:
 @pytest.mark.parametrize('key, value, message', [
     ('max_epochs', 3, 'max_epochs=3 was set after the config had been read, and nothing reads it.'),
     ('max_epochs', 3, "Use load_config(file, {'max_epochs': ...})"),
+    ('max_epochs', 2, "Use load_config(file, {'max_epochs': ...})"), ('seed', 0, 'Now: randomness = dict(seed=0)'),
+    ('gpu_ids', range(1), 'Now: nothing: CUDA_VISIBLE_DEVICES chooses the GPUs'), ('device', 'cuda', 'the GPU is used if there is one'),
     ('batch_size', 77, 'Use train_dataloader = dict(batch_size=2)'), ('custom_hoks', [], "Did you mean 'custom_hooks'"),
     ('colour', 'red', "Use '_colour', if your own code reads it")])
 def test_a_variable_set_after_reading_is_refused(folder: Path, key: str, value: object, message: str) -> None:
@@ -206,3 +210,55 @@ def test_names_that_mmdetection_s_own_configs_carry_are_let_through(folder: Path
     assert "'caption_prompt' is set" in refused(folder / 'mine.py', text)
     (folder / 'grounding_dino_swin-t_pretrain_odinw13.py').write_text(text)
     load_config(folder / 'grounding_dino_swin-t_pretrain_odinw13.py')
+
+
+def test_reading_a_section_of_mmdetection_2_from_a_config_names_the_one_of_today(folder: Path) -> None:
+    cfg = load_config(folder / 'other.py')
+    with pytest.raises(AttributeError, match=r"the config has no 'optimizer', which is MMDetection 2's form. Now: optim_wrapper = "):
+        cfg.optimizer.lr = 0.01
+    with pytest.raises(KeyError, match=r"no 'data', which is MMDetection 2's form. Now: train_dataloader"):
+        cfg['data']['train']
+    with pytest.raises(AttributeError, match="no attribute 'colour'"):
+        cfg.colour
+    assert (cfg.get('optimizer'), hasattr(cfg, 'data'), copy.deepcopy(cfg).model) == (None, False, cfg.model)
+    assert pickle.loads(pickle.dumps(cfg)).max_epochs == 12
+
+
+def test_a_section_of_mmdetection_2_that_is_set_in_python_is_refused(folder: Path) -> None:
+    cfg = load_config(folder / 'other.py')
+    cfg.model.backbone = dict(type='ResNet')
+    cfg.model.pretrained = None
+    with pytest.raises(ConfigError, match="'model.pretrained' is MMDetection 2's form"):
+        check_keys(cfg)
+
+
+@pytest.mark.parametrize('line', [
+    'optim_wrapper = dict(optimizer=dict(lr=(z := 0.1) * z))', "rate = 0.1\noptim_wrapper = dict(optimizer=dict(lr=locals()['rate']))",
+    "rate = 0.1\noptim_wrapper = dict(optimizer=dict(lr=eval('rate')))",
+    "try:\n    import no_such_module\n    found = True\nexcept ImportError:\n    found = False\nload_from = 'a' if found else None"])
+def test_a_name_that_is_read_in_an_unusual_way_is_not_refused(folder: Path, line: str) -> None:
+    (folder / 'my.py').write_text(f'_base_ = {FOREIGN!r}\n{line}\n')
+    check_keys(load_config(folder / 'my.py'))
+
+
+@pytest.mark.parametrize('option, message', [
+    ('train_cfg=3', 'train_cfg is 3; it should be a dict.'), ('compile=3', 'it should be True, False or a dict.'),
+    ('train_dataloader=3', 'it should be a dict.'),
+    ('custom_hooks=EMAHook', "custom_hooks is 'EMAHook'; it should be a list of dicts."),
+    ('custom_hooks=[EMAHook]', "custom_hooks.0 is 'EMAHook'; it should be a dict with a type."),
+    ('default_hooks.logger=3', 'default_hooks.logger is 3; it should be a dict with a type.'),
+    ('param_scheduler=3', 'it should be a dict or a list of dicts.'), ('resume=maybe', "resume is 'maybe'; it should be True or False."),
+    ('load_from=3', 'load_from is 3; it should be a text.'), ('load_from=', 'load_from is an empty text'),
+    ('randomness.seed=-1', 'randomness.seed is -1; it should be a whole number from 0 to 4294967295'),
+    ('randomness=3', 'randomness is 3; it should be a dict.'), ('env_cfg.mp_cfg=3', 'env_cfg.mp_cfg is 3; it should be a dict.'),
+    ('log_level=LOUD', "log_level is 'LOUD'; it should be a level such as 'INFO'."), ('amp=maybe', "should be True, False or 'auto'.")])
+def test_a_section_of_another_kind_is_refused(option: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_keys(load_config(RECIPE, [option]))
+    assert message in str(error.value)
+
+
+def test_a_section_can_be_taken_away_by_an_option() -> None:
+    cfg = load_config(RECIPE, ['val_dataloader=None', 'val_cfg=None', 'val_evaluator=None'])
+    assert (cfg.val_dataloader, cfg.val_cfg, cfg.val_evaluator) == (None, None, None)
+    check_sections(cfg)

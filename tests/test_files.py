@@ -9,7 +9,7 @@ import unicodedata
 
 import pytest
 
-from detkit.files import atomic_path, existing_path, find_data, local_path, similar_name, write_json
+from detkit.files import atomic_path, check_out_dir, existing_path, find_data, local_path, similar_name, write_json
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -74,3 +74,20 @@ def test_a_similar_name_is_told(tmp_path, asked, said):
     for name in ('A.JPG', 'b.jpeg', '._c.png', 'd.txt'):
         (tmp_path / name).write_text('')
     assert similar_name(tmp_path / asked, ('.jpg', '.jpeg', '.png')) == said
+
+
+def test_a_place_where_no_folder_can_be_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('')
+    check_out_dir(tmp_path / 'new' / 'folder')
+    for place in ('file', 'file/below'):
+        with pytest.raises(ValueError, match=r"nothing can be written into '.*': '.*file' is a file\. Give a folder\."):
+            check_out_dir(tmp_path / place)
+    monkeypatch.setattr(os, 'access', lambda *args: False)
+    with pytest.raises(ValueError, match=r"no permission to write in '.*'\. Give another folder\."):
+        check_out_dir(tmp_path / 'new')
+
+
+def test_a_long_name_in_any_script_can_be_written(tmp_path):
+    with atomic_path(tmp_path / ('\U00020000' * 62 + '.json')) as temporary:
+        temporary.write_text('{}')
+    assert len(list(tmp_path.iterdir())) == 1

@@ -247,3 +247,23 @@ def test_register_all_modules_makes_our_scope_the_default():
 def test_mmengine_builds_our_class_in_our_scope():
     register_all_modules()
     assert root_registries.MODELS.build(dict(type='L1Loss')).__module__ == 'detkit.losses.regression'
+
+
+def test_a_value_that_a_class_cannot_have_ends_in_one_line_with_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"^bbox_head: RTMDetSepBNHead cannot be built from num_classes='abc'.*TypeError: .*") as error:
+        MODELS.build(dict(type='SingleStageDetector', backbone=dict(type='CSPNeXt'),
+                          bbox_head=dict(type='RTMDetSepBNHead', num_classes='abc', in_channels=96)))
+    assert '\n' not in str(error.value)
+    with pytest.raises(ConfigError, match='LoggerHook cannot be built from interval=0: ValueError: interval must be greater than 0'):
+        HOOKS.build(dict(type='LoggerHook', interval=0))
+    with pytest.raises(ConfigError, match=r"3 stands where a dict with a type should describe what to build \(registry 'model'\)"):
+        MODELS.build(3)
+
+
+def test_a_class_of_the_users_shows_where_it_fails() -> None:
+    class OfTheirs:
+        def __init__(self) -> None:
+            raise TypeError('a mistake in it')
+
+    with pytest.raises(TypeError, match='a mistake in it'):
+        MODELS.build(dict(type=OfTheirs))

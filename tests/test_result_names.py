@@ -68,3 +68,12 @@ def test_a_link_goes_by_its_own_name(tmp_path):
     for name in ('one.jpg', 'two.jpg'):
         os.symlink(tmp_path / 'store' / 'x.jpg', tmp_path / name)
     assert relative_names([tmp_path / 'one.jpg', tmp_path / 'two.jpg'], tmp_path) == ['one.jpg', 'two.jpg']
+
+
+@pytest.mark.parametrize('stem', ['x' * 251, '\u65e5' * 83, 'sub/' + 'y' * 250])
+def test_long_names_are_cut_to_what_a_file_system_holds_and_stay_apart(stem):
+    names = [stem + suffix for suffix in ('.jpg', '.png', '.tif', '.avi')] + [stem[:-1] + 'z.jpg']
+    found = result_names(names)
+    for paths in ([name.picture for name in found], [name.prediction(5 if name.is_video else None) for name in found]):
+        assert len(set(paths)) == len(names)
+        assert all(len(os.fsencode(part)) <= 255 for path in paths for part in path.split('/'))

@@ -13,6 +13,7 @@ from detkit.engine.checkpoint import load_checkpoint, load_weights, restore_hist
 from detkit.engine.prepare import GROUPS, kind, need
 from detkit.engine.runner import DetRunner, build_runner
 from detkit.engine.work_dir import claimed_work_dir, finished_message
+from detkit.files import check_out_dir
 from detkit.registry import ConfigError
 
 TRAINING_HOOKS = ('EMAHook', 'PipelineSwitchHook', 'CheckInvalidLossHook', 'ReplayHook')   # mean nothing to a test
@@ -126,6 +127,8 @@ def add_dump(cfg: Config, out: str | Path) -> None:
 
 
 def draw(cfg: Config, show: bool, wait_time: float, show_dir: str | Path | None) -> None:
+    if show_dir is not None:
+        check_out_dir(show_dir)
     hooks = dict(cfg.get('default_hooks') or {})
     found = hooks.get('visualization') or dict(type='DetVisualizationHook')
     hooks['visualization'] = dict(found, draw=True, show=show, wait_time=wait_time,

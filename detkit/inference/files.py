@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detkit import __version__
-from detkit.files import write_json
+from detkit.files import check_out_dir, write_json
 from detkit.inference.inferencer import DetInferencer, check_score
 from detkit.inference.results import PictureWriter, as_record
 from detkit.inference.sources import PICTURES
@@ -51,6 +51,7 @@ def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLi
         ValueError: a score or batch size out of range, nothing at ``inputs``, or not one image that can be read.
     """
     check_score(score_thr, 'score_thr')
+    check_out_dir(out_dir)
     out_dir = Path(out_dir)
     writer = PictureWriter(out_dir / PICTURES) if pictures else None
     records: list[dict] = []

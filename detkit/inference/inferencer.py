@@ -19,7 +19,7 @@ from torch import nn
 from detkit.config import load_config
 from detkit.engine.amp import native_bf16, use_channels_last
 from detkit.engine.sources import fetch
-from detkit.files import write_json
+from detkit.files import check_out_dir, write_json
 from detkit.inference.detector import (
     PRECISIONS,
     config_and_checkpoint,
@@ -138,6 +138,8 @@ class DetInferencer:
         if saving and return_datasamples and not no_save_pred:
             raise ValueError('no_save_pred=False writes JSON, which DetDataSamples are not: leave out '
                              'return_datasamples.')
+        if saving:
+            check_out_dir(out_dir)
         drawing = return_vis or show or (saving and not no_save_vis)
         writer = PictureWriter(Path(out_dir) / PICTURES) if saving and not no_save_vis else None
         results: dict[str, list] = {'predictions': [], 'visualization': []}

@@ -47,6 +47,8 @@ def images_in_memory(value: Any) -> list[Any]:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return [bytes(value)]
     if is_pil(value):
+        if 0 in value.size:
+            raise ValueError(f'a PIL image of {value.width}x{value.height} pixels is empty.')
         return [value]
     images = list(value) if value.ndim == 4 else [value]
     for image in images:
@@ -97,6 +99,9 @@ def as_array(image: Any) -> np.ndarray:
 
 def tensor_array(tensor: Any) -> np.ndarray:
     """(height, width), or (channels, height, width) RGB, as an array with the channels last, BGR."""
+    if str(tensor.layout) != 'torch.strided' or tensor.is_meta or tensor.is_quantized:
+        raise ValueError(f'a tensor that is sparse, quantized or without data is no image ({tensor.dtype}, {tensor.layout}). An image in '
+                         f'memory is {FORMS}.')
     tensor = tensor.detach().cpu()
     image = np.asarray(tensor.float() if tensor.is_floating_point() else tensor)      # numpy has no bfloat16
     if image.ndim == 2:

@@ -17,6 +17,7 @@ from detkit.opencv import cv2
 from detkit.result_names import VIDEO_SUFFIXES, ResultName, relative_names, result_names
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+PAGED_SUFFIXES = ('.tif', '.tiff', '.gif')
 PICTURES = 'vis'                        # the folder of annotated pictures in a folder of results
 DICOM_SUFFIXES = ('.dcm', '.dicom')
 DICOM_MARK = slice(128, 132)            # of a file, "DICM" (DICOM PS3.10, 7.1)
@@ -183,7 +184,7 @@ def is_input(file: Path) -> bool:
     """Whether a file of a folder is an image, a DICOM slice or a video, by its ending; without one, by its content."""
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES + VIDEO_SUFFIXES + DICOM_SUFFIXES:
-        return file.is_file()
+        return not file.is_dir()                         # a link to a file that is gone is said to be unreadable
     return (not suffix or suffix[1:].isdigit()) and is_dicom(file)        # slices are often called IM000001, or by a dotted number
 
 
@@ -217,6 +218,7 @@ def frames(source: Source) -> Iterator[Frame]:
         ValueError: a video that OpenCV cannot open, or of which it can decode no frame.
     """
     if not source.is_video:
+        warn_of_pages(source)
         yield Frame(source, image=source.image)
         return
     capture = cv2.VideoCapture(str(source.path))
@@ -237,6 +239,15 @@ def frames(source: Source) -> Iterator[Frame]:
                                                 source.path, count, index)
     finally:
         capture.release()
+
+
+def warn_of_pages(source: Source) -> None:
+    """Warn of a TIFF or GIF with several pages: the first is taken."""
+    if source.path is not None and source.path.suffix.lower() in PAGED_SUFFIXES and source.path.is_file():
+        pages = cv2.imcount(str(source.path))
+        if pages > 1:
+            logging.getLogger('detkit').warning("'%s' has %d pages; the first is taken. Save the others as files of their own.",
+                                                source.path, pages)
 
 
 def video_rate(source: Source) -> float:

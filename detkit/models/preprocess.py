@@ -1,6 +1,8 @@
 """Uint8 images of several sizes -> one normalised, padded batch."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
@@ -33,6 +35,9 @@ class DetDataPreprocessor(BaseDataPreprocessor):
                  non_blocking: bool = False) -> None:
         if (mean is None) != (std is None) or bgr_to_rgb and rgb_to_bgr:
             raise ConfigError('DetDataPreprocessor takes mean and std together, and one of bgr_to_rgb and rgb_to_bgr.')
+        if mean is not None and not (is_per_channel(mean) and is_per_channel(std) and len(mean) == len(std) and 0 not in std):
+            raise ConfigError(f'DetDataPreprocessor takes mean and std as lists with a number per channel, and no std of 0; here they are '
+                              f'{mean!r} and {std!r}.')
         super().__init__(non_blocking)
         self.normalise = mean is not None
         if self.normalise:
@@ -48,6 +53,9 @@ class DetDataPreprocessor(BaseDataPreprocessor):
         Returns ``inputs`` float32 (N, 3, H', W') and the samples on the device, with ``pad_shape`` (this image's padded to the
         divisor) and ``batch_input_shape`` (H', W') written.
         """
+        if 'inputs' not in data:
+            raise ConfigError(f"a batch has no 'inputs' (its keys: {', '.join(data) or 'none'}): the pipeline of the data set should end "
+                              f"in dict(type='PackDetInputs').")
         images, samples = data['inputs'], data.get('data_samples')
         if isinstance(images, Tensor):
             images = images.to(self.device, non_blocking=self._non_blocking)
@@ -88,6 +96,11 @@ class DetDataPreprocessor(BaseDataPreprocessor):
             return images.to(torch.float32, memory_format=torch.contiguous_format)
         images = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)    # a copy: the caller's may be float32
         return images.sub_(self.mean).div_(self.std)
+
+
+def is_per_channel(values: Any) -> bool:
+    """Whether ``values`` is a list of numbers."""
+    return isinstance(values, (list, tuple)) and all(isinstance(value, (int, float)) for value in values)
 
 
 def pad_masks(samples: list[DetDataSample], size: tuple[int, int], value: int) -> None:

@@ -12,6 +12,7 @@ from detkit.registry import ConfigError, did_you_mean
 
 T = TypeVar('T')
 
+NUMBERS = {'float': (int, float), 'int': (int, float), 'bool': bool}     # annotation of a field -> what its value may be
 UNREAD = {'debug'}   # stands in most of MMDetection's configs; nothing reads it, there or here
 
 
@@ -104,4 +105,8 @@ def settings(kind: type[T], cfg: dict | None, where: str) -> T | None:
     missing = [n for n, f in known.items() if n not in cfg and f.default is MISSING and f.default_factory is MISSING]
     if missing:
         raise ConfigError(f"{where} needs '{missing[0]}'.", cfg)
+    for key, value in cfg.items():
+        expected = NUMBERS.get(str(known[key].type)) if key in known else None
+        if expected and (not isinstance(value, expected) or isinstance(value, bool) and expected is not bool):
+            raise ConfigError(f"{where}.{key} is {value!r}; it should be {'True or False' if expected is bool else 'a number'}.", cfg)
     return kind(**{k: v for k, v in cfg.items() if k in known})

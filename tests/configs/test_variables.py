@@ -210,6 +210,7 @@ def test_json_yaml_and_metainfo_set_variables_too(tmp_path: Path, suffix: str, t
 
 @pytest.mark.parametrize('line, message', [
     ("classes = 'cat'", "classes='cat' should be a list of names, as in ('cat', 'dog'); one class: ('cat',)"),
+    ("classes = ('a', 'a')", 'each name once'), ("classes = ('',)", "classes=('',) should be a list of names"),
     ('classes = ()', 'classes=() should be a list of names'),
     ("max_epochs = 'ten'", "max_epochs='ten' should be a whole number above 0"),
     ('batch_size = 0', 'batch_size=0 should be a whole number above 0'),

@@ -191,3 +191,17 @@ def test_a_video_that_is_cut_short_says_so(tmp_path, caplog):
     source, = list_sources(tmp_path / 'cut.avi')
     seen = len(list(frames(source)))
     assert 0 < seen < 150 and f'should have 200 frames, and {seen} could be decoded' in caplog.text
+
+
+def test_a_link_to_a_file_that_is_gone_is_not_left_out(folder):
+    (folder / 'c.jpg').symlink_to(folder / 'gone.jpg')
+    assert 'c.jpg' in names(folder)
+
+
+def test_the_further_pages_of_a_tiff_are_told(tmp_path, caplog):
+    cv2.imwritemulti(str(tmp_path / 'pages.tif'), [IMAGE, IMAGE, IMAGE])
+    cv2.imwrite(str(tmp_path / 'one.tif'), IMAGE)
+    with caplog.at_level('WARNING', logger='detkit'):
+        assert [len(list(frames(source))) for source in list_sources(tmp_path)] == [1, 1]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"'{tmp_path / 'pages.tif'}' has 3 pages; the first is taken. Save the others as files of their own."]

@@ -178,3 +178,14 @@ def test_label_maps_are_resized_with_the_batch():
     sample.gt_sem_seg = PixelData(sem_seg=torch.tensor([[[0, 1], [2, 255]]], dtype=torch.uint8))
     _, (resized,) = BatchResize(scale=(4, 4))(torch.zeros(1, 3, 2, 2), [sample])
     assert resized.gt_sem_seg.sem_seg[0].tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 255, 255]] * 2
+
+
+@pytest.mark.parametrize('mean, std', [(3, 3), ([1., 2.], [1., 2., 3.]), ([0., 0., 0.], [1., 0., 1.]), (['a'], ['b'])])
+def test_numbers_that_do_not_fit_the_channels_are_refused(mean: object, std: object):
+    with pytest.raises(ConfigError, match='takes mean and std as lists with a number per channel, and no std of 0'):
+        DetDataPreprocessor(mean, std)
+
+
+def test_a_pipeline_without_its_last_step_is_named():
+    with pytest.raises(ConfigError, match=r"a batch has no 'inputs' \(its keys: img\): the pipeline .* end in dict\(type='PackDet"):
+        DetDataPreprocessor()(dict(img=[]))

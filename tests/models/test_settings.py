@@ -45,3 +45,9 @@ def test_wrong_nms_is_refused_before_the_first_evaluation(kind: type):
 def test_settings_cannot_be_changed():
     with pytest.raises(AttributeError):
         settings(DensePostprocess, {}, 'model.test_cfg').score_thr = 1.
+
+
+@pytest.mark.parametrize('key, value', [('score_thr', 'abc'), ('nms_pre', '1000'), ('max_per_img', True), ('min_bbox_size', None)])
+def test_a_value_that_is_no_number_is_refused(key: str, value: object):
+    with pytest.raises(ConfigError, match=rf'test_cfg\.{key} is {value!r}; it should be a number'):
+        settings(DensePostprocess, {key: value}, 'test_cfg')
