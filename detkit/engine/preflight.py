@@ -89,7 +89,7 @@ class Problems:
         self.errors.append(error)
 
     def raise_all(self) -> None:
-        """Raise what there is: one error as it is, several as one ConfigError in which equal ones of several keys are told once.
+        """Raise the errors: one as it is, several as one ConfigError in which equal errors of several keys stand once.
 
         Of several processes on a machine, which all find the same, the first tells it: the others wait for its end, with which the
         launcher ends them.
@@ -114,7 +114,7 @@ class Problems:
 def preflight(cfg: Config) -> Prepared:
     """Check a config that ``prepare`` has gone over, before anything is written.
 
-    What is cheap comes first and is told together: settings of loaders and schedules, folders and files, the evaluators, the model. Then
+    Cheap checks come first and are reported together: settings of loaders and schedules, folders and files, the evaluators, the model. Then
     the annotations of the splits that the run reads (train and val; test where there is no training), which the runner takes over.
 
     Raises:
@@ -379,7 +379,7 @@ def checkpoint_classes(cfg: Config) -> tuple[str, ...] | None:
 
 
 def compare_with_checkpoint(cfg: Config, before: tuple[str, ...] | None, now: tuple[str, ...] | None, prepared: Prepared) -> None:
-    """A run that is resumed keeps its classes; one that starts from weights for other classes is told what becomes of them.
+    """A run that is resumed keeps its classes; one that starts from weights for other classes gets a note that says how they are used.
 
     Raises:
         ConfigError: the data of a resumed run have other classes, or another order of them.

@@ -97,7 +97,7 @@ def files_to_remove(cfg: Config, fresh: bool) -> list[Path]:
 
 
 def unfinished_files(cfg: Config) -> list[Path]:
-    """Temporary files of checkpoints that a killed process was writing; nobody else writes there now."""
+    """Temporary files of checkpoints that a killed process was writing. The lock is held: no other process writes there."""
     folders = {work_dir_of(cfg), checkpoint_folder(cfg)}
     return sorted(p for folder in folders if folder.is_dir() for p in folder.iterdir() if UNFINISHED.fullmatch(p.name))
 

@@ -1,4 +1,4 @@
-"""What can be known before the first step is told before it, all at once, and before a work dir is made."""
+"""Problems that can be known before the first step are reported before it, together, and before a work dir is made."""
 from __future__ import annotations
 
 import copy

@@ -114,7 +114,7 @@ def test_masks_of_yolo_are_written_as_coco_files(shapes: Path, tmp_path: Path):
 
 
 def test_a_config_of_ones_own_without_variables_gets_sections(shapes: Path, tmp_path: Path):
-    """As MMDetection's own configs are read: a variable of theirs has been used before the new file is."""
+    """As MMDetection's own configs are read: their variables are used before the new file is read."""
     cfg = load_config('mask-rcnn_r50_fpn_1x_coco')
     for name in list(cfg):
         if name in ('data_root', 'classes', 'num_classes', 'image_size', 'metainfo'):
