@@ -127,7 +127,7 @@ def test_classwise_names_may_be_the_best(coco):
 
 
 def test_a_rule_that_cannot_be_is_one_line(coco):
-    with pytest.raises(ConfigError, match=r'default_hooks.checkpoint: CheckpointHook: .*greater, less or None'):
+    with pytest.raises(ConfigError, match=r"default_hooks.checkpoint: CheckpointHook: rule='more' should be 'greater' or 'less'"):
         train(config(coco, default_hooks__checkpoint__rule='more'))
 
 
@@ -321,3 +321,9 @@ def test_the_checks_change_no_random_number(coco):
     before = torch.random.get_rng_state()
     checked(config(coco))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize('steps, last', [(LOAD, 'LoadAnnotations'), ([], 'no step at all')])
+def test_a_pipeline_that_packs_nothing_is_refused(coco: Path, steps: list[dict], last: str) -> None:
+    with pytest.raises(ConfigError, match=f'^train_dataloader.dataset: the pipeline ends with {last} and gives no .inputs. to the model'):
+        checked(config(coco, train_dataloader__dataset__pipeline=steps))
