@@ -191,3 +191,10 @@ def test_a_video_that_is_cut_short_says_so(tmp_path, caplog):
     source, = list_sources(tmp_path / 'cut.avi')
     seen = len(list(frames(source)))
     assert 0 < seen < 150 and f'should have 200 frames, and {seen} could be decoded' in caplog.text
+
+
+def test_an_input_is_looked_for_where_data_sets_are(tmp_path, monkeypatch):
+    (tmp_path / 'bccd').mkdir()
+    cv2.imwrite(str(tmp_path / 'bccd/a.png'), IMAGE)
+    monkeypatch.setenv('DETKIT_DATA_ROOT', str(tmp_path))
+    assert [s.path for s in list_sources('data/bccd')] == [tmp_path / 'bccd/a.png']
