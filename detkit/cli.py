@@ -162,7 +162,8 @@ def train_arguments(sub: argparse.ArgumentParser) -> None:
                      help='go on from CHECKPOINT, or without one from the newest in the work dir')
     sub.add_argument('--fresh', action='store_true', help='remove the checkpoints of a run that the work dir holds, and start again')
     sub.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate from the base batch size of the config')
-    sub.add_argument('--seed', type=int, help='of weights, data order and augmentation (default: a random one, which the log names)')
+    sub.add_argument('--seed', type=int,
+                     help='random seed of weights, data order and augmentation (default: a random one, which the log names)')
     add_options(sub)
     add_launcher(sub)
     add_trust(sub)
@@ -223,7 +224,7 @@ def compat_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('sources', nargs='+', metavar='CONFIGS', help="folder of configs, config file, 'mmdet::' or 'mmdet::retinanet' of an "
                                                                    'installed MMDetection, or the name of a shipped config')
     sub.add_argument('--family', nargs='+', default=[], metavar='NAME', help='look at these folders only')
-    sub.add_argument('--json', metavar='FILE', help='write what became of each config there as well')
+    sub.add_argument('--json', metavar='FILE', help='also write the result for each config there')
     sub.add_argument('--verbose', action='store_true', help='a line for each config, all names, and the way to each failure')
 
 
@@ -240,7 +241,7 @@ def infer_arguments(sub: argparse.ArgumentParser) -> None:
                           'carries its config')
     sub.add_argument('checkpoint', metavar='CHECKPOINT', nargs='?', help='weights; a model of the zoo brings its own')
     sub.add_argument('--out-dir', metavar='DIR', default='outputs',
-                     help='gets vis/NAME for each picture or video, and results.json (default: outputs)')
+                     help='folder for vis/NAME of each picture or video, and results.json (default: outputs)')
     sub.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE',
                      help='leave out objects with a lower score, from 0 to 1 (default: 0.3)')
     sub.add_argument('--batch-size', type=int, default=1, metavar='N', help='images at a time (default: 1)')
@@ -248,7 +249,7 @@ def infer_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('--precision', choices=['fp32', 'bf16', 'fp16', 'auto'], default='fp32',
                      help='bf16 is about twice as fast on a CPU or GPU that has it; fp16 needs a GPU; auto: bf16 where it '
                           'is faster (default: fp32)')
-    sub.add_argument('--no-pictures', action='store_true', help='write results.json alone')
+    sub.add_argument('--no-pictures', action='store_true', help='write results.json only')
     sub.add_argument('--on-unreadable', choices=['skip', 'fail'], default='skip',
                      help='skip files that cannot be read and list them, or fail at the first (default: skip)')
     sub.add_argument('--no-progress', action='store_true', help='no progress bar')
@@ -273,7 +274,7 @@ def infer(args: argparse.Namespace) -> int:
 
 # ------------------------------------------------------------------------------------------------------- collect-env
 def collect_env_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument('--json', action='store_true', help='as JSON')
+    sub.add_argument('--json', action='store_true', help='print as JSON')
 
 
 def collect_env(args: argparse.Namespace) -> int:
@@ -289,15 +290,15 @@ def collect_env(args: argparse.Namespace) -> int:
 
 # -------------------------------------------------------------------------------------------------------- quickstart
 def quickstart_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument('--data-dir', metavar='DIR', help='of the drawn images (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
-    sub.add_argument('--work-dir', metavar='DIR', default='work_dirs/quickstart', help='gets logs, checkpoints and pictures '
+    sub.add_argument('--data-dir', metavar='DIR', help='folder of the drawn images (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
+    sub.add_argument('--work-dir', metavar='DIR', default='work_dirs/quickstart', help='folder for logs, checkpoints and pictures '
                                                                                        '(default: work_dirs/quickstart)')
     sub.add_argument('--num-train', type=int, default=1000, metavar='N', help='training images (default: 1000)')
     sub.add_argument('--num-val', type=int, default=100, metavar='N', help='validation images (default: 100)')
-    sub.add_argument('--epochs', type=int, metavar='N', help="rounds over the training images (default: the recipe's)")
+    sub.add_argument('--epochs', type=int, metavar='N', help="epochs to train (default: the recipe's)")
     sub.add_argument('--pictures', type=int, default=8, metavar='N', help='validation images to draw (default: 8)')
-    sub.add_argument('--seed', type=int, default=0, help='of weights, data order and augmentation (default: 0)')
-    sub.add_argument('--fresh', action='store_true', help='train again although the work dir holds a training')
+    sub.add_argument('--seed', type=int, default=0, help='random seed of weights, data order and augmentation (default: 0)')
+    sub.add_argument('--fresh', action='store_true', help='remove the checkpoints of a run that the work dir holds, and train again')
 
 
 def quickstart(args: argparse.Namespace) -> int:

@@ -53,12 +53,12 @@ def download_dataset(args: argparse.Namespace) -> int:
 
 
 def make_dataset_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument('folder', metavar='DIR', nargs='?', help='where (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
+    sub.add_argument('folder', metavar='DIR', nargs='?', help='folder to write (default: shapes in $DETKIT_DATA_ROOT, or data/shapes)')
     sub.add_argument('--num-train', type=int, default=1000, metavar='N', help='training images (default: 1000)')
     sub.add_argument('--num-val', type=int, default=100, metavar='N', help='validation images (default: 100)')
-    sub.add_argument('--size', type=int, default=128, metavar='PIXELS', help='side of the square images (default: 128)')
-    sub.add_argument('--max-objects', type=int, default=7, metavar='N', help='at most so many objects an image (default: 7)')
-    sub.add_argument('--seed', type=int, default=0, help='the same seed gives the same bytes (default: 0)')
+    sub.add_argument('--size', type=int, default=128, metavar='PIXELS', help='side of the square images in pixels (default: 128)')
+    sub.add_argument('--max-objects', type=int, default=7, metavar='N', help='maximum number of objects in an image (default: 7)')
+    sub.add_argument('--seed', type=int, default=0, help='random seed; the same seed gives the same files (default: 0)')
 
 
 def make_dataset(args: argparse.Namespace) -> int:
@@ -71,12 +71,13 @@ def make_dataset(args: argparse.Namespace) -> int:
 
 def cache_dataset_arguments(sub: argparse.ArgumentParser) -> None:
     add_config(sub)
-    sub.add_argument('--split', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val'], help='whose (default: train val)')
+    sub.add_argument('--split', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val'],
+                     help='splits to cache (default: train val)')
     sub.add_argument('--store', choices=['decoded', 'encoded'], help='arrays as they are before the first random transform, or the '
                                                                      "image files' bytes (default: the config's, else decoded)")
-    sub.add_argument('--dir', metavar='DIR', help="where (default: the config's, else .detkit_cache in the data root)")
-    sub.add_argument('--workers', type=int, metavar='N', help='processes (default: one a core)')
-    sub.add_argument('--verify', action='store_true', help='read every record; make damaged ones anew')
+    sub.add_argument('--dir', metavar='DIR', help="folder of the cache (default: the config's, else .detkit_cache in the data root)")
+    sub.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one for each core)')
+    sub.add_argument('--verify', action='store_true', help='read every record and rebuild damaged ones')
     sub.add_argument('--clean', action='store_true', help='remove what other settings left in the same place')
     sub.add_argument('--advise', action='store_true', help='build nothing; time files, encoded and decoded cache on this machine')
     add_options(sub)
@@ -103,21 +104,21 @@ def dataset_arguments(sub: argparse.ArgumentParser) -> None:
     convert.add_argument('out', metavar='OUT', help='a new folder, or for COCO a .json')
     convert.add_argument('--to', choices=['coco', 'voc', 'yolo'], required=True, help='the new format')
     convert.add_argument('--place', choices=['none', 'copy', 'link'], default='none',
-                         help='copy the pictures of --images into the set, link to them, or leave them (default: none)')
-    convert.add_argument('--lossy', action='store_true', help='drop what the new format has no place for; otherwise that is refused')
+                         help='copy the images of --images into the new data set, link to them, or leave them (default: none)')
+    convert.add_argument('--lossy', action='store_true', help='drop what the new format cannot hold; without it that is an error')
     stats = actions.add_parser('stats', help='count images, objects, sizes and classes')
     add_sources(stats, 1)
     stats.add_argument('--json', metavar='FILE', help='write the numbers there as well')
     parts = actions.add_parser('split', help='into parts with the same share of each class')
     add_sources(parts, 1)
-    parts.add_argument('out', metavar='DIR', help='gets NAME.json for each part')
+    parts.add_argument('out', metavar='DIR', help='folder for NAME.json of each part')
     parts.add_argument('--shares', nargs='+', default=['train=0.8', 'val=0.1', 'test=0.1'], metavar='NAME=SHARE',
-                       help='adding up to 1 (default: train=0.8 val=0.1 test=0.1)')
+                       help='share of the images in each part; shares add up to 1 (default: train=0.8 val=0.1 test=0.1)')
     merge = actions.add_parser('merge', help='several files to one; classes are matched by name')
     add_sources(merge, '+')
     merge.add_argument('out', metavar='OUT.json')
     merge.add_argument('--prefixes', nargs='+', metavar='DIR', help='folder put before the file names of each')
-    sample = actions.add_parser('sample', help='some of the images, drawn')
+    sample = actions.add_parser('sample', help='some of the images, chosen at random')
     add_sources(sample, 1)
     sample.add_argument('out', metavar='OUT.json')
     sample.add_argument('--count', type=int, metavar='N', help='how many images')
@@ -125,19 +126,19 @@ def dataset_arguments(sub: argparse.ArgumentParser) -> None:
     subset = actions.add_parser('subset', help='some of the classes')
     add_sources(subset, 1)
     subset.add_argument('out', metavar='OUT.json')
-    subset.add_argument('--classes', nargs='+', metavar='NAME', help='in this order (default: all)')
-    subset.add_argument('--drop-empty', action='store_true', help='leave out images without an object of them')
+    subset.add_argument('--classes', nargs='+', metavar='NAME', help='classes to keep, in this order (default: all)')
+    subset.add_argument('--drop-empty', action='store_true', help='leave out images without an object of these classes')
     for action in (parts, sample):
-        action.add_argument('--seed', type=int, default=0, help='of the draw (default: 0)')
+        action.add_argument('--seed', type=int, default=0, help='random seed (default: 0)')
 
 
 def add_sources(sub: argparse.ArgumentParser, count: int | str) -> None:
     sub.add_argument('sources', nargs=count, metavar='SOURCE', help='COCO .json, folder of VOC XML, data.yaml, .csv or .odgt')
-    sub.add_argument('--from', dest='kind', choices=['coco', 'voc', 'yolo', 'csv', 'odgt'], help='its format (default: told by its name)')
-    sub.add_argument('--images', metavar='DIR', help='folder of the pictures; needed where their sizes are not written')
-    sub.add_argument('--split', nargs='+', metavar='SPLIT', help='which of a data.yaml (default: the NAME of NAME=PATH, else train)')
+    sub.add_argument('--from', dest='kind', choices=['coco', 'voc', 'yolo', 'csv', 'odgt'], help='format of SOURCE (default: by its name)')
+    sub.add_argument('--images', metavar='DIR', help='folder of the images; needed if the annotations do not have their sizes')
+    sub.add_argument('--split', nargs='+', metavar='SPLIT', help='split to read from a data.yaml (default: the NAME of NAME=PATH, else train)')
     sub.add_argument('--voc-offset', type=int, choices=[0, 1], default=1,
-                     help='what the boxes of VOC files count from (default: 1, as MMDetection reads them; many tools write 0)')
+                     help='number of the first pixel in VOC files (default: 1, as in MMDetection; many tools write 0)')
 
 
 def dataset(args: argparse.Namespace) -> int:
@@ -226,8 +227,8 @@ def new_config_arguments(sub: argparse.ArgumentParser) -> None:
                           'or train=FILE val=FILE test=FILE')
     sub.add_argument('--model', metavar='NAME', help='shipped recipe or config file to start from (default: a small RTMDet)')
     sub.add_argument('--out', default='my.py', metavar='FILE', help='the new config (default: my.py)')
-    sub.add_argument('--format', choices=['coco', 'yolo', 'voc', 'csv'], help='of the annotations (default: found)')
-    sub.add_argument('--images', metavar='DIR', help='folder of the images, where it is not found')
+    sub.add_argument('--format', choices=['coco', 'yolo', 'voc', 'csv'], help='format of the annotations (default: found by itself)')
+    sub.add_argument('--images', metavar='DIR', help='folder of the images, if it is not found by itself')
     sub.add_argument('--no-doctor', action='store_true', help='do not look for faults of data and config')
     sub.add_argument('--force', action='store_true', help='overwrite --out, and annotation files written beside it')
 
@@ -241,10 +242,12 @@ def new_config(args: argparse.Namespace) -> int:
 # ------------------------------------------------------------------------------------------------------------- doctor
 def doctor_arguments(sub: argparse.ArgumentParser) -> None:
     add_config(sub)
-    sub.add_argument('--split', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val', 'test'], help='(default: all)')
+    sub.add_argument('--split', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val', 'test'],
+                     help='splits to look at (default: all)')
     sub.add_argument('--out', metavar='DIR', default='work_dirs/doctor',
-                     help='gets report.html and report.json (default: work_dirs/doctor)')
-    sub.add_argument('--fix', metavar='DIR', help='gets SPLIT.json, repaired, and SPLIT_changes.json, what was changed')
+                     help='write report.html and report.json there (default: work_dirs/doctor)')
+    sub.add_argument('--fix', metavar='DIR',
+                     help='write repaired annotations (SPLIT.json) and the list of changes (SPLIT_changes.json) there')
     sub.add_argument('--no-model', action='store_true', help='look at the data alone')
     sub.add_argument('--no-probe', action='store_true', help='do not train for a few steps')
     add_options(sub)
@@ -257,18 +260,20 @@ def doctor(args: argparse.Namespace) -> int:
     report = run(cfg, None, args.split, args.out, args.fix, not args.no_model, not args.no_probe, progress=True, say=print)
     print(report.text())
     print(f'pictures and numbers: {args.out}/report.html, {args.out}/report.json')
+    if args.fix:
+        print(f'repaired: {args.fix}; detkit new-config --data {args.fix} --images FOLDER_OF_IMAGES writes a config for it')
     return int(report.worst == 'fault')
 
 
 # ------------------------------------------------------------------------------------------------------------- browse
 def browse_arguments(sub: argparse.ArgumentParser) -> None:
     add_config(sub)
-    sub.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='(default: train)')
+    sub.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='split to show (default: train)')
     sub.add_argument('--count', type=int, default=24, metavar='N', help='samples, spread over the data set (default: 24)')
-    sub.add_argument('--output-dir', metavar='DIR', default='work_dirs/browse', help='gets index.html and its pictures (default: '
+    sub.add_argument('--output-dir', metavar='DIR', default='work_dirs/browse', help='write index.html and its pictures there (default: '
                                                                                     'work_dirs/browse)')
-    sub.add_argument('--epoch', type=int, default=0, metavar='N', help='whose augmentation (default: 0)')
-    sub.add_argument('--seed', type=int, default=0, help="of the augmentation, a run's own shows what it sees (default: 0)")
+    sub.add_argument('--epoch', type=int, default=0, metavar='N', help='epoch whose augmentation is shown (default: 0)')
+    sub.add_argument('--seed', type=int, default=0, help='random seed; the seed of a run shows what that run sees (default: 0)')
     sub.add_argument('--not-show', action='store_true', help='do not open the page in a browser')
     add_options(sub)
 

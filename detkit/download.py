@@ -55,7 +55,7 @@ def download(url: str, target: str | os.PathLike, sha256: str = '', retries: int
         failures = 0 if part.exists() and part.stat().st_size > before else failures + 1
         if failures < retries:
             time.sleep(pause * 2**max(failures - 1, 0))
-    raise DownloadError(f'{url}: {last} ({retries} tries). Run it again to go on from {size_of(part)}, or fetch the file by other '
+    raise DownloadError(f'{url}: {last} ({retries} tries). Run it again{go_on_from(part)}, or fetch the file by other '
                         f'means and put it at {target}.')
 
 
@@ -120,5 +120,5 @@ def check_room(path: Path, needed: int) -> None:
                             f'another place.')
 
 
-def size_of(path: Path) -> str:
-    return f'{path.stat().st_size} bytes' if path.exists() else 'the beginning'
+def go_on_from(part: Path) -> str:
+    return f' to go on from {part.stat().st_size} bytes' if part.exists() else ''

@@ -111,7 +111,7 @@ def test_a_wrong_checksum_removes_what_came(server, tmp_path):
 
 
 def test_no_server_at_all_is_one_message(tmp_path):
-    with pytest.raises(DownloadError, match=r'127.0.0.1:9/.*tries'):
+    with pytest.raises(DownloadError, match=r'127.0.0.1:9/.*tries\). Run it again, or fetch'):
         download('http://127.0.0.1:9/x', tmp_path / 'x', retries=2, progress=False, pause=0)
 
 

@@ -32,7 +32,7 @@ def examine_annotations(content: dict, split: str, source: str, report: Report, 
         key = (a['image_id'], a['category_id'], *a['bbox'])
         if key in seen:
             add('warning', 'object twice', f"repeats annotation {seen[key]} ('{names[a['category_id']]}', bbox {a['bbox']})",
-                'Remove one of them (--fix does).')
+                'Remove one of them (detkit doctor --fix does).')
         seen.setdefault(key, a.get('id'))
     outliers(content, names, images, split, source, report, path_of)
 
@@ -41,14 +41,14 @@ def one(a: dict, image: dict, add: Any) -> None:
     """The faults of a single annotation."""
     x, y, w, h = a['bbox']
     width, height = image['width'], image['height']
-    drop = 'Correct the box, or remove it (--fix does).'
+    drop = 'Correct the box, or remove it (detkit doctor --fix does).'
     if w == 0 or h == 0:
         add('fault', 'box without area', f'has the bbox {a["bbox"]}', drop)
     elif box_fault(a, width, height).startswith('they lie'):
         add('fault', 'box outside its image', f'has the bbox {a["bbox"]}, the image is {width}x{height}', drop)
     elif min(x, y) < -ROUNDING or x + w > width + ROUNDING or y + h > height + ROUNDING:
         add('fault', 'box leaves its image', f'has the bbox {a["bbox"]}, the image is {width}x{height}',
-            'Is it [x, y, width, height] in pixels of this image? Cut it at the border (--fix does).')
+            'Is it [x, y, width, height] in pixels of this image? Cut it at the border (detkit doctor --fix does).')
     elif w < 1 or h < 1:
         add('warning', 'box below a pixel', f'has the bbox {a["bbox"]}', 'Training leaves it out. ' + drop)
     mask = a.get('segmentation')
@@ -56,15 +56,17 @@ def one(a: dict, image: dict, add: Any) -> None:
         return
     fault = mask_fault(mask, width, height)
     if fault:
-        add('fault', 'mask unusable', f'has a segmentation that cannot be drawn: {fault}', 'Export it anew, or remove it (--fix does).')
+        add('fault', 'mask unusable', f'has a segmentation that cannot be drawn: {fault}',
+                'Export it again, or remove it (detkit doctor --fix does).')
     elif isinstance(mask, list):
         polygons = [np.asarray(p, float) for p in mask if len(p) >= 6 and len(p) % 2 == 0]
         low, right, bottom = min(p.min() for p in polygons), *(max(p[k::2].max() for p in polygons) for k in (0, 1))
         if low < -ROUNDING or right > width + ROUNDING or bottom > height + ROUNDING:
             add('fault', 'mask leaves its image', f'has a polygon from {low:g} to ({right:g}, {bottom:g}), the image is {width}x{height}',
-                'Cut it at the border, or remove it (--fix does).')
+                'Cut it at the border, or remove it (detkit doctor --fix does).')
         if any(len(p) < 6 or len(p) % 2 for p in mask):
-            add('fault', 'polygon broken', 'has a polygon without three points of an x and a y', 'Remove that polygon (--fix does).')
+            add('fault', 'polygon broken', 'has a polygon without three points of an x and a y',
+                'Remove that polygon (detkit doctor --fix does).')
 
 
 def lists(content: dict, names: dict, split: str, source: str, report: Report) -> None:
@@ -78,11 +80,11 @@ def lists(content: dict, names: dict, split: str, source: str, report: Report) -
     for name, n in Counter(names.values()).items():
         if n > 1:
             add('warning', 'class name twice', f"{n} categories are called '{name}'", 'They become one label. Rename or join them '
-                                                                                      '(--fix joins).')
+                                                                                      '(detkit doctor --fix joins).')
     for name, n in Counter(i['file_name'] for i in content['images']).items():
         if n > 1:
-            add('fault', 'file listed twice', f"'{name}' stands in {n} images", 'Join their annotations in one entry (--fix does where '
-                                                                               'their sizes agree).')
+            add('fault', 'file listed twice', f"'{name}' stands in {n} images",
+                'Join their annotations in one entry (detkit doctor --fix does where their sizes agree).')
 
 
 def outliers(content: dict, names: dict, images: dict, split: str, source: str, report: Report, path_of: dict[Any, str]) -> None:

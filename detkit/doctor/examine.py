@@ -121,7 +121,8 @@ def check_size(image: dict, found: Picture, part: Part, report: Report) -> None:
     report.add('fault', 'size differs from the file', part.split, f'{place} is said to be {stated[0]}x{stated[1]}, its file is '
                f'{found.width}x{found.height}' + (' once EXIF turns it' if swapped else ''),
                "The boxes were drawn on the picture as stored: set color_type='color_ignore_orientation' of LoadImageFromFile." if swapped
-               else 'Boxes of another size are wrong boxes: find the picture they were drawn on, or correct width and height (--fix does).',
+               else 'Boxes of another size are wrong boxes: find the picture they were drawn on, or correct width and height (detkit '
+               'doctor --fix does).',
                dict(path=found.path))
 
 

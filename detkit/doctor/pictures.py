@@ -43,7 +43,7 @@ def look_at_all(paths: Iterable[str], workers: int | None = None) -> Iterator[Pi
 
 
 def look_at(path: str) -> Picture:
-    replace = 'Replace the file, or take the image out of the annotations (--fix does).'
+    replace = 'Replace the file, or take the image out of the annotations (detkit doctor --fix does).'
     if Path(path).exists() and not Path(path).is_file():       # opening a pipe would wait for ever
         return Picture(path, trouble=(('fault', 'picture unreadable', 'it is no ordinary file', replace),))
     try:
@@ -53,7 +53,7 @@ def look_at(path: str) -> Picture:
         missing = not Path(path).exists()
         kind = 'picture missing' if missing else 'picture unreadable'
         return Picture(path, trouble=(('fault', kind, str(error), 'Put the file there, correct data_prefix, or take the image out of the '
-                                       'annotations (--fix does).' if missing else replace),))
+                                       'annotations (detkit doctor --fix does).' if missing else replace),))
     turned, trouble = stored != (width, height), []
     if max(width, height) > EXTREME * min(width, height):
         trouble.append(('warning', 'picture extremely long', f'{width}x{height} pixels', 'Cut it into tiles; resized as a whole, its '

@@ -75,7 +75,8 @@ def read_part(split: str, dataset: DetDataset, report: Report) -> Part:
 
     def on_fault(error: BrokenAnnotations) -> None:
         faults.append(str(error))
-        report.add('fault', error.kind, split, str(error), 'The entry is left out below, and by --fix; mend it at its source.')
+        report.add('fault', error.kind, split, str(error),
+                   'The entry is left out below, and by detkit doctor --fix; correct it at its source.')
     try:
         content = dataset.read(on_fault)
     except BrokenAnnotations as error:

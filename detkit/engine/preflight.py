@@ -26,6 +26,7 @@ from detkit.data.cache.use import deferred_caches
 from detkit.data.classes import class_difference, class_names, in_order_of
 from detkit.data.datasets.detection import DetDataset
 from detkit.data.datasets.entries import WITHOUT_MASK, box_fault, box_reason
+from detkit.data.datasets.wrappers import MultiImageMixDataset
 from detkit.data.transforms.loading import UnreadableImage
 from detkit.engine.checkpoint import read_meta
 from detkit.engine.datasets import check_resumed_classes, follow_classes, leaves, refuse_another_order, unread
@@ -43,6 +44,7 @@ from detkit.registry import DATASETS, METRICS, MODELS, ConfigError, did_you_mean
 
 SPLITS = ('train', 'val', 'test')
 SAMPLED_IMAGES = 64                # images of a data set whose files are looked for
+MAY_PACK = ('detkit.data.transforms.formatting', 'detkit.data.transforms.choose')      # transforms that end a pipeline
 SECONDS_FOR_FIRST_PROCESS = 10     # in which its launcher ends the other processes after it
 EXPORT_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
 EPOCH_SAMPLERS = ('DefaultSampler', 'ClassAwareSampler')     # those that end after one pass
@@ -139,6 +141,7 @@ def preflight(cfg: Config) -> Prepared:
             if model is not None:
                 with problems.collecting():
                     check_classes(model, dataset, f'{split}_dataloader')
+            check_packed(dataset, f'{split}_dataloader', problems)
             check_images(dataset, f'{split}_dataloader', problems)
             check_objects(cfg, split, dataset, prepared, problems)
         check_monitored(cfg, prepared, problems)
@@ -397,6 +400,19 @@ def compare_with_checkpoint(cfg: Config, before: tuple[str, ...] | None, now: tu
 
 def det_datasets(dataset: Any) -> list[DetDataset]:
     return [p for p in parts(dataset) if isinstance(p, DetDataset)]
+
+
+def check_packed(dataset: Any, key: str, problems: Problems) -> None:
+    """The last step of a pipeline makes what the model takes. Transforms that are not detkit's may do so too."""
+    makes_samples = next((p for p in parts(dataset) if isinstance(p, (MultiImageMixDataset, DetDataset))), None)
+    if makes_samples is None:
+        return
+    steps = makes_samples.transforms if isinstance(makes_samples, MultiImageMixDataset) else makes_samples.pipeline.transforms
+    last = type(steps[-1]) if steps else None
+    if last is None or last.__module__.startswith('detkit.data.transforms.') and last.__module__ not in MAY_PACK:
+        name = last.__name__ if last else 'no step at all'
+        problems.add(ConfigError(f"the pipeline ends with {name} and gives no 'inputs' to the model. Put dict(type='PackDetInputs') at its "
+                                 'end.'), key, 'dataset')
 
 
 def check_images(dataset: Any, key: str, problems: Problems) -> None:

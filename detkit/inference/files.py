@@ -25,6 +25,8 @@ class Summary:
 
     def __str__(self) -> str:
         lines = [f'{self.objects} objects in {self.images} images: {self.results}']
+        if not self.objects:
+            lines.append('no object reaches the score threshold; a lower --score-thr (score_thr) shows weaker ones')
         if self.pictures:
             lines.append(f'pictures: {os.path.commonpath([p.parent for p in self.pictures])}')
         if self.skipped:

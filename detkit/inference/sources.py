@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detkit.files import existing_path
+from detkit.files import find_data
 from detkit.inference.pixels import FORMS, flatten, images_in_memory, is_in_memory
 from detkit.opencv import cv2
 from detkit.result_names import VIDEO_SUFFIXES, ResultName, relative_names, result_names
@@ -117,10 +117,9 @@ def near(text: str) -> str:
 
 def find_input(text: str) -> Path | None:
     """The file or folder that ``text`` means, or None: ``~`` is the home folder, backslashes may separate folders, and names may be in
-    another Unicode form (macOS decomposes accents) than on the disk."""
-    text = os.path.expanduser(text)
-    candidates = (existing_path(candidate) for candidate in dict.fromkeys((text, text.replace('\\', '/'))))
-    return next((Path(candidate) for candidate in candidates if os.path.exists(candidate)), None)
+    another Unicode form (macOS decomposes accents) than on the disk. It is looked for below ``$DETKIT_DATA_ROOT`` too, as data sets are."""
+    path = find_data(text)
+    return path if path.exists() else None
 
 
 def matches(pattern: str, exclude: str | os.PathLike | None) -> list[Path]:

@@ -260,6 +260,7 @@ def test_the_tool_writes_its_report_and_says_by_its_status_whether_to_go_on(bccd
     assert main(['doctor', str(tmp_path / 'c.py'), '--no-model', '--out', str(out), '--fix', str(tmp_path / 'fixed')]) == 1
     printed = capsys.readouterr().out
     assert 'FAULT   val: picture missing' in printed and 'report.html' in printed
+    assert 'detkit doctor --fix does' in printed and f"detkit new-config --data {tmp_path / 'fixed'} --images" in printed
     assert len(json.loads((tmp_path / 'fixed/val.json').read_text())['images']) == 5
     assert json.loads((tmp_path / 'fixed/train_changes.json').read_text())['changes'] == []
 

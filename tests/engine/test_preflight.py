@@ -374,3 +374,9 @@ def test_the_checks_change_no_random_number(coco):
     before = torch.random.get_rng_state()
     checked(config(coco))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize('steps, last', [(LOAD, 'LoadAnnotations'), ([], 'no step at all')])
+def test_a_pipeline_that_packs_nothing_is_refused(coco: Path, steps: list[dict], last: str) -> None:
+    with pytest.raises(ConfigError, match=f'^train_dataloader.dataset: the pipeline ends with {last} and gives no .inputs. to the model'):
+        checked(config(coco, train_dataloader__dataset__pipeline=steps))

@@ -67,6 +67,8 @@ def test_its_detections_are_written_and_drawn(recipe: Config, trained: Path, tmp
     evaluate(recipe, trained, work_dir=tmp_path / 'w', out=tmp_path / 'found.json', show_dir=tmp_path / 'pictures')
     found = json.loads((tmp_path / 'found.json').read_text())
     assert len(found) == 4 and len(list((tmp_path / 'pictures').glob('*.jpg'))) == 4
+    log, = (tmp_path / 'w').glob('*/*.log')
+    assert f"pictures: {tmp_path / 'pictures'}" in log.read_text()
     assert all(len(f['bboxes']) == len(f['scores']) == len(f['labels']) and f['scores'] == sorted(f['scores'], reverse=True) for f in found)
     evaluate(recipe, trained, work_dir=tmp_path / 'w', out=tmp_path / 'found.pkl')
     kept = pickle.loads((tmp_path / 'found.pkl').read_bytes())

@@ -13,6 +13,7 @@ from detkit import cli
 from detkit.apis import DetInferencer, infer_files, init_detector
 from detkit.inference import inferencer as module
 from detkit.inference import load_inferencer
+from detkit.inference.files import Summary
 from detkit.registry import INFERENCERS
 from detkit.zoo.index import Entry, Weights
 
@@ -315,3 +316,8 @@ def test_collect_env_prints_text_or_json(capsys):
     assert 'opencv' in capsys.readouterr().out
     assert cli.main(['collect-env', '--json']) == 0
     assert 'pycocotools' in json.loads(capsys.readouterr().out)
+
+
+def test_a_summary_without_objects_names_the_threshold(tmp_path):
+    assert 'a lower --score-thr' in str(Summary(tmp_path / 'results.json', (), 3, 0, ()))
+    assert '--score-thr' not in str(Summary(tmp_path / 'results.json', (), 3, 1, ()))

@@ -205,3 +205,10 @@ def test_the_further_pages_of_a_tiff_are_told(tmp_path, caplog):
         assert [len(list(frames(source))) for source in list_sources(tmp_path)] == [1, 1]
     assert [record.getMessage() for record in caplog.records] == [
         f"'{tmp_path / 'pages.tif'}' has 3 pages; the first is taken. Save the others as files of their own."]
+
+
+def test_an_input_is_looked_for_where_data_sets_are(tmp_path, monkeypatch):
+    (tmp_path / 'bccd').mkdir()
+    cv2.imwrite(str(tmp_path / 'bccd/a.png'), IMAGE)
+    monkeypatch.setenv('DETKIT_DATA_ROOT', str(tmp_path))
+    assert [s.path for s in list_sources('data/bccd')] == [tmp_path / 'bccd/a.png']

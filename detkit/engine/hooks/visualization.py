@@ -56,6 +56,10 @@ class DetVisualizationHook(Hook):
             self.picture(runner, runner.test_dataloader.dataset, sample, 'test', self.count,
                          Path(runner.log_dir, self.test_out_dir) if self.test_out_dir else None)
 
+    def after_test_epoch(self, runner: Any, metrics: dict | None = None) -> None:
+        if self.draw and self.test_out_dir and self.count:
+            runner.logger.info(f'pictures: {Path(runner.log_dir, self.test_out_dir)}')
+
     def picture(self, runner: Any, dataset: Any, sample: DetDataSample, prefix: str, step: int, folder: Path | None = None) -> None:
         """Draw one sample of ``dataset``, into ``folder`` or to the visualizer's backends."""
         if self.images is None or self.images.dataset is not dataset:
