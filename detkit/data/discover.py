@@ -52,6 +52,12 @@ class Split:
     faults: list[str] = field(default_factory=list)     # of entries that were left out
 
 
+def common_folder(annotations: Path, images: Sequence[Path]) -> Path:
+    """The folder that has ``annotations`` and the folders of images below it; ``annotations`` where only that of the whole disk has."""
+    common = Path(os.path.commonpath([annotations, *images]))
+    return annotations if common == Path(common.anchor) else common
+
+
 @dataclass
 class FoundData:
     format: str
@@ -60,9 +66,9 @@ class FoundData:
 
     @property
     def root(self) -> Path:
-        """The innermost folder that holds all annotations and images."""
+        """The innermost folder that holds all annotations and images, or that of the annotations where images lie far away."""
         places = [s.source if s.source.is_dir() else s.source.parent for s in self.splits.values()]
-        return Path(os.path.commonpath([*places, *(s.images for s in self.splits.values())]))
+        return common_folder(Path(os.path.commonpath(places)), [s.images for s in self.splits.values()])
 
 
 @dataclass

@@ -130,7 +130,7 @@ def finished_message(cfg: Config) -> str | None:
         is_evaluated = cfg.get('val_dataloader') is None or done < cfg.train_cfg.get('val_begin', 1) \
             or info.get(EVALUATED, meta['iter']) >= meta['iter']
         if done >= total and is_evaluated:
-            return f'the run in {Path(source).parent} is finished: {place}. To train on, raise train_cfg.{key}.'
+            return f'the run in {Path(source).parent} is finished: {place}. To train on, raise {key}.'
         reasons = [has_stopped(info.get(EARLY_STOPPING), hook) for hook in hooks_of(cfg, 'EarlyStoppingHook')] if is_evaluated else []
         if any(reasons):
             return (f'the run in {Path(source).parent} is finished: it stopped early after {place}, because {next(filter(None, reasons))}. '

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from detkit.data.discover import FoundData, Split, find_dataset
+from detkit.data.discover import FoundData, Split, common_folder, find_dataset
 from detkit.doctor import doctor
 from detkit.doctor.findings import Report
 from detkit.files import atomic_path, write_json
@@ -102,7 +102,7 @@ def make_plan(found: FoundData, recipe: Recipe, out: Path, on_gpu: bool, say: Ca
     elif masks == 1 and found.format in ('coco', 'yolo'):
         say('note: the objects have masks; --model rtmdet-ins_tiny_8xb32-300e_coco or mask-rcnn_r50_fpn_1x_coco learns them.')
     numbers = recipe.kept(choose_numbers(splits['train'].content, recipe.batch_size, recipe.pretrained, on_gpu))
-    root = Path(os.path.commonpath([found.root, *(s.images for s in splits.values())]))
+    root = common_folder(found.root, [s.images for s in splits.values()])
     kept = [name for name in ('image_size', 'max_iters' if recipe.counts_iterations else 'max_epochs') if not recipe.has(name)]
     if kept:
         say(f"note: {recipe.base} has no variable {' nor '.join(kept)}: it keeps its own.")

@@ -63,7 +63,7 @@ class Plan:
 
 def variables_of(plan: Plan) -> dict[str, Any]:
     """The variables of the recipe, in the order in which they are written."""
-    numbers, found = plan.numbers, {'data_root': f'{plan.root}/', 'classes': plan.classes}
+    numbers, found = plan.numbers, {'data_root': os.path.join(plan.root, ''), 'classes': plan.classes}
     for split in ('train', 'val', 'test'):
         found[f'{split}_ann_file'] = plan.ann_file(plan.source_of(split))
         found[f'{split}_images'] = plan.image_prefix(plan.source_of(split))

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detkit.data.discover import NoData, find_dataset, split_of_name, with_siblings
+from detkit.data.discover import NoData, common_folder, find_dataset, split_of_name, with_siblings
 from detkit.data.exchange import write_annotations
 from detkit.data.formats.coco import coco_dict
 from detkit.data.formats.faults import BrokenAnnotations
@@ -283,3 +283,8 @@ def test_entries_at_fault_are_counted(tmp_path: Path):
     file.write_text(json.dumps(described))
     found = find_dataset([tmp_path])
     assert counts(found)['train'] == (1, 1) and len(found.splits['train'].faults) == 1
+
+
+def test_the_root_of_the_data_is_never_that_of_the_disk():
+    assert common_folder(Path('/data/a/labels'), [Path('/data/a/images')] * 2) == Path('/data/a')
+    assert common_folder(Path('/data/a'), [Path('/disk/images')] * 2) == Path('/data/a')

@@ -91,7 +91,7 @@ def test_a_finished_run_says_so_and_gives_its_weights(toy: Any, tmp_path: Path) 
     train(toy(tmp_path))
     before = (tmp_path / 'epoch_3.pth').stat().st_mtime_ns
     runner = train(toy(tmp_path), resume=True)
-    assert f'the run in {tmp_path} is finished: epoch 3 of 3. To train on, raise train_cfg.max_epochs.' in log_of(runner)
+    assert f'the run in {tmp_path} is finished: epoch 3 of 3. To train on, raise max_epochs.' in log_of(runner)
     weights = load_checkpoint(tmp_path / 'epoch_3.pth')['state_dict']
     assert all(v.equal(weights[k]) for k, v in runner.model.state_dict().items())
     assert len(runner.message_hub.get_scalar('val/toy/accuracy').data[0]) == 3
@@ -103,7 +103,7 @@ def test_a_run_that_counts_iterations_says_that_it_is_finished(toy: Any, tmp_pat
     changes = dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=2, val_interval=5), param_scheduler=None,
                    default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False)))
     train(toy(tmp_path, **changes))
-    assert 'is finished: iteration 2 of 2. To train on, raise train_cfg.max_iters.' in log_of(train(toy(tmp_path, **changes), resume=True))
+    assert 'is finished: iteration 2 of 2. To train on, raise max_iters.' in log_of(train(toy(tmp_path, **changes), resume=True))
 
 
 def test_a_last_evaluation_that_was_broken_off_takes_place(toy: Any, tmp_path: Path) -> None:
