@@ -142,6 +142,7 @@ def add_sources(sub: argparse.ArgumentParser, count: int | str) -> None:
 
 def dataset(args: argparse.Namespace) -> int:
     from detkit.data import edit
+    from detkit.data.classes import similar_names
     from detkit.data.exchange import write_annotations
     from detkit.files import write_json
     contents = read_sources(args)
@@ -152,6 +153,8 @@ def dataset(args: argparse.Namespace) -> int:
         if args.json:
             write_json(args.json, found, indent=1)
         return 0
+    for name, other in similar_names(list(dict.fromkeys(c['name'] for content in contents.values() for c in content['categories']))):
+        print(f"note: '{name}' and '{other}' differ in spelling alone and stay two classes.")
     if args.action == 'convert':
         print(f'written: {write_annotations(contents, args.out, args.to, args.images, args.place, args.voc_offset, args.lossy)}')
         return 0
