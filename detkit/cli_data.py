@@ -136,13 +136,15 @@ def add_sources(sub: argparse.ArgumentParser, count: int | str) -> None:
     sub.add_argument('sources', nargs=count, metavar='SOURCE', help='COCO .json, folder of VOC XML, data.yaml, .csv or .odgt')
     sub.add_argument('--from', dest='kind', choices=['coco', 'voc', 'yolo', 'csv', 'odgt'], help='format of SOURCE (default: by its name)')
     sub.add_argument('--images', metavar='DIR', help='folder of the images; needed if the annotations do not have their sizes')
-    sub.add_argument('--split', nargs='+', metavar='SPLIT', help='split to read from a data.yaml (default: the NAME of NAME=PATH, else train)')
+    sub.add_argument('--split', nargs='+', metavar='SPLIT',
+                     help='split to read from a data.yaml (default: the NAME of NAME=PATH, else train)')
     sub.add_argument('--voc-offset', type=int, choices=[0, 1], default=1,
                      help='number of the first pixel in VOC files (default: 1, as in MMDetection; many tools write 0)')
 
 
 def dataset(args: argparse.Namespace) -> int:
     from detkit.data import edit
+    from detkit.data.classes import similar_names
     from detkit.data.exchange import write_annotations
     from detkit.files import write_json
     contents = read_sources(args)
@@ -153,6 +155,8 @@ def dataset(args: argparse.Namespace) -> int:
         if args.json:
             write_json(args.json, found, indent=1)
         return 0
+    for name, other in similar_names(list(dict.fromkeys(c['name'] for content in contents.values() for c in content['categories']))):
+        print(f"note: '{name}' and '{other}' differ in spelling alone and stay two classes.")
     if args.action == 'convert':
         print(f'written: {write_annotations(contents, args.out, args.to, args.images, args.place, args.voc_offset, args.lossy)}')
         return 0

@@ -60,6 +60,20 @@ def in_order_of(classes: Sequence[str], names: Sequence[str]) -> tuple[str, ...]
     return tuple(by_key[key] for key in keys)
 
 
+def spelled_otherwise(names: Sequence[str], classes: Sequence[str]) -> tuple[str, str] | None:
+    """Return the first of ``names`` that is not in ``classes`` and differs from one of them in case, spaces, '_' and '-' alone, and that
+    class; None without one.
+    """
+    by_key = {spelling_key(name): name for name in classes}
+    return next(((name, by_key[spelling_key(name)]) for name in names if name not in classes and spelling_key(name) in by_key), None)
+
+
+def similar_names(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of different names in a list that differ in case, spaces, '_' and '-' alone."""
+    first: dict[str, str] = {}
+    return [(first[spelling_key(n)], n) for n in names if first.setdefault(spelling_key(n), n) != n]
+
+
 def spelling_key(name: str) -> str:
     return ''.join(c for c in name.casefold() if c not in ' _-')
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from detkit.data.classes import similar_names
 from detkit.data.datasets.entries import box_fault, mask_fault
 from detkit.doctor.findings import Report
 
@@ -81,6 +82,9 @@ def lists(content: dict, names: dict, split: str, source: str, report: Report) -
         if n > 1:
             add('warning', 'class name twice', f"{n} categories are called '{name}'", 'They become one label. Rename or join them '
                                                                                       '(detkit doctor --fix joins).')
+    for name, other in similar_names(list(names.values())):
+        add('warning', 'class names alike', f"'{name}' and '{other}' differ in spelling alone", 'They are two classes. If they mean one, '
+                                                                                               'write both alike.')
     for name, n in Counter(i['file_name'] for i in content['images']).items():
         if n > 1:
             add('fault', 'file listed twice', f"'{name}' stands in {n} images",

@@ -5,6 +5,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from detkit.data.classes import spelled_otherwise
 from detkit.data.discover import FoundData, Split
 from detkit.data.edit import split as split_content
 
@@ -44,6 +45,7 @@ def complete_splits(found: FoundData, say: Callable[[str], None]) -> dict[str, S
                              f'{MIN_IMAGES_TO_SPLIT}). Add images, or name the files: --data train=FILE val=FILE.')
         parts = split_content(train.content, dict(train=1 - VAL_SHARE, val=VAL_SHARE), SPLIT_SEED)
         splits = {**{s: replaced(train, content) for s, content in parts.items()}, **{s: p for s, p in splits.items() if s != 'train'}}
+    refuse_spellings(splits)
     return {s: splits[s] for s in ('train', 'val', 'test') if s in splits}
 
 
@@ -73,6 +75,17 @@ def class_names(found_format: str, splits: dict[str, Split]) -> tuple[str, ...]:
 def by_id(categories: Sequence[dict]) -> list[dict]:
     numbers = all(isinstance(c['id'], (int, float)) for c in categories)
     return sorted(categories, key=lambda c: c['id']) if numbers else list(categories)
+
+
+def refuse_spellings(splits: dict[str, Split]) -> None:
+    """Raise ValueError where another split writes a class of train in another spelling: its objects would be left out."""
+    train = splits['train']
+    known = [c['name'] for c in train.content['categories']]
+    for split in splits.values():
+        found = spelled_otherwise([c['name'] for c in split.content['categories']], known)
+        if found:
+            raise ValueError(f"{split.source} has the class '{found[0]}', and {train.source} has '{found[1]}': two spellings of one name. "
+                             f'Write both alike.')
 
 
 def with_all_classes(splits: dict[str, Split], classes: tuple[str, ...], say: Callable[[str], None]) -> dict[str, Split]:

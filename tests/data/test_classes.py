@@ -11,6 +11,8 @@ from detkit.data.classes import (
     number_categories,
     reorder_metainfo,
     same_names,
+    similar_names,
+    spelled_otherwise,
 )
 
 
@@ -69,3 +71,9 @@ def test_splits_get_one_numbering_by_name():
     assert {tuple((c['id'], c['name']) for c in part['categories']) for part in found.values()} == \
         {((1, 'cat'), (2, 'dog'), (3, 'emu'), (7, 'fox'))}
     assert [[a['category_id'] for a in part['annotations']] for part in found.values()] == [[1, 2], [2], [3, 7]]
+
+
+def test_names_that_differ_in_spelling_alone():
+    assert spelled_otherwise(['cat', 'Traffic_light'], ['traffic light', 'cat']) == ('Traffic_light', 'traffic light')
+    assert spelled_otherwise(['cat', 'cow'], ['cat', 'dog']) is None
+    assert similar_names(['cat', 'dog', 'Cat', 'dog ']) == [('cat', 'Cat'), ('dog', 'dog ')] and similar_names(['cat', 'cats']) == []

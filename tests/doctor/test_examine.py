@@ -133,6 +133,7 @@ INJECTED = {
     'mask unusable': lambda c: first(c).update(segmentation=[[1, 2, 3, 4]]),
     'mask leaves its image': lambda c: first(c).update(segmentation=[[1, 2, 3000, 4, 50, 60]]),
     'class name twice': lambda c: c['categories'].append(dict(id=9, name='RBC')),
+    'class names alike': lambda c: c['categories'].append(dict(id=9, name='rbc')),
     'size differs from the file': lambda c: c['images'][0].update(width=480, height=640),
     'picture missing': lambda c: c['images'][0].update(file_name='gone.jpg'),
     'path outside the image folder': lambda c: c['images'][0].update(file_name='../images/a.jpg'),

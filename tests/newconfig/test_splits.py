@@ -109,3 +109,9 @@ def test_masks_are_counted_without_crowds():
     train.content['annotations'][0].update(segmentation=[[1, 1, 5, 1, 5, 5]])
     train.content['annotations'][2].update(segmentation=dict(size=[64, 64], counts='x'), iscrowd=1)
     assert share_with_masks(dict(train=train)) == 0.5
+
+
+def test_another_spelling_in_another_split_is_refused():
+    other = [dict(c, name=c['name'].upper()) for c in CATEGORIES]
+    with pytest.raises(ValueError, match='has the class .* two spellings of one name. Write both alike'):
+        completed(train=split('abcdef'), val=split('ghi', other))

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from detkit.data.classes import spelling_key
+from detkit.data.classes import spelled_otherwise
 from detkit.data.formats.pictures import picture_path
 from detkit.registry import ConfigError, did_you_mean
 from detkit.structures.masks import run_lengths
@@ -90,12 +90,10 @@ def label_of_category(content: dict, classes: tuple[str, ...], source: str, comp
 
 def refuse_spellings(classes: Sequence[str], in_file: Sequence[str], source: str) -> None:
     """Raise ConfigError for a name in a file that differs from a class in case, spaces, '_' or '-' alone."""
-    by_key = {spelling_key(name): name for name in classes}
-    for name in in_file:
-        wanted = by_key.get(spelling_key(name))
-        if wanted is not None and name not in classes:
-            raise ConfigError(f"{source}: it has the class '{name}', and the data set's classes have '{wanted}': two spellings of one "
-                              f'name. Its objects would be left out. Write both alike.')
+    found = spelled_otherwise(in_file, classes)
+    if found:
+        raise ConfigError(f"{source}: it has the class '{found[0]}', and the data set's classes have '{found[1]}': two spellings of one "
+                          f'name. Its objects would be left out. Write both alike.')
 
 
 def warn_left_out(content: dict, others: dict[Any, str], source: str) -> None:
