@@ -2,8 +2,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+YOLO_SPLITS = ('train', 'val', 'test')
 
 
 @dataclass(frozen=True)
@@ -131,14 +135,12 @@ def add_sources(sub: argparse.ArgumentParser, count: int | str) -> None:
     sub.add_argument('sources', nargs=count, metavar='SOURCE', help='COCO .json, folder of VOC XML, data.yaml, .csv or .odgt')
     sub.add_argument('--from', dest='kind', choices=['coco', 'voc', 'yolo', 'csv', 'odgt'], help='its format (default: told by its name)')
     sub.add_argument('--images', metavar='DIR', help='folder of the pictures; needed where their sizes are not written')
-    sub.add_argument('--split', nargs='+', default=['train'], metavar='SPLIT', help='which of a data.yaml (default: train)')
+    sub.add_argument('--split', nargs='+', metavar='SPLIT', help='which of a data.yaml (default: the NAME of NAME=PATH, else train)')
     sub.add_argument('--voc-offset', type=int, choices=[0, 1], default=1,
                      help='what the boxes of VOC files count from (default: 1, as MMDetection reads them; many tools write 0)')
 
 
 def dataset(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from detkit.data import edit
     from detkit.data.exchange import write_annotations
     from detkit.files import write_json
@@ -166,33 +168,55 @@ def dataset(args: argparse.Namespace) -> int:
         made = {Path(args.out): edit.sample(first, count, args.seed)}
     else:
         made = {Path(args.out): edit.subset(first, args.classes, args.drop_empty)}
+    check_not_source(made, args.sources)
     for path, content in made.items():
         write_json(path, content)
         print(f"{path}: {len(content['images'])} images, {len(content['annotations'])} objects")
     return 0
 
 
+def check_not_source(paths: Iterable[Path], sources: Sequence[str]) -> None:
+    """Raise ValueError where a file to be written is one that was read: what is left out of it would be lost."""
+    for path in paths:
+        for source in sources:
+            if path.exists() and os.path.exists(source) and os.path.samefile(path, source):
+                raise ValueError(f'{path} is the source itself, and what is left out would be lost. Choose another name.')
+
+
 def read_sources(args: argparse.Namespace) -> dict[str, dict]:
     """COCO dicts by split, or by the source's number where splits do not matter."""
-    from pathlib import Path
-
     from detkit.data.exchange import guess_format, read_annotations
     found = {}
     for n, given in enumerate(args.sources):
         name, equals, path = given.partition('=')
-        name, path = (name, path) if equals and args.action == 'convert' else (f'part{n}' if len(args.sources) > 1 else 'train', given)
-        yolo = (args.kind or guess_format(Path(path))) == 'yolo'
-        for split in args.split if yolo else [name]:
-            found[split if yolo and len(args.sources) == 1 else name] = read_annotations(path, args.kind, args.images, split,
-                                                                                         args.voc_offset)
+        is_named = bool(equals) and args.action == 'convert'
+        name, path = (name, path) if is_named else (f'part{n}' if len(args.sources) > 1 else 'train', given)
+        splits = [name]
+        if (args.kind or guess_format(Path(path))) == 'yolo':
+            splits = args.split or [name if is_named and name in YOLO_SPLITS else 'train']
+            if len(splits) > 1 and (is_named or len(args.sources) > 1):
+                raise ValueError(f'--split {" ".join(splits)} names the splits of one data.yaml. Of several sources write train=PATH '
+                                 f'val=PATH, each with its own.')
+            if not is_named and len(args.sources) == 1:
+                name = None                              # the parts are called as the splits
+        for split in splits:
+            if (name or split) in found:
+                raise ValueError(f"'{name or split}' stands twice; the second would take the place of the first. Join them before: "
+                                 f'detkit dataset merge.')
+            found[name or split] = read_annotations(path, args.kind, args.images, split, args.voc_offset)
     return found
 
 
 def shares_of(words: list[str]) -> dict[str, float]:
     try:
-        return {name: float(share) for name, _, share in (w.partition('=') for w in words)}
+        shares = [(name, float(share)) for name, _, share in (w.partition('=') for w in words)]
     except ValueError:
         raise ValueError(f"--shares takes NAME=SHARE, as train=0.8 val=0.2, not {' '.join(words)}.") from None
+    names = [name for name, _ in shares]
+    if len(set(names)) < len(names) or any(not name or name != os.path.basename(name) for name in names):
+        raise ValueError(f"--shares names the parts {', '.join(map(repr, names))}. Each needs a name of its own, without '/': it becomes "
+                         f'NAME.json.')
+    return dict(shares)
 
 
 # --------------------------------------------------------------------------------------------------------- new-config

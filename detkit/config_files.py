@@ -49,11 +49,11 @@ def find_config(name: str | Path) -> Path:
     names = [f.stem for f in config_folder().glob('*/*.py')]
     beside = [str(p) for p in path.parent.glob('*.py')] if path.parent != Path('.') else []
     raise ConfigError(f"there is no config '{text}', neither as a file nor among the shipped ones."
-                      f'{did_you_mean(path.stem, names) or did_you_mean(text, beside) or kin(path.stem, names)} '
+                      f'{did_you_mean(path.stem, names) or did_you_mean(text, beside) or list_same_method(path.stem, names)} '
                       f'They lie in {config_folder()}')
 
 
-def kin(stem: str, names: list[str]) -> str:
+def list_same_method(stem: str, names: list[str]) -> str:
     """Shipped configs of the same method as ``stem``, whatever follows."""
     method = stem.replace('-', '_').split('_')[0]
     return listed(n for n in sorted(names) if n.startswith(method)).replace(': ', ' Of that method: ', 1)

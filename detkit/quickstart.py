@@ -43,7 +43,7 @@ What to run next:{activation()}
   detkit infer {shown(self.data / 'images')} {RECIPE} {checkpoint}
   detkit print-config {RECIPE}
   detkit download-dataset bccd && detkit train rtmdet/rtmdet_nano_bccd.py
-  jupyter notebook notebooks/00_quickstart.ipynb
+  pip install notebook && jupyter notebook notebooks/00_quickstart.ipynb
 This data set is drawn; the number says that everything works, and nothing about photographs."""
 
 
@@ -92,6 +92,7 @@ def train_or_keep(cfg: Config, work_dir: Path, seed: int, fresh: bool, say: Call
     """The best checkpoint of a training in ``work_dir``, which is run, continued, or kept if it is finished."""
     from detkit.engine import train
     from detkit.engine.checkpoint import latest_checkpoint, read_meta
+    from detkit.engine.interrupt import TrainingInterrupted
     from detkit.engine.work_dir import finished_message
     last = None if fresh else latest_checkpoint(work_dir)
     cfg = cfg.copy()
@@ -101,7 +102,10 @@ def train_or_keep(cfg: Config, work_dir: Path, seed: int, fresh: bool, say: Call
         return best_checkpoint(work_dir)
     say(f'[2/4] training {cfg.train_cfg.max_epochs} epochs into {shown(work_dir)}'
         + (f', going on after epoch {read_meta(last)["epoch"]}' if last else ''))
-    train(cfg, seed=seed, fresh=fresh)
+    try:
+        train(cfg, seed=seed, fresh=fresh)
+    except TrainingInterrupted as error:
+        raise TrainingInterrupted(error.signum, f"run the quickstart again{', without --fresh,' if fresh else ''} to go on") from None
     return best_checkpoint(work_dir)
 
 

@@ -1,6 +1,6 @@
 """Settings of MMDetection 2, and names that users expect at the top of a config: what each is called now.
 
-Old articles and answers show configs of MMDetection 2. Nothing of theirs is read today, so that a training would run with other settings.
+Old articles and answers show configs of MMDetection 2. These settings are no longer read, so that a training would run with other values.
 """
 from __future__ import annotations
 

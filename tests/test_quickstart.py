@@ -44,6 +44,7 @@ def test_one_that_was_stopped_goes_on_when_it_is_run_again(tmp_path: Path, monke
     process.check_end(status, signal.SIGTERM)
     meta = read_meta(tmp_path / 'work_dirs/quickstart/interrupted.pth')
     assert status == 143 and meta['epoch'] >= 1
+    assert 'stopped by SIGTERM; run the quickstart again to go on' in process.text() and '--resume' not in process.text()
     assert main([*small, str(meta['epoch'] + 1)]) == 0
     said = capfd.readouterr().out
     assert f"going on after epoch {meta['epoch']}" in said and f"resumed after epoch {meta['epoch']}, iteration {meta['iter']}" in said

@@ -11,7 +11,7 @@ _base_ = ['../_base_/models/rtmdet_nano.py', '../_base_/datasets/coco_detection.
 image_size = (640, 640)       # (width, height) in pixels
 batch_size = val_batch_size = 8
 max_epochs = 100
-stage2_num_epochs = round(max_epochs / 10)                    # the last epochs, which see plain images
+stage2_num_epochs = min(max(1, round(max_epochs / 10)), max_epochs - 1)   # the last epochs, which see plain images
 val_interval = 10
 base_lr = 0.002               # for 8 images a step
 warmup_iters = 200
@@ -28,7 +28,7 @@ train_pipeline = [
         [dict(type='CachedMosaic', img_scale=image_size, pad_val=114.0),
          dict(type='RandomResize', scale=mosaic_size, ratio_range=(0.6, 1.5), keep_ratio=True)],
         [dict(type='RandomResize', scale=image_size, ratio_range=(0.6, 1.5), keep_ratio=True)]]),
-    dict(type='RandomCrop', crop_size=image_size[::-1], allow_negative_crop=True),
+    dict(type='RandomCrop', crop_size=image_size, allow_negative_crop=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(4, 4), keep_empty=False),
     dict(type='RandomFlip', prob=0.5),
     dict(type='YOLOXHSVRandomAug'),
@@ -39,7 +39,7 @@ train_pipeline_stage2 = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=image_size, keep_ratio=True),
     dict(type='RandomResize', scale=image_size, ratio_range=(0.9, 1.1), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=image_size[::-1], allow_negative_crop=True),
+    dict(type='RandomCrop', crop_size=image_size, allow_negative_crop=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='YOLOXHSVRandomAug'),
     dict(type='Pad', size=image_size, pad_val=dict(img=(114, 114, 114))),

@@ -20,7 +20,7 @@ model = dict(
     type='YOLOX',
     data_preprocessor=dict(
         type='DetDataPreprocessor', pad_size_divisor=32,
-        batch_augments=[dict(type='BatchSyncRandomResize', random_size_range=(image_size[1] * 3 // 4, image_size[1] * 5 // 4), size_divisor=32, interval=10)]),
+        batch_augments=[dict(type='BatchSyncRandomResize', random_size_range=(max(image_size) * 3 // 4, max(image_size) * 5 // 4), size_divisor=32, interval=10)]),
     backbone=dict(
         type='CSPDarknet', deepen_factor=0.33, widen_factor=0.5, out_indices=(2, 3, 4), use_depthwise=False, spp_kernal_sizes=(5, 9, 13),
         norm_cfg=norm_cfg, act_cfg=act_cfg),

@@ -8,7 +8,7 @@ _base_ = './yolox_s_8xb8-300e_coco.py'
 test_size = tuple(side * 13 // 20 for side in _base_.image_size)              # 416 of 640 pixels
 model = dict(
     data_preprocessor=dict(
-        batch_augments=[dict(type='BatchSyncRandomResize', random_size_range=(_base_.image_size[1] // 2, _base_.image_size[1]), size_divisor=32, interval=10)]),
+        batch_augments=[dict(type='BatchSyncRandomResize', random_size_range=(max(_base_.image_size) // 2, max(_base_.image_size)), size_divisor=32, interval=10)]),
     backbone=dict(deepen_factor=0.33, widen_factor=0.375),
     neck=dict(in_channels=[96, 192, 384], out_channels=96),
     bbox_head=dict(in_channels=96, feat_channels=96))

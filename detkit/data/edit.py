@@ -67,7 +67,7 @@ def of_images(content: dict, ids: set) -> dict:
 
 
 def split(content: dict, shares: dict[str, float], seed: int = 0) -> dict[str, dict]:
-    """Parts with about ``shares`` of the images, and of the objects of each class.
+    """Parts with about ``shares`` of the images, and of the objects of each class; each part has an image at least.
 
     Iterative stratification (Sechidis, Tsoumakas, Vlahavas: On the stratification of multi-label data, 2011): the images of the rarest
     class that is left go, one by one, to the part that still lacks most of it. Images of the same file name stay together.
@@ -105,6 +105,12 @@ def split(content: dict, shares: dict[str, float], seed: int = 0) -> dict[str, d
     for image in images:
         if image not in part_of:
             put(image, max(shares, key=room.get))
+    counts = Counter(part_of.values())
+    for part in shares:                                   # a small share of few images may have come to nothing
+        if not counts[part]:
+            largest = counts.most_common(1)[0][0]
+            part_of[next(i for i in reversed(images) if part_of[i] == largest)] = part
+            counts[largest], counts[part] = counts[largest] - 1, 1
     return {part: of_images(content, {i for i in images if part_of[i] == part}) for part in shares}
 
 
@@ -160,7 +166,7 @@ def subset(content: dict, classes: Sequence[str] | None = None, drop_empty: bool
     for name in classes or ():
         if name not in names:
             raise ValueError(f"there is no class '{name}'.{did_you_mean(name, names)} There are: {', '.join(names)}.")
-    kept = [names[n] for n in classes] if classes else content['categories']
+    kept = [names[n] for n in dict.fromkeys(classes)] if classes else content['categories']
     ids = {c['id'] for c in kept}
     out = {**content, 'categories': kept, 'annotations': [a for a in content['annotations'] if a['category_id'] in ids]}
     return of_images(out, {a['image_id'] for a in out['annotations']}) if drop_empty else out

@@ -14,13 +14,14 @@ from detkit.data.formats.faults import BrokenAnnotations
 from detkit.data.formats.pictures import files_below, picture_of_stem, picture_path
 from detkit.data.formats.table import csv_to_coco
 from detkit.data.formats.voc import voc_to_coco, voc_xml
-from detkit.data.formats.yolo import label_file, yolo_lines, yolo_to_coco
+from detkit.data.formats.yolo import SLACK, label_file, yolo_lines, yolo_to_coco
 from detkit.data.synthetic import whole_folder
 from detkit.files import write_json
 
 READ = ('coco', 'voc', 'yolo', 'csv', 'odgt')
 WRITE = ('coco', 'voc', 'yolo')
 PLACE = ('none', 'copy', 'link')
+VOC_ROUNDING = 1e-6     # pixels; what is written is rounded to that
 
 
 def guess_format(path: Path) -> str:
@@ -76,9 +77,14 @@ def read_voc_folder(path: Path, offset: int, images: str | os.PathLike | None) -
     return voc_to_coco(files, classes, None, offset, [picture_of_stem(pictures, stem) for stem in stems], pictures)
 
 
-def cannot_hold(content: dict, kind: str) -> list[str]:
-    """What of a COCO dict the format ``kind`` has no place for, in words; [] when nothing is lost."""
+def cannot_hold(content: dict, kind: str, offset: int = 1) -> list[str]:
+    """What of a COCO dict the format ``kind`` has no place for, in words; [] when nothing is lost. ``offset``: of VOC's boxes."""
     lost = []
+    sizes = {i['id']: (i['width'], i['height']) for i in content['images']}
+    refused = sum(is_refused(a['bbox'], *sizes[a['image_id']], kind, offset) for a in content['annotations'])
+    if refused:
+        lost.append(f'{refused} boxes leave their image or have no area, which its readers refuse: they would be cut at the border, and '
+                    f'left out where nothing remains')
     masks = sum(bool(a.get('segmentation')) for a in content['annotations'])
     crowds = sum(bool(a.get('iscrowd')) for a in content['annotations'])
     if kind != 'coco' and crowds:
@@ -94,6 +100,44 @@ def cannot_hold(content: dict, kind: str) -> list[str]:
     if kind == 'yolo' and flags:
         lost.append(f'{flags} flags "difficult"')
     return lost
+
+
+def is_refused(box: list[float], width: int, height: int, kind: str, offset: int) -> bool:
+    """Whether readers of ``kind`` refuse a ``box`` (x, y, width, height) in an image of that size."""
+    x, y, w, h = box
+    if kind == 'coco':
+        return False
+    if kind == 'yolo':
+        across, down = SLACK * width, SLACK * height
+        return w <= 0 or h <= 0 or x < -across or y < -down or x + w > width + across or y + h > height + down
+    before, after = offset + VOC_ROUNDING, 1 - offset + VOC_ROUNDING
+    return x < -before or y < -before or x + w > width + after or y + h > height + after
+
+
+def within_images(content: dict, kind: str, offset: int) -> dict:
+    """``content`` with the boxes, and polygons, that ``is_refused`` cut at the border; without those of which nothing remains."""
+    sizes = {i['id']: (i['width'], i['height']) for i in content['images']}
+    kept = []
+    for a in content['annotations']:
+        width, height = sizes[a['image_id']]
+        if is_refused(a['bbox'], width, height, kind, offset):
+            x, y, w, h = a['bbox']
+            x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
+            if x2 <= x1 or y2 <= y1:
+                continue
+            a = {**a, 'bbox': [x1, y1, x2 - x1, y2 - y1], 'area': (x2 - x1) * (y2 - y1)}
+            if isinstance(a.get('segmentation'), list):
+                a['segmentation'] = [[min(max(v, 0), (width, height)[n % 2]) for n, v in enumerate(p)] for p in a['segmentation']]
+        kept.append(a)
+    return {**content, 'annotations': kept}
+
+
+def check_names(names: list[str], kind: str) -> None:
+    """Raise ValueError for a class name that a text file of ``kind`` would give back as another one."""
+    for name in names if kind != 'coco' else ():
+        if not name or name != ' '.join(name.split()):
+            raise ValueError(f'the class name {name!r} is empty, or has line breaks or needless spaces, which {kind} does not keep. Rename '
+                             f'it in the source.')
 
 
 def all_polygons(content: dict) -> bool:
@@ -123,9 +167,11 @@ def write_annotations(contents: dict[str, dict], target: str | os.PathLike, kind
         ValueError: something would be lost, a picture is not there, or ``target`` is there already.
     """
     target, contents = Path(target), number_categories(contents)
-    lost = [f'{split}: {what}' for split, content in contents.items() for what in cannot_hold(content, kind)]
+    lost = [f'{split}: {what}' for split, content in contents.items() for what in cannot_hold(content, kind, offset)]
     if lost and not lossy:
         raise ValueError(f'{target}: {kind} has no place for all of it: {"; ".join(lost)}. To write it all the same: --lossy.')
+    contents = {split: within_images(content, kind, offset) for split, content in contents.items()}
+    check_names([c['name'] for c in next(iter(contents.values()))['categories']], kind)
     if place != 'none' and images is None:
         raise ValueError(f'place={place} needs the folder of the pictures: --images.')
     if kind == 'coco' and target.suffix == '.json':

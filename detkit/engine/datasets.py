@@ -56,7 +56,7 @@ def unread(leaf: dict) -> DetDataset | None:
 
 def follow_classes(described: Any, classes: Sequence[str] | None, name: str, source: str, notes: list[str]) -> Any:
     """Return a data set's config whose labels follow ``classes``: for data that derive their classes from their own file, and for data
-    that name the same classes in another order, which is told in ``notes``.
+    that name the same classes in another order, which ``notes`` says.
 
     ``name``: of the data, ``source``: of ``classes``, in messages.
 

@@ -17,9 +17,9 @@ from detkit.signals import SAME_SIGNAL_SECONDS, Stopped, handle_stop_signals, ta
 class TrainingInterrupted(Exception):
     """Raised at a point of the run from which it can go on; ``exit_status`` is 128 + the signal: 130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f'training was stopped by {signal.Signals(signum).name}; --resume goes on')
-        self.exit_status = 128 + signum
+    def __init__(self, signum: int, advice: str = '--resume goes on') -> None:
+        super().__init__(f'training was stopped by {signal.Signals(signum).name}; {advice}')
+        self.signum, self.exit_status = signum, 128 + signum
 
 
 class TrainingFailed(RuntimeError):
@@ -41,7 +41,7 @@ class Interrupt:
         if not self.signum:
             self.received_at = now
             with suppress(OSError, RuntimeError):     # the terminal may be gone; or it is just being written to
-                print('\nstopping after this iteration, then saving; press Ctrl-C again to stop at once without', file=sys.stderr,
+                print('\nstopping after this iteration, then saving; press Ctrl-C again to stop at once without saving', file=sys.stderr,
                       flush=True)
         self.signum = self.signum or signum
 

@@ -27,7 +27,7 @@ def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = Fals
 
     ``dataset``: that of ``cfg`` where its annotations have been read already.
 
-    mmengine's own copies the dict with the data set in it, and says nothing about arguments that nobody takes. Workers ignore
+    mmengine's loader copies the dict with the data set in it and ignores unknown arguments silently. Workers ignore
     the signals that stop a run: the iteration that is finished before it stops needs their batches.
 
     ``shared_batches=False`` in ``cfg``: workers hand batches over as torch's DataLoader does, not in shared buffers (detkit.engine.ring).

@@ -8,6 +8,7 @@ import math
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from torch import nn
 from detkit.data.cache.use import deferred_caches
 from detkit.data.classes import class_difference, class_names, in_order_of
 from detkit.data.datasets.detection import DetDataset
-from detkit.data.datasets.entries import WITHOUT_MASK
+from detkit.data.datasets.entries import WITHOUT_MASK, box_fault, box_reason
 from detkit.data.transforms.loading import UnreadableImage
 from detkit.engine.checkpoint import read_meta
 from detkit.engine.datasets import check_resumed_classes, follow_classes, leaves, refuse_another_order, unread
@@ -32,6 +33,7 @@ from detkit.engine.hooks.checkpoint import unknown_metric
 from detkit.engine.hooks.checks import check_classes
 from detkit.engine.hooks.replay import parts
 from detkit.engine.loader_settings import loader_problems, no_batch
+from detkit.engine.part_checks import part_problems
 from detkit.engine.prepare import kind as type_name
 from detkit.engine.schedule_checks import schedule_problems
 from detkit.files import find_data
@@ -87,7 +89,7 @@ class Problems:
         self.errors.append(error)
 
     def raise_all(self) -> None:
-        """Raise what there is: one error as it is, several as one ConfigError in which equal ones of several keys are told once.
+        """Raise the errors: one as it is, several as one ConfigError in which equal errors of several keys stand once.
 
         Of several processes on a machine, which all find the same, the first tells it: the others wait for its end, with which the
         launcher ends them.
@@ -112,7 +114,7 @@ class Problems:
 def preflight(cfg: Config) -> Prepared:
     """Check a config that ``prepare`` has gone over, before anything is written.
 
-    What is cheap comes first and is told together: settings of loaders and schedules, folders and files, the evaluators, the model. Then
+    Cheap checks come first and are reported together: settings of loaders and schedules, folders and files, the evaluators, the model. Then
     the annotations of the splits that the run reads (train and val; test where there is no training), which the runner takes over.
 
     Raises:
@@ -127,7 +129,7 @@ def preflight(cfg: Config) -> Prepared:
         check_files(cfg, splits, problems, prepared)
         model = examine_model(cfg, problems, prepared)
         build_evaluators(cfg, splits, model, problems, prepared)
-        for error in found.errors:
+        for error in (*found.errors, *part_problems(cfg, splits)):
             problems.add(error)
         problems.raise_all()
         for line in found.notes:
@@ -377,7 +379,7 @@ def checkpoint_classes(cfg: Config) -> tuple[str, ...] | None:
 
 
 def compare_with_checkpoint(cfg: Config, before: tuple[str, ...] | None, now: tuple[str, ...] | None, prepared: Prepared) -> None:
-    """A run that is resumed keeps its classes; one that starts from weights for other classes is told what becomes of them.
+    """A run that is resumed keeps its classes; one that starts from weights for other classes gets a note that says how they are used.
 
     Raises:
         ConfigError: the data of a resumed run have other classes, or another order of them.
@@ -424,6 +426,9 @@ def is_readable(transform: Any, info: dict) -> bool:
 def check_objects(cfg: Config, split: str, dataset: Any, prepared: Prepared, problems: Problems) -> None:
     """There is something to learn, or to measure."""
     found, key = det_datasets(dataset), f'{split}_dataloader'
+    for part in found:
+        if part.counts.boxes_leaving:
+            prepared.warn(f'{key}.dataset: {part.ann_file}: {part.counts.boxes_leaving} tools/doctor.py lists them.')
     if split == 'train':
         used = sum(p.counts.used for p in found)
         for part in found:
@@ -437,7 +442,28 @@ def check_objects(cfg: Config, split: str, dataset: Any, prepared: Prepared, pro
         with problems.collecting(f'{split}_evaluator'):
             metric.dataset_meta = getattr(dataset, 'metainfo', None)
             if found:
+                check_same_images(metric, found, key)
                 check_truth(metric, found, key)
+
+
+def check_same_images(metric: Any, found: list[DetDataset], key: str) -> None:
+    """Raise ConfigError where the annotation file of a metric has other images than the data set, looked at by id and file name."""
+    truth = getattr(metric, 'truth', None)
+    if not isinstance(truth, dict) or not isinstance(truth.get('images'), list):
+        return
+    names = {i['id']: str(i.get('file_name') or '').replace('\\', '/') for i in truth['images'] if isinstance(i, dict) and 'id' in i}
+    for part in found:
+        count = min(len(part), SAMPLED_IMAGES)
+        for info in (part.get_data_info(i * len(part) // count) for i in range(count)):
+            number, path = info['img_id'], Path(info['img_path'])
+            if number not in names:
+                what = f'it has no image of the id {number!r} ({path.name})'
+            elif names[number] and not Path(names[number]).stem.endswith(path.stem):
+                what = f"the id {number!r} is '{names[number]}' there and '{path.name}' here"
+            else:
+                continue
+            raise ConfigError(f'{metric.source} has other images than {part.ann_file} of {key}: {what}. Results are matched by id. Give '
+                              f'both the same ann_file.')
 
 
 def check_truth(metric: Any, found: list[DetDataset], key: str) -> None:
@@ -448,10 +474,14 @@ def check_truth(metric: Any, found: list[DetDataset], key: str) -> None:
     classes = class_names(metric.dataset_meta)
     if classes is not None and isinstance(truth, dict) and isinstance(truth.get('annotations'), list):
         ids = {c['id'] for c in truth['categories'] if c['name'] in classes or kinds == ['proposal']}
-        objects = [a for a in truth['annotations'] if not a.get('iscrowd') and not a.get('ignore') and a.get('category_id') in ids]
+        ordinary = [a for a in truth['annotations'] if not a.get('iscrowd') and not a.get('ignore') and a.get('category_id') in ids]
+        sizes = {i.get('id'): (i.get('width'), i.get('height')) for i in truth['images']}
+        faults = [truth_fault(a, *sizes.get(a.get('image_id'), (None, None))) for a in ordinary]
+        objects = [a for a, fault in zip(ordinary, faults) if not fault]
         used, masks = len(objects), sum(bool(a.get('segmentation')) for a in objects)
         where = getattr(metric, 'source', key)
-        reasons = f"of {len(truth['annotations'])} annotations none is an ordinary object of the classes"
+        told = ''.join(f'; {n} {fault}' for fault, n in Counter(faults).items() if fault)
+        reasons = f"of {len(truth['annotations'])} annotations none is an ordinary object of the classes{told}"
     else:
         used = sum(p.counts.used + p.counts.left_out[WITHOUT_MASK] for p in found)
         masks = sum(p.counts.masks for p in found)
@@ -462,6 +492,14 @@ def check_truth(metric: Any, found: list[DetDataset], key: str) -> None:
     if 'segm' in kinds and not masks:
         raise ConfigError(f"{where}: metric='segm' compares masks, and none of its {used} objects has one. Use metric='bbox', or "
                           f"annotations with 'segmentation'.")
+
+
+def truth_fault(annotation: dict, width: Any, height: Any) -> str:
+    """Why no detection could match an annotation of an image of that size, completing "2 objects ..."; '' where one could."""
+    if 'bbox' not in annotation or not isinstance(width, (int, float)) or not isinstance(height, (int, float)):
+        return ''
+    fault = box_fault(annotation, width, height)
+    return box_reason(annotation['bbox'], fault) if fault else ''
 
 
 def reasons_of(found: list[DetDataset]) -> str:

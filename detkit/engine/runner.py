@@ -39,26 +39,12 @@ from detkit.engine.hooks.ema import EMAHook
 from detkit.engine.interrupt import Interrupt, TrainingInterrupted
 from detkit.engine.loaders import build_loader, stop_workers
 from detkit.engine.log import FILE_ONLY, LogProcessor, tidy
+from detkit.engine.part_checks import check_optimizer
 from detkit.engine.preflight import Prepared, preflight
 from detkit.engine.prepare import prepare
 from detkit.engine.resume import resume_run
 from detkit.engine.schedule import build_scheduler, stored
-from detkit.registry import (
-    HOOKS,
-    LOG_PROCESSORS,
-    LOOPS,
-    METRICS,
-    MODELS,
-    OPTIMIZERS,
-    RUNNERS,
-    VISUALIZERS,
-    ConfigError,
-    check_arguments,
-    did_you_mean,
-)
-
-PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
-             'dcn_offset_lr_mult', 'bypass_duplicate')   # what mmengine's constructor reads; it ignores any other key
+from detkit.registry import HOOKS, LOG_PROCESSORS, LOOPS, METRICS, MODELS, RUNNERS, VISUALIZERS, ConfigError
 
 
 def build_runner(cfg: Config) -> 'DetRunner':
@@ -226,7 +212,7 @@ class DetRunner(mmrunner.Runner):
         """Environment and config go to the log file; the console has one line."""
         lines = '\n'.join(f'    {k}: {v}' for k, v in {**collect_env(), **env_cfg, **self._randomness_cfg}.items())
         self.logger.info(f'environment:\n{lines}\nconfig:\n{self.cfg.pretty_text}', **FILE_ONLY)
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU ({torch.get_num_threads()} threads)'
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU (threads: {torch.get_num_threads()})'
         self.logger.info(f'PyTorch {torch.__version__} on {device}, {self.world_size} process{"es" * (self.world_size > 1)}; '
                          f'log and config in {self.log_dir}')
 
@@ -293,7 +279,7 @@ class DetRunner(mmrunner.Runner):
         if self.rank == 0:
             note_last(self.work_dir, path)
         barrier()                                          # torchrun stops the first process as soon as another has ended
-        self.logger.info(f'stopped in epoch {self.epoch + 1} after iteration {self.iter}; saved {path}. Go on with --resume')
+        self.logger.info(f'stopped in epoch {self.epoch + 1} after iteration {self.iter}; saved {path}')
 
     # --------------------------------------------------------------------------------------------- checkpoints
     @master_only
@@ -337,22 +323,3 @@ class DetRunner(mmrunner.Runner):
 
 def bare(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
-
-
-def check_optimizer(optim_wrapper: dict) -> None:
-    """Raise ConfigError for an unknown optimizer, an argument that it does not take, a paramwise key that nobody reads."""
-    optimizer = optim_wrapper.get('optimizer')
-    if isinstance(optimizer, dict):
-        try:
-            args = dict(optimizer)
-            kind = args.pop('type')
-            check_arguments(OPTIMIZERS.get(kind) if isinstance(kind, str) else kind, dict(args, params=None))
-        except KeyError:
-            raise ConfigError("has no 'type'.", path=('optim_wrapper', 'optimizer')) from None
-        except ConfigError as error:
-            error.path = ('optim_wrapper', 'optimizer', *(('type',) if error.message.startswith("no '") else ()))
-            raise
-    constructor = optim_wrapper.get('constructor', 'DefaultOptimWrapperConstructor')
-    for key in optim_wrapper.get('paramwise_cfg') or {} if constructor == 'DefaultOptimWrapperConstructor' else ():
-        if key not in PARAMWISE:
-            raise ConfigError(f"optim_wrapper.paramwise_cfg has no '{key}'.{did_you_mean(key, PARAMWISE)} It has: {', '.join(PARAMWISE)}.")

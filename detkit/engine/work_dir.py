@@ -58,7 +58,7 @@ def claimed_work_dir(cfg: Config, fresh: bool) -> Iterator[list[Path]]:
         yield []
         return
     work_dir = work_dir_of(cfg)
-    is_new = not work_dir.exists()
+    new_folders = [folder for folder in (work_dir, *work_dir.parents) if not folder.exists()]
     work_dir.mkdir(parents=True, exist_ok=True)
     try:
         with file_lock(work_dir / LOCK):
@@ -67,8 +67,9 @@ def claimed_work_dir(cfg: Config, fresh: bool) -> Iterator[list[Path]]:
         raise ConfigError(f'{work_dir} is in use: {busy.owner} trains there. Wait for it to end, or choose another --work-dir{busy.remedy}.'
                           ) from None
     finally:
-        if is_new and work_dir.is_dir() and not any(work_dir.iterdir()):
-            work_dir.rmdir()
+        for folder in new_folders:                     # a run that is refused leaves nothing
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def files_to_remove(cfg: Config, fresh: bool) -> list[Path]:
@@ -96,7 +97,7 @@ def files_to_remove(cfg: Config, fresh: bool) -> list[Path]:
 
 
 def unfinished_files(cfg: Config) -> list[Path]:
-    """Temporary files of checkpoints that a killed process was writing; nobody else writes there now."""
+    """Temporary files of checkpoints that a killed process was writing. The lock is held: no other process writes there."""
     folders = {work_dir_of(cfg), checkpoint_folder(cfg)}
     return sorted(p for folder in folders if folder.is_dir() for p in folder.iterdir() if UNFINISHED.fullmatch(p.name))
 

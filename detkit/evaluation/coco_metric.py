@@ -63,6 +63,8 @@ class CocoMetric(BaseMetric):
         self.ar_items = {f'AR@{n}': f'AR@{n}' for n in self.proposal_nums}
         self.ar_items.update({f'AR_{area}@{self.proposal_nums[-1]}': f'AR{area}' for area in 'sml'})
         self.metric_items = self._checked_items(metric_items)
+        if not self.metrics:
+            raise ConfigError(f"CocoMetric metric={metric!r} measures nothing. It has: {', '.join(KINDS)}.")
         for kind in self.metrics:
             if kind not in KINDS:
                 hint = " Use 'proposal': it is fast." if kind == 'proposal_fast' else did_you_mean(kind, KINDS)

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from detkit.registry import MODELS, ConfigError
 from detkit.structures import BitmapMasks, DetDataSample, PolygonMasks
-from detkit.structures.sample import generator_of, moved
-
-RESIZING = 2   # purpose of the generator: apart from the heads'
+from detkit.structures.sample import moved
 
 
 @MODELS.register_module()
@@ -146,22 +144,24 @@ class BatchFixedSizePad(nn.Module):
 class BatchSyncRandomResize(nn.Module):
     """Resize whole batches to a random multiple of ``size_divisor`` (YOLOX, https://arxiv.org/abs/2107.08430).
 
-    ``random_size_range``: (low, high) of the height, pixels; the width keeps the batch's shape. A new size is drawn each
-    ``interval`` batches, from the samples' seeds, and is the same in all processes.
+    ``random_size_range``: (low, high) of the height, pixels; the width keeps the batch's shape. Every ``interval`` iterations a new size is
+    drawn; the first ``interval`` batches keep their size. The draw depends on the run's seed and the iteration alone, so that all
+    processes, and a resumed run, draw the same.
     """
 
     def __init__(self, random_size_range: tuple[int, int], interval: int = 10, size_divisor: int = 32) -> None:
         super().__init__()
         self.range, self.interval, self.divisor = tuple(random_size_range), interval, size_divisor
-        self.register_buffer('height', torch.zeros((), dtype=torch.long), False)   # of the current interval; 0: as it comes
-        self.batches = 0
+        self.iteration = self.seed = 0
+
+    def set_iter(self, iteration: int, seed: int) -> None:
+        """Called before each iteration of a run. Without a run, batches are counted from 0 and the seed is 0."""
+        self.iteration, self.seed = iteration, seed
 
     def forward(self, inputs: Tensor, samples: list[DetDataSample]) -> tuple[Tensor, list[DetDataSample]]:
-        if self.batches and self.batches % self.interval == 0:
-            self.draw(samples[0])
-        self.batches += 1
         height, width = inputs.shape[2:]
-        target = int(self.height) or height
+        target = self.draw_height(self.iteration // self.interval) or height
+        self.iteration += 1
         factor = target / height
         size = target, int(round(width * factor / self.divisor)) * self.divisor
         if size != (height, width):
@@ -169,12 +169,13 @@ class BatchSyncRandomResize(nn.Module):
             scale_samples(samples, size, (size[1] / width, size[0] / height))
         return inputs, samples
 
-    def draw(self, sample: DetDataSample) -> None:
+    def draw_height(self, count: int) -> int:
+        """The height after ``count`` intervals, pixels; 0, as the batch comes, in the first."""
+        if count == 0:
+            return 0
         low, high = (round(x / self.divisor) for x in self.range)
-        multiple = torch.randint(low, high + 1, (), generator=generator_of(sample, RESIZING))
-        self.height.fill_(int(multiple) * self.divisor)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.broadcast(self.height, 0)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + count) % 2**63)
+        return int(torch.randint(low, high + 1, (), generator=generator)) * self.divisor
 
 
 @MODELS.register_module()

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from detkit.config import config_folder, find_config, load_config
-from detkit.config_files import FileTree, is_shipped
+from detkit.config_files import FileTree
 from detkit.newconfig.numbers import Numbers
 from detkit.registry import ConfigError
 
@@ -37,6 +37,11 @@ class Recipe:
     @property
     def counts_iterations(self) -> bool:
         return 'max_iters' in (self.cfg.get('train_cfg') or {})
+
+    @property
+    def tests_at_another_size(self) -> bool:
+        """Whether the recipe makes another size of ``image_size`` for validation and test."""
+        return self.has('test_size') and tuple(self.cfg.test_size) != tuple(self.cfg.image_size)
 
     def kept(self, numbers: Numbers) -> Numbers:
         """``numbers`` with the epochs of a recipe that has no variable for them."""
@@ -76,7 +81,8 @@ def read_recipe(name: str, out: Path) -> Recipe:
     if innermost(cfg, 'train') is None:
         raise ConfigError(f'--model {name}: its training data are a list of data sets, which this command does not fill in.')
     tree = FileTree(path)
-    base = f'detkit::{path.relative_to(config_folder()).as_posix()}' if is_shipped(path) else os.path.relpath(path, out.parent)
+    folder = config_folder()
+    base = f'detkit::{path.relative_to(folder).as_posix()}' if folder in path.parents else os.path.relpath(path, out.parent)
     return Recipe(base, cfg, frozenset(tree.variables([path, *tree.below(path)])))
 
 

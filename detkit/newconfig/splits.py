@@ -78,7 +78,7 @@ def by_id(categories: Sequence[dict]) -> list[dict]:
 def with_all_classes(splits: dict[str, Split], classes: tuple[str, ...], say: Callable[[str], None]) -> dict[str, Split]:
     """``splits``, those COCO files replaced that lack one of ``classes``: a data set takes no class that its file lacks.
 
-    Objects of other classes than ``classes`` are told.
+    Objects of other classes than ``classes`` give a note.
     """
     done = {}
     for name, split in splits.items():

@@ -68,6 +68,8 @@ def variables_of(plan: Plan) -> dict[str, Any]:
         found[f'{split}_ann_file'] = plan.ann_file(plan.source_of(split))
         found[f'{split}_images'] = plan.image_prefix(plan.source_of(split))
     found['image_size'] = numbers.image_size
+    if plan.recipe.tests_at_another_size:
+        found['test_size'] = numbers.image_size
     steps = math.ceil(len(plan.splits['train'].content['images']) / numbers.batch_size)
     if plan.recipe.counts_iterations:
         found.update(max_iters=plan.max_iters, val_interval=steps * numbers.val_interval)
@@ -195,6 +197,7 @@ def text_of(plan: Plan) -> str:
         data_root='where the data lie; the paths below are relative to it',
         classes='the order is that of the labels',
         image_size=f'(width, height) of the network input; the images are {size_text(train)}',
+        test_size='that of validation and test; the recipe takes another share of image_size, for COCO',
         max_epochs=f"for {len(train['images'])} images",
         max_iters=f"steps: {plan.numbers.max_epochs} epochs of {len(train['images'])} images",
         val_interval=f"{'steps' if plan.recipe.counts_iterations else 'epochs'} between two validations",

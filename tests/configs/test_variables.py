@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2] / 'configs'
 RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob('*.py') if '_base_' not in path.parts)
 PARTS = ('train', 'val', 'test')
 SIZES = {'scale', 'scales', 'img_scale', 'crop_size', 'size', 'border', 'random_size_range'}
+WIDTH_FIRST = {'RandomCrop', 'RandomCenterCropPad', 'Pad', 'CachedMosaic', 'CachedMixUp', 'Mosaic'}      # their sizes are (width, height)
 
 # No default of a recipe is equal to one of these.
 VALUES = dict(
@@ -105,6 +106,10 @@ def check_sizes(old: Config, new: Config) -> None:
         for path, key, value in walk(old.get(place)):
             if key in SIZES and value is not None:
                 assert after[path] != value, f'{place}{path} is left at {value}'
+        for path, _, step in walk(new.get(place)):
+            if isinstance(step, dict) and step.get('type') in WIDTH_FIRST and step.get('crop_type') != 'absolute_range':
+                sides = [step[key] for key in ('crop_size', 'size', 'img_scale') if step.get(key)]
+                assert all(width > height for width, height in sides), f'{place}{path}: {sides} is (height, width)'
     augments = new.model.get('data_preprocessor', {}).get('batch_augments') or ()
     assert all(value != before for (_, key, value), (_, _, before) in zip(walk(augments), walk(
         old.model.data_preprocessor.get('batch_augments') or ())) if key in SIZES)
@@ -161,7 +166,7 @@ def test_a_short_training_has_a_schedule_that_fits(name: str, epochs: int) -> No
             assert 0 <= scheduler.begin < scheduler.end <= epochs and scheduler.get('T_max', 1) > 0
             assert all(1 <= m <= epochs for m in scheduler.get('milestones', ()))
     for hook in cfg.get('custom_hooks', ()):
-        assert 0 < hook.get('switch_epoch', 1) <= epochs and 0 <= hook.get('num_last_epochs', 0) < epochs
+        assert 0 < hook.get('switch_epoch', 1) < max(epochs, 2) and 0 <= hook.get('num_last_epochs', 0) < epochs
 
 
 CHILD = """

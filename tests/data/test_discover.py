@@ -227,7 +227,7 @@ def test_files_named_by_split(tmp_path: Path):
     assert found.splits['train'].source == tmp_path / 'val.csv'
 
 
-# ----------------------------------------------------------------------------------------------- what a user is told
+# ----------------------------------------------------------------------------------------------- messages
 def test_other_formats_are_told_and_can_be_asked_for(tmp_path: Path):
     layout_shared(tmp_path)
     make_csv(tmp_path)

@@ -93,3 +93,9 @@ def test_categories_of_one_name_lose_no_object():
         names = {c['id']: c['name'] for c in part['categories']}
         assert len(set(names.values())) == len(names)
         assert {names[a['category_id']] for a in part['annotations']} == {'cat'}
+
+
+def test_no_part_is_empty_and_no_class_stands_twice():
+    parts = edit.split(content([[CATS]] * 4), dict(train=.8, val=.1, test=.1))
+    assert [len(p['images']) for p in parts.values()] == [2, 1, 1]
+    assert edit.subset(content([[CATS, DOGS]]), ['dog', 'dog'])['categories'] == [dict(id=DOGS, name='dog')]

@@ -178,3 +178,47 @@ def test_the_tool_converts_counts_splits_joins_and_picks(tmp_path, capsys, monke
                            ('split m.json x --shares train', 'NAME=SHARE'), ('stats none.json', 'no such')):
         assert main(['dataset', *words.split()]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_boxes_that_readers_would_refuse_are_not_written(tmp_path):
+    content = coco_of([[[-5, -5, 60, 60], [1, 1, 0, 5], [50, 50, 9, 9], [1, 2, 10, 10]]])
+    for kind, refused in (('yolo', 3), ('voc', 2)):          # VOC holds a box without width
+        with pytest.raises(ValueError, match=rf'{refused} boxes leave their image or have no area.*--lossy'):
+            write_annotations({'train': content}, tmp_path / kind, kind)
+        out = write_annotations({'train': content}, tmp_path / kind, kind, pictures(tmp_path, 1), 'copy', lossy=True)
+        found = [box for _, box, _ in plain(read_annotations(out))['p0']]
+        assert found == [[0, 0, 40, 30], *([[1, 1, 0, 5]] if kind == 'voc' else []), [1, 2, 10, 10]]
+    assert len(content['annotations']) == 4 and content['annotations'][0]['bbox'] == [-5, -5, 60, 60]
+
+
+@pytest.mark.parametrize('name', ['', 'cat ', 'big\ncat', 'a  b'])
+def test_class_names_that_text_files_do_not_keep_are_refused(tmp_path, name):
+    content = coco_of([[[1, 1, 5, 5]]])
+    content['categories'][0]['name'] = name
+    for kind in ('voc', 'yolo'):
+        with pytest.raises(ValueError, match='the class name .* Rename it in the source'):
+            write_annotations({'train': content}, tmp_path / kind, kind)
+        assert not (tmp_path / kind).exists()
+    assert write_annotations({'train': content}, tmp_path / 'a.json', 'coco').is_file()
+
+
+def test_the_tool_loses_no_source_and_no_split(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a, b = coco_of([[[1, 1, 5, 5]]] * 4), coco_of([[[2, 2, 9, 9]]] * 2)
+    (tmp_path / 'a.json').write_text(json.dumps(a))
+    (tmp_path / 'train.json').write_text(json.dumps(b))
+    assert main(['dataset', 'convert', 'train=a.json', 'val=train.json', 'y', '--to', 'yolo', '--images', str(pictures(tmp_path, 4)),
+                 '--place', 'copy']) == 0
+    assert main(['dataset', 'convert', 'train=y/data.yaml', 'val=y/data.yaml', 'c', '--to', 'coco']) == 0     # each its own split
+    assert [len(json.loads((tmp_path / f'c/annotations/{s}.json').read_text())['images']) for s in ('train', 'val')] == [4, 2]
+    capsys.readouterr()
+    for words, message in (('convert train=a.json train=train.json z --to yolo', "'train' stands twice"),
+                           ('convert train=y/data.yaml val=y/data.yaml z --to coco --split train val', 'names the splits of one data.yaml'),
+                           ('subset a.json ./a.json --classes cat', 'is the source itself'),
+                           ('split train.json . --shares train=.5 val=.5', 'is the source itself'),
+                           ('split a.json z --shares ../x=.5 val=.5', "without '/'"),
+                           ('split a.json z --shares a=.5 a=.5', 'a name of its own')):
+        assert main(['dataset', *words.split()]) == 2
+        assert message in capsys.readouterr().err
+    assert json.loads((tmp_path / 'a.json').read_text()) == a and json.loads((tmp_path / 'train.json').read_text()) == b
+    assert not (tmp_path / 'z').exists()

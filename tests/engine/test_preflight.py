@@ -1,4 +1,4 @@
-"""What can be known before the first step is told before it, all at once, and before a work dir is made."""
+"""Problems that can be known before the first step are reported before it, together, and before a work dir is made."""
 from __future__ import annotations
 
 import copy
@@ -127,8 +127,61 @@ def test_classwise_names_may_be_the_best(coco):
 
 
 def test_a_rule_that_cannot_be_is_one_line(coco):
-    with pytest.raises(ConfigError, match=r'default_hooks.checkpoint: CheckpointHook: .*greater, less or None'):
+    with pytest.raises(ConfigError, match=r"^default_hooks.checkpoint: CheckpointHook: rule='more' should be 'greater' or 'less'"):
         train(config(coco, default_hooks__checkpoint__rule='more'))
+    assert not (coco / 'work').exists()
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    (dict(train_dataloader__sampler__type='DefaultSamplr'), r"^train_dataloader.sampler.type: no 'DefaultSamplr'.*'DefaultSampler'"),
+    (dict(train_dataloader__sampler__shufle=True), r"^train_dataloader.sampler: DefaultSampler takes no argument 'shufle'.*'shuffle'"),
+    (dict(val_dataloader__collate_fn=dict(type='pseudo_colate')), r"^val_dataloader.collate_fn.type: no 'pseudo_colate'"),
+    (dict(train_dataloader__batch_sampler=dict(typ='AspectRatioBatchSampler')), r"^train_dataloader.batch_sampler: has no 'type'"),
+    (dict(param_scheduler=[dict(type='CosinLR')]), r"^param_scheduler\[0\].type: no 'CosinLR'"),
+    (dict(optim_wrapper__optimizer__type='AdamWW'), r"^optim_wrapper.optimizer.type: no 'AdamWW'.*'AdamW'"),
+    (dict(optim_wrapper__optimizer__lr='0.01'), r"^optim_wrapper.optimizer.lr: is '0.01'; it should be a number, 0 or more"),
+    (dict(optim_wrapper__optimizer__lr=-1), '^optim_wrapper.optimizer.lr: is -1; it should'),
+    (dict(optim_wrapper__optimizer__lr=float('nan')), '^optim_wrapper.optimizer.lr: is nan; it should'),
+    (dict(optim_wrapper__optimizer__momentun=.9), r"^optim_wrapper.optimizer: SGD takes no argument 'momentun'.*'momentum'"),
+    (dict(default_hooks__checkpoint__interval='x'), "^default_hooks.checkpoint.interval: is 'x'; it should be a whole number"),
+    (dict(default_hooks__checkpoint__save_best=5), '^default_hooks.checkpoint: CheckpointHook: .*save_best'),
+    (dict(custom_hooks=[dict(type='EMAHok')]), r"^custom_hooks\[0\].type: no 'EMAHok'.*'EMAHook'"),
+    (dict(val_evaluator__metric=[]), r'^val_evaluator: CocoMetric metric=\[\] measures nothing. It has: bbox, segm, proposal')])
+def test_parts_that_cannot_be_built_are_told_before_a_work_dir_is_made(coco, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        train(config(coco, **changes))
+    assert not (coco / 'work').exists()
+
+
+def test_the_metric_and_the_data_have_the_same_images(coco):
+    content = json.loads((coco / 'a.json').read_text())
+    other = {**content, 'images': [{**i, 'file_name': f"x{i['file_name']}y.png"} for i in content['images']]}
+    (coco / 'other.json').write_text(json.dumps(other))
+    with pytest.raises(ConfigError, match=r"^val_evaluator: '.*other.json' has other images than .*a.json of val_dataloader: the id 1 is "
+                                          r"'x.*y.png' there and '.*' here. .*the same ann_file"):
+        checked(config(coco, val_evaluator__ann_file=str(coco / 'other.json')))
+    shifted = {**content, 'images': [{**i, 'id': i['id'] + 90} for i in content['images']],
+               'annotations': [{**a, 'image_id': a['image_id'] + 90} for a in content['annotations']]}
+    (coco / 'other.json').write_text(json.dumps(shifted))
+    with pytest.raises(ConfigError, match=r'it has no image of the id 1 \('):
+        checked(config(coco, val_evaluator__ann_file=str(coco / 'other.json')))
+
+
+def test_a_val_set_whose_boxes_all_lie_outside_is_refused(coco):
+    name = rewritten(coco, lambda a: a.update(bbox=[900, 900, 10, 10]))
+    with pytest.raises(ConfigError, match=r'^val_evaluator: .*no object to measure against: .*have boxes that are left out: they lie '
+                                          'outside their image'):
+        checked(config(coco, val_dataloader__dataset__ann_file=name, val_evaluator__ann_file=str(coco / name)))
+
+
+def test_corners_in_place_of_width_and_height_are_told(coco):
+    def corners(a: dict) -> None:
+        image = next(i for i in images if i['id'] == a['image_id'])
+        a['bbox'] = [image['width'] // 2, image['height'] // 2, image['width'] - 1, image['height'] - 1]
+    images = json.loads((coco / 'a.json').read_text())['images']
+    notes = [line for _, line in checked(config(coco, train_dataloader__dataset__ann_file=rewritten(coco, corners))).notes]
+    assert len(notes) == 1 and 'b.json: ' in notes[0]
+    assert 'boxes leave their image. Read as x1, y1, x2, y2 they would fit, and COCO writes x, y, width, height' in notes[0]
 
 
 def test_images_that_do_not_lie_where_the_prefix_says_are_looked_for(coco):

@@ -1,4 +1,4 @@
-"""Schedules that cannot be are refused; those that change nothing are told."""
+"""Impossible schedules are refused; those that change nothing give a warning."""
 from __future__ import annotations
 
 from typing import Any

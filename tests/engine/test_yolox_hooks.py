@@ -78,7 +78,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Config:
     generate(folder, num_train=8, num_val=4, size=64, max_objects=3, progress=False)
     data = dict(metainfo=dict(classes=CLASSES), data_root=str(folder) + '/', data_prefix=dict(img='images/'))
     cfg = load_config('yolox_nano_8xb8-300e_coco', {
-        'model.data_preprocessor.batch_augments': [dict(type='BatchSyncRandomResize', random_size_range=(64, 96), interval=1)],
+        'model.data_preprocessor.batch_augments': [dict(type='BatchSyncRandomResize', random_size_range=(64, 128), interval=1)],
         'model.backbone': dict(widen_factor=0.125), 'model.neck': dict(in_channels=[32, 64, 128], out_channels=16),
         'model.bbox_head': dict(in_channels=16, feat_channels=16, num_classes=len(CLASSES)),
         'train_dataloader': dict(batch_size=4, num_workers=1, dataset=dict(dataset=dict(**data, ann_file='annotations/train.json'))),

@@ -122,21 +122,23 @@ def test_batch_resize_fits_the_scale_and_pads(sample: Callable):
     assert (samples[0].img_shape, samples[0].batch_input_shape, samples[0].scale_factor) == ((40, 80), (64, 96), (.4, .4))
 
 
-def shapes(augment: BatchSyncRandomResize, sample: Callable, count: int, seeds: list[int]) -> list[tuple[int, ...]]:
-    return [tuple(augment(torch.zeros(1, 3, 64, 96), [sample([], size=(64, 96), seed=seeds[i])])[0].shape[2:]) for i in range(count)]
+def shapes(augment: BatchSyncRandomResize, sample: Callable, count: int) -> list[tuple[int, ...]]:
+    return [tuple(augment(torch.zeros(1, 3, 64, 96), [sample([], size=(64, 96))])[0].shape[2:]) for _ in range(count)]
 
 
-def test_random_sizes_change_each_interval_and_follow_from_the_seeds(sample: Callable):
-    seeds = list(range(12))
-    first = shapes(BatchSyncRandomResize((32, 256), interval=3), sample, 12, seeds)
+def test_random_sizes_change_each_interval_and_follow_from_seed_and_iteration(sample: Callable):
+    first = shapes(BatchSyncRandomResize((32, 256), interval=3), sample, 12)
     assert first[:3] == [(64, 96)] * 3                 # as it comes, until the first interval is over
     assert all(first[i] == first[i + 1] == first[i + 2] for i in (3, 6, 9))
     assert len({first[i] for i in (3, 6, 9)}) > 1
     assert all(h % 32 == 0 and w % 32 == 0 and 32 <= h <= 256 and w == round(1.5 * h / 32) * 32 for h, w in first[3:])
     before = torch.get_rng_state()
-    assert shapes(BatchSyncRandomResize((32, 256), interval=3), sample, 12, seeds) == first
+    resumed, other = BatchSyncRandomResize((32, 256), interval=3), BatchSyncRandomResize((32, 256), interval=3)
+    resumed.set_iter(5, 0)
+    assert shapes(resumed, sample, 7) == first[5:]
     assert torch.equal(torch.get_rng_state(), before)
-    assert shapes(BatchSyncRandomResize((32, 256), interval=3), sample, 12, [s + 50 for s in seeds]) != first
+    other.set_iter(0, 50)
+    assert shapes(other, sample, 12) != first
 
 
 def test_boxes_and_sizes_follow_the_random_size(sample: Callable):

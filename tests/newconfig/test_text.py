@@ -51,6 +51,7 @@ def test_everything_reaches_its_place(model: str, shapes: Path, tmp_path: Path):
         assert dataset.metainfo.classes == CLASSES
         pipeline = json.dumps(cfg[f'{split}_dataloader'].to_dict(), default=str)
         assert not re.search(r'\b(1333|800|640|1024|512|320)\b', pipeline), 'a size of the recipe is left'
+    assert 'test_size' not in cfg or tuple(cfg.test_size) == tuple(cfg.image_size)         # YOLOX-tiny, Mask2Former: another share of it
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         assert evaluator.ann_file == f'{shapes}/annotations/val.json'
     assert cfg.train_dataloader.batch_size in (2, 3)              # 12 images: an epoch has four steps or more
@@ -113,7 +114,7 @@ def test_masks_of_yolo_are_written_as_coco_files(shapes: Path, tmp_path: Path):
 
 
 def test_a_config_of_ones_own_without_variables_gets_sections(shapes: Path, tmp_path: Path):
-    """As MMDetection's own configs are read: a variable of theirs has been used before the new file is."""
+    """As MMDetection's own configs are read: their variables are used before the new file is read."""
     cfg = load_config('mask-rcnn_r50_fpn_1x_coco')
     for name in list(cfg):
         if name in ('data_root', 'classes', 'num_classes', 'image_size', 'metainfo'):

@@ -3,7 +3,7 @@
     python tests/support/kill_moments.py --count 100 --seed 0
 
 Each moment is one process that gets SIGKILL, or SIGTERM, SIGINT or SIGUSR1 to itself or to its group, and is started again afterwards. A
-training is stopped and resumed until it has finished, and must then equal the training that nobody stopped, to the last bit. Processes are
+training is stopped and resumed until it has finished, and must then equal the uninterrupted training, to the last bit. Processes are
 forked from one that has imported everything, so that a moment costs about a second. Prints one line for each moment; ends with status 1 at
 the first promise that is not kept.
 """
@@ -133,7 +133,7 @@ def differences(a: Any, b: Any, where: str = '') -> list[str]:
 
 
 def seconds_of(argv: list[str], folder: Path) -> float:
-    """How long a command takes that nobody stops."""
+    """Return how long the uninterrupted command takes, in seconds."""
     process = Process(argv, folder / 'log.txt')
     assert process.wait(600) == 0, process.text()
     return time.monotonic() - process.started

@@ -15,7 +15,7 @@ MAKER: list[SampleCache] = []     # in a worker process: the cache whose records
 
 
 def fill(cache: SampleCache, workers: int | None = None, say: Callable[[str], None] = print, progress: bool = True) -> int:
-    """Make every record that is missing or out of date; how many were made. What has none is told, and is then made on each use.
+    """Make every record that is missing or out of date; return how many were made. Samples without a record are logged, and are made on each use.
 
     Records are written in transactions of BATCH, by this process alone. Whatever stops it, the next call makes the rest. Several such
     builds at once are safe: they begin at different places, and each looks again before it makes a batch.

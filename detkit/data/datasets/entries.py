@@ -4,17 +4,20 @@ from __future__ import annotations
 import logging
 import os.path as osp
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.logging import print_log
 
+from detkit.data.classes import spelling_key
 from detkit.data.formats.pictures import picture_path
 from detkit.registry import ConfigError, did_you_mean
 from detkit.structures.masks import run_lengths
 
 MAX_NAMED = 10      # classes that a message lists
 MAX_LEFT_OUT_FRACTION = 0.25    # of all objects; more of them left out is worth a warning
+MAX_LEAVING_FRACTION = 0.25     # of all boxes; more that leave their image are worth a warning
 MAX_IGNORED_FRACTION = 0.5      # likewise, of regions that the annotations mark to be ignored
 
 # Why training does not learn from an object; each completes "12 objects ...".
@@ -33,11 +36,22 @@ class ObjectCounts:
 
     used: int = 0
     masks: int = 0           # of those used, how many have a mask
+    leaving: int = 0         # boxes that leave their image by more than a pixel
+    corners: int = 0         # of those, how many would fit if x, y, width, height were x1, y1, x2, y2
     left_out: Counter[str] = field(default_factory=Counter)      # reason -> objects
 
     @property
     def total(self) -> int:
         return self.used + self.left_out.total()
+
+    @property
+    def boxes_leaving(self) -> str:
+        """In words, how many boxes leave their image, and why that may be; '' where they are few."""
+        if not self.leaving or self.leaving <= MAX_LEAVING_FRACTION * self.total:
+            return ''
+        hint = ' Read as x1, y1, x2, y2 they would fit, and COCO writes x, y, width, height: convert them.' \
+            if self.corners == self.leaving else ' Are they in pixels of these images?'
+        return f'{self.leaving} of {self.total} boxes leave their image.{hint}'
 
     @property
     def is_much_left_out(self) -> bool:
@@ -64,11 +78,24 @@ def label_of_category(content: dict, classes: tuple[str, ...], source: str, comp
     missing = [c for c in classes if c not in in_file]
     if missing and (complete or len(missing) == len(classes) and in_file):
         hint = did_you_mean(missing[0], in_file)
+        shown = [repr(name) for name in in_file] if any(name != name.strip() for name in in_file) else in_file
         raise ConfigError(f'{source}: {len(missing)} of {len(classes)} classes of {given} are not in this file: {listed(missing)}.{hint} '
-                          f'It has: {listed(in_file)}. Set metainfo=dict(classes=(...)) of the dataset.')
+                          f'It has: {listed(shown)}. Set metainfo=dict(classes=(...)) of the dataset to names of the file, or correct the '
+                          f'names there.')
     if not complete:
+        refuse_spellings(classes, in_file, source)
         warn_left_out(content, {i: n for i, n in names.items() if n not in classes}, source)
     return {i: classes.index(n) for i, n in names.items() if n in classes}
+
+
+def refuse_spellings(classes: Sequence[str], in_file: Sequence[str], source: str) -> None:
+    """Raise ConfigError for a name in a file that differs from a class in case, spaces, '_' or '-' alone."""
+    by_key = {spelling_key(name): name for name in classes}
+    for name in in_file:
+        wanted = by_key.get(spelling_key(name))
+        if wanted is not None and name not in classes:
+            raise ConfigError(f"{source}: it has the class '{name}', and the data set's classes have '{wanted}': two spellings of one "
+                              f'name. Its objects would be left out. Write both alike.')
 
 
 def warn_left_out(content: dict, others: dict[Any, str], source: str) -> None:
@@ -106,6 +133,9 @@ def entry_of(image: dict, annotations: list[dict], cat2label: dict[Any, int], pr
             faults.setdefault(f'boxes are left out: {fault}', []).append(a.get('id'))
             counts.left_out[box_reason(a['bbox'], fault)] += 1
             continue
+        if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:
+            counts.leaving += 1
+            counts.corners += 0 <= x < w <= width and 0 <= y < h <= height
         ignored = int(bool(a.get('iscrowd', 0) or a.get('difficult', 0)))
         counts.left_out[IGNORED_REGION] += ignored
         instance = dict(bbox=[x, y, x + w, y + h], bbox_label=cat2label[a['category_id']], ignore_flag=ignored)

@@ -18,13 +18,14 @@ from typing import Any
 from mmengine.logging import print_log
 
 from detkit.data.formats.coco import coco_dict, whole
-from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
+from detkit.data.formats.faults import LARGEST, BrokenAnnotations, OnFault, stop
 from detkit.data.formats.pictures import SUFFIXES, is_hidden, picture_path, size_of
 from detkit.data.formats.text import read_lines
 from detkit.files import existing_path, similar_name
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 FLAGS = ('difficult', 'truncated', 'occluded')
+SET = ('1', 'true', 'yes')      # what says that a flag is set
 COPY_SHIFT = 2      # pixels by which labelImg moves a duplicated box
 DECLARATION = re.compile(rb'<\?xml[^>]*encoding\s*=\s*["\']([A-Za-z0-9._-]+)["\'][^>]*\?>')
 EXPAT_ENCODINGS = ('utf-8', 'iso-8859-1', 'us-ascii')
@@ -48,12 +49,12 @@ def read_voc(path: Path, find_size: FindSize | None = None) -> dict[str, Any]:
     try:
         size = tree.find('size')
         width, height = find_size(folder) if size is None and find_size else (int(float(size.findtext(k))) for k in ('width', 'height'))
-        objects = [read_object(o) for o in tree.findall('object')]
     except BrokenAnnotations:
         raise
     except (AttributeError, OverflowError, TypeError, ValueError):
-        raise BrokenAnnotations(f'{path}: the size, or the name or bndbox of an object, is missing or not a number. Add it, or remove the '
-                                f'object.') from None
+        raise BrokenAnnotations(f'{path}: the size of the image is missing or not a number. Write it, or remove the element '
+                                f'size.') from None
+    objects = [read_object(o, n, path) for n, o in enumerate(tree.findall('object'), 1)]
     name = (tree.findtext('filename') or '').strip().replace('\\', '/')
     if '..' in name.split('/'):
         raise BrokenAnnotations(f'{path}: the filename {name!r} is no name of a picture in the image folder. Write its name alone.')
@@ -116,12 +117,31 @@ def decode_declared(data: bytes) -> bytes | str:
         return body.decode('gb18030')       # programs on Windows declare GB2312 and write characters of its successors
 
 
-def read_object(element: ET.Element) -> dict[str, Any]:
-    box = [whole(float(element.find('bndbox').findtext(k))) for k in CORNERS]
-    if not all(abs(v) < 1e7 for v in box):
-        raise ValueError(box)
-    flags = {k: 1 for k in FLAGS if (element.findtext(k) or '0').strip() == '1'}
-    return dict(name=element.findtext('name').strip(), box=box, **flags)
+def read_object(element: ET.Element, number: int, path: Path) -> dict[str, Any]:
+    """An ``object`` as a dict; ``number``: counted from 1 in its file.
+
+    Raises:
+        BrokenAnnotations: it has no name, or not one box of four numbers.
+    """
+    name = (element.findtext('name') or '').strip()
+    place = f"{path}: object {number}{f' ({name})' if name else ''}"
+    if not name:
+        raise BrokenAnnotations(f'{place} has no name. Add it, or remove the object.')
+    boxes = element.findall('bndbox')
+    if len(boxes) != 1:
+        raise BrokenAnnotations(f"{place} has {len(boxes) or 'no'} bndbox{'es' if len(boxes) > 1 else ''}. Give each object one, or remove "
+                                f'the object.')
+    texts = [(boxes[0].findtext(k) or '').strip() for k in CORNERS]
+    try:
+        box = [whole(float(text)) for text in texts]
+        sound = all(abs(v) < LARGEST for v in box)
+    except (OverflowError, ValueError):
+        sound = False
+    if not sound:
+        given = ', '.join(f'{k}={text!r}' for k, text in zip(CORNERS, texts))
+        raise BrokenAnnotations(f'{place} has a bndbox of {given}. Write four numbers of pixels, decimals with a point, or remove the '
+                                f'object.')
+    return dict(name=name, box=box, **{k: 1 for k in FLAGS if (element.findtext(k) or '').strip().lower() in SET})
 
 
 def listed_names(path: Path, annotations: Path, pictures: str = 'JPEGImages') -> list[str]:

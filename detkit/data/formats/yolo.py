@@ -5,11 +5,14 @@ of ``.../images/a.jpg`` are ``.../labels/a.txt``; an image without that file has
 """
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from mmengine.logging import print_log
 
 from detkit.data.formats.coco import coco_dict, whole
 from detkit.data.formats.faults import BrokenAnnotations, OnFault, stop
@@ -111,7 +114,16 @@ def split_images(path: Path, content: dict, split: str) -> list[Path]:
             raise BrokenAnnotations(f"{path}: {place}, named by '{split}', {'has' if place.is_dir() else 'lists'} no picture. Check "
                                     f"'{split}' there.")
         found += pictures
-    return found
+    return without_repeats(found, f"{path}: '{split}'")
+
+
+def without_repeats(pictures: list[Path], where: str) -> list[Path]:
+    """``pictures``, each file once; a warning counts the others, whose objects would be learnt and measured twice."""
+    once: dict[str, Path] = {}
+    again = [picture for picture in pictures if once.setdefault(os.path.abspath(picture), picture) is not picture]
+    if again:
+        print_log(f'{where} names {len(again)} pictures again, which count once (first: {again[0]}).', 'current', logging.WARNING)
+    return list(once.values())
 
 
 def folders_of_set(path: Path, content: dict) -> list[Path]:

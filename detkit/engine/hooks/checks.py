@@ -50,7 +50,7 @@ def check_labels(runner: Any, dataset: Any, loader: str) -> None:
 
 def check_classes(model: nn.Module, dataset: Any, loader: str) -> None:
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    if classes is None:
+    if not classes:                                         # of a data set without an object, which is refused for that
         return
     if isinstance(classes, str):
         raise ConfigError(f"{loader}.dataset.metainfo.classes is the string '{classes}', not a tuple of names. For one class write "

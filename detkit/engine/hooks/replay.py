@@ -15,8 +15,8 @@ from detkit.registry import HOOKS
 
 @HOOKS.register_module()
 class ReplayHook(Hook):
-    """Hands the seed and the epoch to data set and sampler, the epoch to the parts of the model that ask for it, and seeds Python, numpy
-    and torch before each iteration.
+    """Hands the seed and the epoch to data set and sampler, epoch and iteration to the parts of the model that ask for them, and seeds
+    Python, numpy and torch before each iteration.
 
     The states of the global generators need not be saved: what dropout draws in iteration i depends on (seed, process, i) alone,
     not on what was drawn before, nor on whether an evaluation lay in between.
@@ -29,6 +29,7 @@ class ReplayHook(Hook):
         for part in parts(runner.train_dataloader.dataset):
             if hasattr(part, 'seed'):
                 part.seed = runner.seed
+        self.counting = [module for module in runner.model.modules() if hasattr(module, 'set_iter')]
 
     def before_train_epoch(self, runner: Any) -> None:
         set_epoch(runner.train_dataloader.dataset, runner.epoch)
@@ -39,6 +40,8 @@ class ReplayHook(Hook):
         random.seed(int(python))
         np.random.seed(int(numpy))
         torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+        for module in self.counting:
+            module.set_iter(runner.iter, runner.seed)
 
 
 @HOOKS.register_module()

@@ -359,3 +359,12 @@ def test_workers_that_stay_see_the_epoch_change(coco):
             got = [batch['inputs'][0] for batch in loader]
             assert all((g == chosen[epoch, i]['inputs']).all() for i, g in enumerate(got))
     assert len(part) == 3 and part.pipeline.num_samples() == 3 and data.pipeline.num_samples() == 5
+
+
+def test_spaces_around_a_name_are_seen_in_the_message(coco):
+    content = json.loads((coco / 'a.json').read_text())
+    for c in content['categories']:
+        c['name'] += ' '
+    (coco / 'a.json').write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="It has: 'dog ', 'cat '. .*or correct the names there"):
+        dataset(coco)

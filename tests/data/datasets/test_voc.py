@@ -60,6 +60,15 @@ def test_other_classes_are_counted_and_none_at_all_is_an_error(voc, monkeypatch)
         dataset(voc, 'XMLDataset', metainfo=dict(classes=('hors',)))
 
 
+def test_two_spellings_of_a_class_are_refused(voc, tmp_path):
+    with pytest.raises(ConfigError, match="it has the class 'dog', and the data set's classes have 'Dog': two spellings of one name"):
+        dataset(voc, 'XMLDataset', metainfo=dict(classes=('Dog', 'person')))
+    (tmp_path / 'v.csv').write_text('file,x1,y1,x2,y2,class,width,height\na.jpg,1,2,11,22,traffic_light,64,48\na.jpg,1,2,11,22,car,64,48\n')
+    with pytest.raises(ConfigError, match="v.csv: it has the class 'traffic_light', and .* have 'traffic light'"):
+        DATASETS.build(dict(type='CSVDataset', ann_file=str(tmp_path / 'v.csv'), metainfo=dict(classes=('traffic light', 'car')),
+                            pipeline=[]))
+
+
 def test_a_list_or_a_file_that_is_not_there_is_named(voc):
     (voc / 'VOC2007/ImageSets/Main/trainval.txt').write_text('1\n7\n')
     with pytest.raises(BrokenAnnotations, match='7.xml: there is no such file'):

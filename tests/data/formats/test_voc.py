@@ -23,13 +23,35 @@ def test_a_voc_file_becomes_coco(tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'message'), [
-    ('malformed', 'not valid XML'), ('empty_file', 'not valid XML'), ('no_size', 'missing or not a number'), ('no_bndbox', 'missing'),
-    ('no_name', 'missing'), ('box_not_a_number', 'missing or not a number'), ('zero_size', 'given as 0x0'), ('box_swapped', 'Swap them'),
+    ('malformed', 'not valid XML'), ('empty_file', 'not valid XML'), ('no_size', 'missing or not a number'),
+    ('no_bndbox', r'object 1 \(cat\) has no bndbox'), ('no_name', 'object 1 has no name'),
+    ('box_not_a_number', "has a bndbox of xmin='"), ('zero_size', 'given as 0x0'), ('box_swapped', 'Swap them'),
     ('box_outside', 'leaves its image of 451x300'), ('path_traversal', 'no name of a picture'),
     ('entity_bomb', 'not valid XML'), ('entity_external', 'not valid XML')])
 def test_broken_voc_files_are_named(shared, name, message):
     with pytest.raises(ValueError, match=rf'{name}\.xml: .*{message}'):
         read_voc(shared / 'data/bad/annotations_voc' / f'{name}.xml')
+
+
+OBJECT = '<object><name>{}</name>{}<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>11</xmax><ymax>22</ymax></bndbox>{}</object>'
+
+
+@pytest.mark.parametrize(('entry', 'message'), [
+    (OBJECT.format(' ', '', ''), 'object 2 has no name'),
+    (OBJECT.format('b', '', '<bndbox><xmin>1</xmin></bndbox>'), r'object 2 \(b\) has 2 bndboxes. Give each object one'),
+    (OBJECT.format('b', '', '').replace('>11<', '>1,5<'), "object 2 .* xmax='1,5', .*decimals with a point")])
+def test_the_object_at_fault_is_named(tmp_path, entry, message):
+    file = tmp_path / 'a.xml'
+    file.write_text(f"<annotation><size><width>64</width><height>48</height></size>{OBJECT.format('a', '', '')}{entry}</annotation>")
+    with pytest.raises(ValueError, match=message):
+        read_voc(file)
+
+
+def test_a_flag_may_be_a_word(tmp_path):
+    file = tmp_path / 'a.xml'
+    entries = ''.join(OBJECT.format('a', f'<difficult>{word}</difficult>', '') for word in ('True', '1', '0', 'false', ''))
+    file.write_text(f'<annotation><size><width>64</width><height>48</height></size>{entries}</annotation>')
+    assert [o.get('difficult', 0) for o in read_voc(file)['objects']] == [1, 1, 0, 0, 0]
 
 
 def test_unusual_voc_files_are_read(shared):

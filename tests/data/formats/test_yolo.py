@@ -45,7 +45,8 @@ def test_names_are_a_list_or_numbered_and_images_a_folder_or_a_list(yolo):
     assert read_names(yolo / 'data.yaml')[1] == ['cat', 'dog']
     (yolo / 'some.txt').write_text('images/train/b.png\n')
     (yolo / 'data.yaml').write_text(f'path: {yolo}\nval: [some.txt, images/train]\nnames: [cat, dog]')
-    assert len(yolo_to_coco(yolo / 'data.yaml', 'val')['images']) == 3
+    images = yolo_to_coco(yolo / 'data.yaml', 'val')['images']      # b.png is listed, and lies in the folder: it counts once
+    assert [i['file_name'] for i in images] == ['images/train/b.png', 'images/train/a.png']
 
 
 @pytest.mark.parametrize(('names', 'expected'), [
