@@ -78,6 +78,7 @@ def load_config(source: str | Path | dict | Config, options: dict | Sequence[str
     else:
         tree = None
         cfg, variables = copy.deepcopy(source) if isinstance(source, Config) else Config(copy.deepcopy(source)), set()
+        check_reader(cfg)
     without_yapf(cfg)
     check_kinds(cfg._cfg_dict)
     import_custom(cfg)
@@ -89,6 +90,21 @@ def load_config(source: str | Path | dict | Config, options: dict | Sequence[str
     with lazily():
         note_values(cfg)
     return cfg
+
+
+def check_reader(cfg: Config) -> None:
+    """Raise ConfigError for a config that mmengine's own ``Config.fromfile`` has read from a file whose variables it does not pass on to
+    the bases, or with a name that nothing reads."""
+    path = Path(cfg.filename or '')
+    if hasattr(cfg, '_variables') or path.suffix not in SUFFIXES or not path.is_file():
+        return
+    tree = FileTree(path.resolve())
+    lost = sorted({name for file in tree.names for name in tree.settings(file)})
+    if lost:
+        raise ConfigError(f"{path}: mmengine's Config.fromfile does not pass {', '.join(lost)} on to the bases. Read the file with "
+                          f'detkit.config.load_config, which does.')
+    with lazily():
+        check_file_settings(tree, cfg._cfg_dict)
 
 
 class LoadedConfig(Config):

@@ -56,6 +56,8 @@ NEW_FORMS: dict[str, str] = {
     'mmdet.models.NECKS': 'from detkit.registry import MODELS',
     'mmdet.models.HEADS': 'from detkit.registry import MODELS',
     'mmdet.models.LOSSES': 'from detkit.registry import MODELS',
+    'mmdet.models.ROI_EXTRACTORS': 'from detkit.registry import MODELS',
+    'mmdet.models.SHARED_HEADS': 'from detkit.registry import MODELS',
     'mmdet.models.BaseDetector': 'from detkit.models.detectors.detector import Detector',
     'mmdet.core.bbox2result': 'nothing: a result is a DetDataSample, with result.pred_instances.bboxes, .scores and .labels',
     'mmdet.core.encode_mask_results': 'nothing: result.pred_instances.masks.codes are run-length codes',
@@ -95,6 +97,8 @@ NEW_FORMS: dict[str, str] = {
     'mmdet.registry.TASK_UTILS': 'from detkit.registry import TASK_UTILS',
     'mmdet.registry.METRICS': 'from detkit.registry import METRICS',
     'mmdet.registry.HOOKS': 'from detkit.registry import HOOKS',
+    'mmdet.registry.LOOPS': 'from detkit.registry import LOOPS',
+    'mmdet.registry.OPTIM_WRAPPERS': 'from detkit.registry import OPTIM_WRAPPERS',
     'mmdet.registry.RUNNERS': 'from detkit.registry import RUNNERS',
     'mmdet.registry.VISUALIZERS': 'from detkit.registry import VISUALIZERS',
     'mmdet.structures.DetDataSample': 'from detkit.structures import DetDataSample',
@@ -146,6 +150,10 @@ NEW_FORMS: dict[str, str] = {
     'mmcv.cnn.Scale': 'from detkit.nn.conv import Scale',
     'mmcv.cnn.DepthwiseSeparableConvModule': 'from detkit.nn.conv import DepthwiseSeparableConvModule',
     'mmcv.cnn.bias_init_with_prob': 'from detkit.nn.conv import bias_for_probability',
+    'mmcv.cnn.normal_init': 'from mmengine.model import normal_init',
+    'mmcv.cnn.kaiming_init': 'from mmengine.model import kaiming_init',
+    'mmcv.cnn.xavier_init': 'from mmengine.model import xavier_init',
+    'mmcv.cnn.constant_init': 'from mmengine.model import constant_init',
     'mmcv.ops.nms': 'from detkit.ops import nms',
     'mmcv.ops.batched_nms': 'from detkit.ops import batched_nms',
     'mmcv.ops.soft_nms': 'from detkit.ops import soft_nms',
@@ -169,6 +177,16 @@ NEW_FORMS: dict[str, str] = {
     'model.forward_test': "from detkit.apis import inference_detector; inference_detector(model, 'a.jpg')",
     'model.forward_train': 'model.loss(inputs, data_samples)',
     'model.forward_dummy': "model(inputs, mode='tensor')",
+    'model(return_loss=False)': 'model.test_step(batch)',
+    'dataset.CLASSES': "dataset.metainfo['classes']",
+    'dataset.PALETTE': "dataset.metainfo['palette']",
+    'dataset.data_infos': '[dataset.get_data_info(index) for index in range(len(dataset))]',
+    'dataset.get_ann_info': "dataset.get_data_info(index)['instances']",
+    'dataset.prepare_train_img': 'dataset[index]',
+    'dataset.prepare_test_img': 'dataset[index]',
+    'dataset.evaluate': EVALUATE,
+    'dataset.format_results': "dict(type='CocoMetric', format_only=True, outfile_prefix='results') as test_evaluator",
+    'dataset.coco': 'import json; json.load(open(dataset.ann_file))',
     'result[label]': 'found = result.pred_instances; found.bboxes[found.labels == label]',
 }
 
@@ -334,6 +352,17 @@ def old_method(name: str) -> Callable[..., NoReturn]:
     method.__name__ = name
     method.__doc__ = f"Raises TypeError: MMDetection 2's ``{name}`` has another form here."
     return method
+
+
+def old_attribute(name: str) -> NoReturn:
+    """For ``__getattr__`` of data sets.
+
+    Raises:
+        AttributeError: always; for an attribute of MMDetection 2's data sets it names the new form.
+    """
+    form = NEW_FORMS.get(f'dataset.{name}')
+    raise AttributeError(f"data sets have no '{name}' since MMDetection 3. Write `{form}`. {GUIDE}" if form
+                         else f"the data set has no attribute '{name}'")
 
 
 def table() -> str:

@@ -13,12 +13,13 @@ import inspect
 import sys
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import mmengine.registry as root
 from mmengine.registry import Registry as MMEngineRegistry
 
 from detkit.catalogue import CATALOGUE
+from detkit.mmdet_names import missing_attribute
 
 OUR_SCOPES = ('detkit', 'mmdet', 'mmcv', 'mmengine')   # prefixes that mean "detkit's class of that name"
 PRETRAINING = ('mmpretrain', 'mmcls')                  # the new and the old name of a package with classes of other arguments
@@ -249,3 +250,7 @@ def register_all_modules(init_default_scope: bool = True) -> None:
         current = root.DefaultScope.get_current_instance()
         if current is None or current.scope_name != 'detkit':
             root.DefaultScope.get_instance(f'detkit-{len(root.DefaultScope._instance_dict)}', scope_name='detkit')
+
+
+def __getattr__(name: str) -> NoReturn:
+    missing_attribute(__name__, name)

@@ -241,6 +241,20 @@ def test_a_name_that_is_read_in_an_unusual_way_is_not_refused(folder: Path, line
     check_keys(load_config(folder / 'my.py'))
 
 
+def test_a_config_that_mmengine_has_read_is_checked_too(folder: Path) -> None:
+    (folder / 'my.py').write_text(f'_base_ = {FOREIGN!r}\noptim_wraper = dict(optimizer=dict(lr=1))\n')
+    with pytest.raises(ConfigError, match=r"my\.py:2: 'optim_wraper' is set, but nothing reads it"):
+        load_config(Config.fromfile(str(folder / 'my.py')))
+    folder = folder / 'recipes'
+    (folder / '_base_').mkdir(parents=True)
+    (folder / 'other.py').write_text(OTHER)
+    (folder / '_base_' / 'default_runtime.py').write_text("default_scope = 'detkit'\n")
+    (folder / 'my.py').write_text(f'_base_ = {FOREIGN!r}\nmax_epochs = 3\n')
+    with pytest.raises(ConfigError, match=r"mmengine's Config\.fromfile does not pass max_epochs on to the bases\. Read the file"):
+        load_config(Config.fromfile(str(folder / 'my.py')))
+    assert load_config(folder / 'my.py').train_cfg.max_epochs == 3
+
+
 @pytest.mark.parametrize('option, message', [
     ('train_cfg=3', 'train_cfg is 3; it should be a dict.'), ('compile=3', 'it should be True, False or a dict.'),
     ('train_dataloader=3', 'it should be a dict.'),

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from mmengine.structures import InstanceData
 import detkit
 from detkit.apis import init_detector
 from detkit.config import load_config
+from detkit.data.datasets.coco import CocoDataset
+from detkit.engine.loaders import build_loader
 from detkit.mmdet_names import NEW_FORMS, OldImportFinder, new_form, table
 from detkit.models.detectors.detector import Detector
 from detkit.registry import ConfigError
@@ -195,3 +198,34 @@ def test_a_result_is_no_list_of_arrays():
     scope = dict(result=result, label=label)
     exec(NEW_FORMS['result[label]'].replace('; ', '; boxes = '), scope)
     assert scope['boxes'].shape == (1, 4)
+
+
+def test_old_arguments_of_a_detector_name_the_new_form(recwarn):
+    model = init_detector('rtmdet_nano_bccd', device='cpu')
+    for call in (lambda: model(return_loss=False, rescale=True, img=[], img_metas=[]),
+                 lambda: model(torch.zeros(1, 3, 32, 32), return_loss=False)):
+        with pytest.raises(TypeError, match=r'and not return_loss.*write `model.test_step\(batch\)`') as error:
+            call()
+        assert '\n' not in str(error.value)
+
+
+def test_old_attributes_of_a_data_set_name_the_new_form(tmp_path):
+    (tmp_path / 'a.json').write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}')
+    dataset = CocoDataset(ann_file=str(tmp_path / 'a.json'), metainfo=dict(classes=('a',)), lazy_init=True)
+    for name in ('CLASSES', 'PALETTE', 'data_infos', 'get_ann_info', 'prepare_train_img', 'evaluate', 'format_results', 'coco'):
+        with pytest.raises(AttributeError, match=rf"data sets have no '{name}' since MMDetection 3. Write `"):
+            getattr(dataset, name)
+    assert not hasattr(dataset, 'colour') and pickle.loads(pickle.dumps(dataset)).ann_file == dataset.ann_file
+    with pytest.raises(TypeError, match=r"Mine.CLASSES is MMDetection 2's form.*METAINFO = dict\(classes=\('a',\)\)"):
+        type('Mine', (CocoDataset,), dict(CLASSES=('a',)))
+
+
+def test_old_names_are_looked_for_in_the_registry_and_the_engine_too():
+    for code, form in (('from detkit.registry import DETECTORS', 'from detkit.registry import MODELS'),
+                       ('from detkit.registry import PIPELINES', 'from detkit.registry import TRANSFORMS'),
+                       ('from detkit.engine import train_detector', 'from detkit.engine import train; ')):
+        with pytest.raises(ImportError) as error:
+            exec(code, {})
+        assert f'write `{form}' in str(error.value)
+    with pytest.raises(ConfigError, match='a data loader is built from a dict such as cfg.train_dataloader, and not from a list'):
+        build_loader([])

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import detkit.opencv  # noqa: F401  mmengine's runner imports cv2: this comes first, so that a broken one is told with its remedy
+from detkit.mmdet_names import missing_attribute
 
 __all__ = ['build_runner', 'evaluate', 'train']
 
@@ -16,4 +17,4 @@ def __getattr__(name: str) -> Any:
     if name == 'build_runner':
         from detkit.engine.runner import build_runner
         return build_runner
-    raise AttributeError(f"module 'detkit.engine' has no attribute '{name}'")
+    missing_attribute(__name__, name)

@@ -87,5 +87,7 @@ def no_batch(num_images: int, batch_size: int, drop_last: bool, num_processes: i
 
 def check_loader(cfg: dict) -> None:
     """Raise the first of ``loader_problems``."""
+    if not isinstance(cfg, dict):
+        raise ConfigError(f'a data loader is built from a dict such as cfg.train_dataloader, and not from a {type(cfg).__name__}.')
     for problem in loader_problems(cfg):
         raise problem

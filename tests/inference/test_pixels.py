@@ -99,8 +99,8 @@ def test_16_bits_and_unchanged_images_follow_the_loader():
     (torch.zeros(7), r'a tensor of shape \(7,\) is no image'),
     (torch.eye(4).to_sparse(), 'sparse, quantized or without data'), (torch.zeros(3, 4, 4, device='meta'), 'without data is no image'),
     (torch.quantize_per_tensor(torch.rand(3, 4, 4), .1, 0, torch.quint8), 'quantized'),
-    (Image.new('RGB', (0, 4)), 'a PIL image of 0x4 pixels is empty'),
-    (b'text', 'cannot read the image given as bytes'), (b'', 'the file is empty')])
+    (Image.new('RGB', (0, 4)), 'a PIL image of 0x4 pixels is empty'), (b'text', 'cannot read the image given as bytes'),
+    (b'', 'the file is empty')])
 def test_what_is_no_image_is_one_line(image, words):
     with pytest.raises(ValueError, match=words) as error:
         read(image)

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from detkit.data.formats.faults import OnFault, stop
 from detkit.data.known import KNOWN
 from detkit.data.transforms.loading import UnreadableImage, check_local
 from detkit.files import existing_path, find_data, local_path
+from detkit.mmdet_names import old_attribute
 from detkit.registry import ConfigError, did_you_mean
 
 ON_ERROR = ('fail', 'skip')
@@ -59,6 +60,16 @@ class DetDataset(BaseDataset):
     """
 
     METAINFO: dict[str, Any] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if 'CLASSES' in vars(cls):
+            raise TypeError(f"{cls.__name__}.CLASSES is MMDetection 2's form, which nothing reads. Write "
+                            f'METAINFO = dict(classes={vars(cls)["CLASSES"]!r}).')
+
+    def __getattr__(self, name: str) -> NoReturn:
+        old_attribute(name)
+
     complete = True      # the annotation file lists all classes, also those without an object
 
     def __init__(self, ann_file: str = '', metainfo: dict | None = None, data_root: str = '', data_prefix: dict = dict(img=''),

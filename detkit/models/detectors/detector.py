@@ -8,7 +8,7 @@ from mmengine.model import BaseModel, Sequential
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from detkit.mmdet_names import old_method
+from detkit.mmdet_names import GUIDE, NEW_FORMS, old_method
 from detkit.ops.boxes import scale_boxes
 from detkit.registry import MODELS
 from detkit.structures import DetDataSample, RLEMasks
@@ -80,7 +80,8 @@ class Detector(BaseModel):
         are multiples of the coarsest stride."""
         return NetworkAndDecode(self.eval())
 
-    def forward(self, inputs: Tensor, data_samples: list[DetDataSample] | None = None, mode: str = 'tensor') -> Any:
+    def forward(self, inputs: Tensor | None = None, data_samples: list[DetDataSample] | None = None, mode: str = 'tensor',
+                **old: Any) -> Any:
         """The entry of training loops; DDP wraps it, so everything trainable runs inside.
 
         ``inputs`` (N, 3, H, W) from the preprocessor. ``mode``: ``loss`` gives a dict of tensors, ``predict`` the samples with
@@ -88,7 +89,12 @@ class Detector(BaseModel):
 
         Raises:
             ValueError: another mode.
+            TypeError: arguments of MMDetection 2, such as ``return_loss``, or no images.
         """
+        if old or inputs is None:
+            raise TypeError(f"a detector takes inputs, data_samples and mode, and not {', '.join(old) or 'no images'}. For a batch of a "
+                            f"data loader write `{NEW_FORMS['model(return_loss=False)']}`, for images `inference_detector(model, paths)`. "
+                            f'{GUIDE}')
         if mode == 'loss':
             return self.loss(inputs, data_samples)
         if mode == 'predict':
