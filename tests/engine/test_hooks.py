@@ -220,6 +220,14 @@ def test_early_stopping_fits_scores_between_0_and_1(options: dict, scores: list,
     assert Scores(EarlyStoppingHook(**{'monitor': 'coco/bbox_mAP', **options}), scores).seen == seen
 
 
+@pytest.mark.parametrize('scores, hinted', [([0., 0., 0.], True), ([0.2, 0.2, 0.2], False)])
+def test_early_stopping_before_the_metric_rises_says_what_to_do(scores: list, hinted: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger='scores'):
+        Scores(EarlyStoppingHook('coco/bbox_mAP', patience=2), scores)
+    assert f'did not improve on {scores[0]} by more than 0.001 in 2 evaluations' in caplog.text
+    assert ('it had not begun to rise: raise patience, or validate later by train_cfg.val_begin' in caplog.text) is hinted
+
+
 def test_early_stopping_keeps_its_count_over_a_resume_and_says_when_it_is_finished(toy: Any, tmp_path: Path) -> None:
     def cfg(patience: int) -> Any:
         cfg = toy(tmp_path, train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=9), param_scheduler=None)

@@ -89,7 +89,9 @@ class EarlyStoppingHook(Hook):
         if self.stopping_threshold is not None and self.sign * (value - self.stopping_threshold) > 0:
             return f'{self.monitor} {value:.4f} is better than the stopping_threshold {self.stopping_threshold}'
         if self.wait_count >= self.patience:
-            return f'{self.monitor} did not improve on {self.best} by more than {self.min_delta} in {self.wait_count} evaluations'
+            has_begun = bool(self.best) or self.sign < 0
+            hint = '' if has_begun else '; it had not begun to rise: raise patience, or validate later by train_cfg.val_begin'
+            return f'{self.monitor} did not improve on {self.best} by more than {self.min_delta} in {self.wait_count} evaluations{hint}'
         return ''
 
 
