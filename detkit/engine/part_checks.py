@@ -1,14 +1,17 @@
-"""The parts of a config that the runner builds late, when a work dir exists already: samplers, schedules, the optimizer, hooks.
+"""The parts of a config that the runner builds late, when a work dir exists already: samplers, loops, schedules, the optimizer, hooks.
 
 Their types, arguments and plain values are checked here, from the config alone.
 """
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from detkit.engine.loader_settings import is_whole
 from detkit.engine.prepare import kind as type_name
@@ -17,9 +20,12 @@ from detkit.registry import (
     DATA_SAMPLERS,
     FUNCTIONS,
     HOOKS,
+    LOG_PROCESSORS,
+    LOOPS,
     OPTIM_WRAPPERS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
+    VISUALIZERS,
     ConfigError,
     Registry,
     check_arguments,
@@ -30,6 +36,8 @@ PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult'
              'dcn_offset_lr_mult', 'bypass_duplicate')   # what mmengine's constructor reads; it ignores any other key
 BUILT_HOOKS = ('CheckpointHook', 'EarlyStoppingHook')       # whose constructors check values and do nothing else
 INTERVALS = ('interval', 'out_interval')
+LOOP_OF_SPLIT = dict(train='EpochBasedTrainLoop', val='ValLoop', test='TestLoop')
+CLIP_FUNCTIONS = dict(norm=clip_grad_norm_, value=clip_grad_value_)
 
 
 def part_problems(cfg: Config, splits: list[str]) -> Iterator[ConfigError]:
@@ -41,21 +49,29 @@ def part_problems(cfg: Config, splits: list[str]) -> Iterator[ConfigError]:
             yield from class_problems(loader.get('batch_sampler'), DATA_SAMPLERS, (key, 'batch_sampler'), sampler=None, batch_size=None)
             for name in ('collate_fn', 'worker_init_fn'):
                 yield from class_problems(loader.get(name), FUNCTIONS, (key, name), check_args=False)
-    if 'train' not in splits:
-        return
-    for key, scheduler in schedulers_of(cfg.get('param_scheduler')):     # mmengine's take any argument: building them tells more
-        yield from class_problems(scheduler, PARAM_SCHEDULERS, (key,), check_args=False)
-    wrapper = cfg.get('optim_wrapper')
-    if isinstance(wrapper, dict) and 'optimizer' in wrapper:
-        yield from class_problems(wrapper, OPTIM_WRAPPERS, ('optim_wrapper',), default='OptimWrapper', check_args=False)
-        try:
-            check_optimizer(wrapper)
-        except ConfigError as error:
-            yield error
+        yield from class_problems(cfg.get(f'{split}_cfg'), LOOPS, (f'{split}_cfg',), default=LOOP_OF_SPLIT[split], check_args=False)
+    yield from class_problems(cfg.get('visualizer'), VISUALIZERS, ('visualizer',), default='Visualizer', check_args=False)
+    yield from class_problems(cfg.get('log_processor'), LOG_PROCESSORS, ('log_processor',), default='LogProcessor', check_args=False)
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None and not is_whole(seed, 0):
+        yield ConfigError(f'is {seed!r}; it should be a whole number, 0 or more, or None.', path=('randomness', 'seed'))
     for name, hook in (cfg.get('default_hooks') or {}).items():
         yield from hook_problems(hook, ('default_hooks', name))
     for i, hook in enumerate(cfg.get('custom_hooks') or []):
         yield from hook_problems(hook, ('custom_hooks', f'[{i}]'))
+    if 'train' not in splits:
+        return
+    for key, scheduler in schedulers_of(cfg.get('param_scheduler')):
+        found = list(class_problems(scheduler, PARAM_SCHEDULERS, (key,), check_args=False))
+        yield from found or scheduler_problems(scheduler, (key,))
+    wrapper = cfg.get('optim_wrapper')
+    if isinstance(wrapper, dict) and 'optimizer' in wrapper:
+        yield from class_problems(wrapper, OPTIM_WRAPPERS, ('optim_wrapper',), default='OptimWrapper', check_args=False)
+        yield from wrapper_problems(wrapper)
+        try:
+            check_optimizer(wrapper)
+        except ConfigError as error:
+            yield error
 
 
 def class_problems(part: Any, registry: Registry, path: tuple[str, ...], default: str | None = None, check_args: bool = True,
@@ -85,8 +101,47 @@ def class_problems(part: Any, registry: Registry, path: tuple[str, ...], default
             yield error
 
 
+def scheduler_problems(scheduler: dict, path: tuple[str, ...]) -> Iterator[ConfigError]:
+    """Yield an error for an argument that no constructor among the bases of a schedule takes, or that is needed and missing."""
+    kind = scheduler['type']
+    cls = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
+    constructors = [inspect.signature(base.__init__).parameters for base in cls.__mro__ if '__init__' in vars(base)]
+    named = next((p for p in constructors if all(v.kind is not v.VAR_KEYWORD for v in p.values())), None)
+    if named is None:
+        return
+    known = [n for n in named if n not in ('self', 'optimizer', 'param_name')]
+    unknown = [a for a in scheduler if a not in known and a not in ('type', '_scope_', 'convert_to_iter_based', 'param_name')]
+    missing = [n for n in known if named[n].default is named[n].empty and n not in scheduler]
+    if unknown:
+        yield ConfigError(f"{cls.__name__} takes no argument '{unknown[0]}'.{did_you_mean(unknown[0], known)} It takes: "
+                          f"{', '.join(known)}.", path=path)
+    elif missing:
+        yield ConfigError(f"{cls.__name__} needs {', '.join(map(repr, missing))}.", path=path)
+
+
+def wrapper_problems(wrapper: dict) -> Iterator[ConfigError]:
+    """Yield errors for ``clip_grad``, whose arguments torch reads at the first step, and ``accumulative_counts``."""
+    count, clip = wrapper.get('accumulative_counts', 1), wrapper.get('clip_grad')
+    if not is_whole(count, 1):
+        yield ConfigError(f'is {count!r}; it should be a whole number, 1 or more.', path=('optim_wrapper', 'accumulative_counts'))
+    if clip is None:
+        return
+    path = ('optim_wrapper', 'clip_grad')
+    kind = clip.get('type', 'norm') if isinstance(clip, dict) else None
+    if kind not in CLIP_FUNCTIONS:
+        yield ConfigError(f"is {clip!r}; it should be dict(max_norm=35), or dict(type='value', clip_value=1).", path=path)
+        return
+    try:
+        check_arguments(CLIP_FUNCTIONS[kind], {'parameters': None, **{k: v for k, v in clip.items() if k != 'type'}})
+    except ConfigError as error:
+        error.path = path
+        yield error
+
+
 def hook_problems(hook: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
     if not isinstance(hook, dict):
+        if hook is not None and not isinstance(hook, Hook):
+            yield ConfigError(f"is {hook!r}; it should be a dict with a type, such as dict(type='EMAHook').", path=path)
         return
     args = {k: v for k, v in hook.items() if k != 'priority'}
     found = list(class_problems(args, HOOKS, path))
@@ -99,6 +154,8 @@ def hook_problems(hook: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
         except ConfigError as error:
             error.path, error.cfg = path, None               # the path is complete
             found.append(error)
+        except (TypeError, ValueError) as error:             # a number given as text
+            found.append(ConfigError(f'{type_name(args)}: {error}.', path=path))
     yield from found
 
 

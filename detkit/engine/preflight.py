@@ -488,9 +488,11 @@ def check_truth(metric: Any, found: list[DetDataset], key: str) -> None:
         return
     kinds, truth = getattr(metric, 'metrics', ()), getattr(metric, 'truth', None)
     classes = class_names(metric.dataset_meta)
+    compared: list[dict] = []                              # of the annotation file, with crowds
     if classes is not None and isinstance(truth, dict) and isinstance(truth.get('annotations'), list):
         ids = {c['id'] for c in truth['categories'] if c['name'] in classes or kinds == ['proposal']}
-        ordinary = [a for a in truth['annotations'] if not a.get('iscrowd') and not a.get('ignore') and a.get('category_id') in ids]
+        compared = [a for a in truth['annotations'] if a.get('category_id') in ids]
+        ordinary = [a for a in compared if not a.get('iscrowd') and not a.get('ignore')]
         sizes = {i.get('id'): (i.get('width'), i.get('height')) for i in truth['images']}
         faults = [truth_fault(a, *sizes.get(a.get('image_id'), (None, None))) for a in ordinary]
         objects = [a for a, fault in zip(ordinary, faults) if not fault]
@@ -505,6 +507,10 @@ def check_truth(metric: Any, found: list[DetDataset], key: str) -> None:
     if not used:
         raise ConfigError(f'{where}: there is no object to measure against: {reasons}. AP is not defined then. Give a set with objects, or '
                           f"only write the detections: format_only=True, outfile_prefix='...'.")
+    bare = [a for a in compared if not a.get('segmentation')] if 'segm' in kinds and masks else []
+    if bare:
+        raise ConfigError(f"{where}: metric='segm' compares masks, and {len(bare)} of {len(compared)} annotations have none (first: "
+                          f"{bare[0].get('id')}). Add 'segmentation' to each, or use metric='bbox'.")
     if 'segm' in kinds and not masks:
         raise ConfigError(f"{where}: metric='segm' compares masks, and none of its {used} objects has one. Use metric='bbox', or "
                           f"annotations with 'segmentation'.")

@@ -146,6 +146,17 @@ def test_a_rule_that_cannot_be_is_one_line(coco):
     (dict(default_hooks__checkpoint__interval='x'), "^default_hooks.checkpoint.interval: is 'x'; it should be a whole number"),
     (dict(default_hooks__checkpoint__save_best=5), '^default_hooks.checkpoint: CheckpointHook: .*save_best'),
     (dict(custom_hooks=[dict(type='EMAHok')]), r"^custom_hooks\[0\].type: no 'EMAHok'.*'EMAHook'"),
+    (dict(default_hooks__checkpoint__max_keep_ckpt=1), "CheckpointHook takes no argument 'max_keep_ckpt'.*'max_keep_ckpts'"),
+    (dict(custom_hooks=['EMAHook']), r"^custom_hooks\[0\]: is 'EMAHook'; it should be a dict with a type"),
+    (dict(custom_hooks=[dict(type='EarlyStoppingHook', monitor='coco/bbox_mAP', patience='x')]), r'^custom_hooks\[0\]: EarlyStoppingHook'),
+    (dict(optim_wrapper__clip_grad=dict(max_nrm=3)), "^optim_wrapper.clip_grad: .* takes no argument 'max_nrm'.*'max_norm'"),
+    (dict(optim_wrapper__clip_grad=35), r'^optim_wrapper.clip_grad: is 35; it should be dict\(max_norm=35\)'),
+    (dict(optim_wrapper__accumulative_counts='x'), "^optim_wrapper.accumulative_counts: is 'x'; it should"),
+    (dict(param_scheduler=[dict(type='MultiStepLR', milestones=[1], gama=.1)]), r"^param_scheduler\[0\]: MultiStepLR takes no .*'gamma'"),
+    (dict(param_scheduler=[dict(type='MultiStepLR')]), r"^param_scheduler\[0\]: MultiStepLR needs 'milestones'"),
+    (dict(train_cfg__type='EpochBasedTrainLop'), "^train_cfg.type: no 'EpochBasedTrainLop'"),
+    (dict(visualizer=dict(type='DetLocalVisualiser')), "^visualizer.type: no 'DetLocalVisualiser'"),
+    (dict(randomness__seed='x'), "^randomness.seed: is 'x'; it should be a whole number"),
     (dict(val_evaluator__metric=[]), r'^val_evaluator: CocoMetric metric=\[\] measures nothing. It has: bbox, segm, proposal')])
 def test_parts_that_cannot_be_built_are_told_before_a_work_dir_is_made(coco, changes, message):
     with pytest.raises(ConfigError, match=message):
@@ -343,6 +354,10 @@ def test_masks_are_not_measured_against_boxes(coco):
     assert checked(masks)
     masks.val_evaluator.ann_file = str(coco / name)
     with pytest.raises(ConfigError, match="metric='segm' compares masks, and none of its 5 objects has one"):
+        checked(masks)
+    name = rewritten(coco, lambda a: a['id'] == 2 and a.pop('segmentation'), 'c.json')
+    masks.val_dataloader.dataset.ann_file, masks.val_evaluator.ann_file = name, str(coco / name)
+    with pytest.raises(ConfigError, match='compares masks, and 1 of . annotations have none \\(first: 2\\)'):
         checked(masks)
 
 

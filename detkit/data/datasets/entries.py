@@ -172,7 +172,10 @@ def mask_fault(mask: Any, width: int, height: int) -> str:
     if isinstance(mask, list):
         if not all(isinstance(p, list) and set(map(type, p)) <= {int, float} for p in mask):
             return 'a polygon is not a list of numbers x1, y1, x2, y2, ...'
-        return '' if any(len(p) >= 6 and len(p) % 2 == 0 for p in mask) else 'a polygon needs three points, an x and a y each'
+        if not any(len(p) >= 6 and len(p) % 2 == 0 for p in mask):
+            return 'a polygon needs three points, an x and a y each'
+        is_share = all(0 <= v <= 1 for p in mask for v in p)
+        return 'its points lie between 0 and 1: shares of the image, where pixels are needed' if is_share else ''
     if not isinstance(mask, dict) or not isinstance(mask.get('counts'), (list, str)):
         return 'neither polygons nor run lengths'
     if mask.get('size') != [height, width]:

@@ -1,6 +1,7 @@
 """When checkpoints are written, which are kept, and which is the best."""
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,11 @@ class CheckpointHook(mmhooks.CheckpointHook):
                  backend_args: dict | None = None, **kwargs: Any) -> None:
         if file_client_args or backend_args:
             raise ConfigError('CheckpointHook writes local files; leave file_client_args and backend_args out.')
+        known = [n for n in inspect.signature(mmhooks.CheckpointHook.__init__).parameters if n not in ('self', 'kwargs')]
+        unknown = [name for name in kwargs if name not in known]
+        if unknown:                                        # mmengine would hand it on when the first checkpoint is written
+            raise ConfigError(f"CheckpointHook takes no argument '{unknown[0]}'.{did_you_mean(unknown[0], known)} It takes: "
+                              f"{', '.join(known)}.")
         if interval is None:
             interval = 1 if by_epoch else -1
             kwargs = dict(max_keep_ckpts=1, **kwargs) if by_epoch and 'max_keep_ckpts' not in kwargs else kwargs

@@ -248,7 +248,8 @@ def test_boxes_outside_their_image_or_thinner_than_a_pixel_are_left_out_and_coun
     (dict(size=[64, 48], counts=[0, 3072]), "not the image's"), (dict(size=[48, 64], counts=[0, 5]), 'do not add up'),
     (dict(size=[48, 64], counts=[-1, 3073]), 'do not add up'), (dict(size=[48, 64], counts='~~'), 'cannot be read'),
     (dict(size=[48, 64], counts=['a']), 'cannot be read'), (dict(size=[48, 64]), 'neither polygons nor run lengths'), (5, 'neither'),
-    ([[1, 2, 3, 4]], 'three points'), ([[1, 2, 3, 4, 5, 6, 7]], 'three points'), ([[[1, 2], [3, 4], [5, 6]]], 'not a list of numbers'),
+    ([[.1, .1, .5, .1, .5, .5]], 'shares of the image'), ([[1, 2, 3, 4]], 'three points'),
+    ([[1, 2, 3, 4, 5, 6, 7]], 'three points'), ([[[1, 2], [3, 4], [5, 6]]], 'not a list of numbers'),
     (['abc'], 'not a list of numbers'), ([[1, 2, 'x', 4, 5, 6]], 'not a list of numbers')])
 def test_masks_that_cannot_be_drawn_are_counted_and_their_objects_ignored(coco, said, mask, fault):
     rewrite(coco, lambda c: c['annotations'][0].update(segmentation=mask))
