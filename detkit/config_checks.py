@@ -150,7 +150,8 @@ def check_kinds(cfg: dict) -> None:
     for key, items in (('default_hooks', (dict.get(cfg, 'default_hooks') or {})), ('custom_hooks', dict.get(cfg, 'custom_hooks') or ())):
         for name, hook in items.items() if isinstance(items, dict) else enumerate(items):
             if isinstance(hook, (str, int, float, list, tuple)):
-                raise ConfigError(f'{key}.{name} is {hook!r}; it should be a dict with a type.')
+                place = f'{key}[{name}]' if isinstance(name, int) else f'{key}.{name}'
+                raise ConfigError(f"{place} is {hook!r}; it should be a dict with a type, such as dict(type='EMAHook').")
 
 
 def check_keys(cfg: Config) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from detkit.engine.loader_settings import is_whole
@@ -52,9 +51,6 @@ def part_problems(cfg: Config, splits: list[str]) -> Iterator[ConfigError]:
         yield from class_problems(cfg.get(f'{split}_cfg'), LOOPS, (f'{split}_cfg',), default=LOOP_OF_SPLIT[split], check_args=False)
     yield from class_problems(cfg.get('visualizer'), VISUALIZERS, ('visualizer',), default='Visualizer', check_args=False)
     yield from class_problems(cfg.get('log_processor'), LOG_PROCESSORS, ('log_processor',), default='LogProcessor', check_args=False)
-    seed = (cfg.get('randomness') or {}).get('seed')
-    if seed is not None and not is_whole(seed, 0):
-        yield ConfigError(f'is {seed!r}; it should be a whole number, 0 or more, or None.', path=('randomness', 'seed'))
     for name, hook in (cfg.get('default_hooks') or {}).items():
         yield from hook_problems(hook, ('default_hooks', name))
     for i, hook in enumerate(cfg.get('custom_hooks') or []):
@@ -140,8 +136,6 @@ def wrapper_problems(wrapper: dict) -> Iterator[ConfigError]:
 
 def hook_problems(hook: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
     if not isinstance(hook, dict):
-        if hook is not None and not isinstance(hook, Hook):
-            yield ConfigError(f"is {hook!r}; it should be a dict with a type, such as dict(type='EMAHook').", path=path)
         return
     args = {k: v for k, v in hook.items() if k != 'priority'}
     found = list(class_problems(args, HOOKS, path))

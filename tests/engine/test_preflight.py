@@ -147,7 +147,7 @@ def test_a_rule_that_cannot_be_is_one_line(coco):
     (dict(default_hooks__checkpoint__save_best=5), '^default_hooks.checkpoint: CheckpointHook: .*save_best'),
     (dict(custom_hooks=[dict(type='EMAHok')]), r"^custom_hooks\[0\].type: no 'EMAHok'.*'EMAHook'"),
     (dict(default_hooks__checkpoint__max_keep_ckpt=1), "CheckpointHook takes no argument 'max_keep_ckpt'.*'max_keep_ckpts'"),
-    (dict(custom_hooks=['EMAHook']), r"^custom_hooks\[0\]: is 'EMAHook'; it should be a dict with a type"),
+    (dict(custom_hooks=['EMAHook']), r"^custom_hooks\[0\] is 'EMAHook'; it should be a dict with a type"),
     (dict(custom_hooks=[dict(type='EarlyStoppingHook', monitor='coco/bbox_mAP', patience='x')]), r'^custom_hooks\[0\]: EarlyStoppingHook'),
     (dict(optim_wrapper__clip_grad=dict(max_nrm=3)), "^optim_wrapper.clip_grad: .* takes no argument 'max_nrm'.*'max_norm'"),
     (dict(optim_wrapper__clip_grad=35), r'^optim_wrapper.clip_grad: is 35; it should be dict\(max_norm=35\)'),
@@ -156,7 +156,7 @@ def test_a_rule_that_cannot_be_is_one_line(coco):
     (dict(param_scheduler=[dict(type='MultiStepLR')]), r"^param_scheduler\[0\]: MultiStepLR needs 'milestones'"),
     (dict(train_cfg__type='EpochBasedTrainLop'), "^train_cfg.type: no 'EpochBasedTrainLop'"),
     (dict(visualizer=dict(type='DetLocalVisualiser')), "^visualizer.type: no 'DetLocalVisualiser'"),
-    (dict(randomness__seed='x'), "^randomness.seed: is 'x'; it should be a whole number"),
+    (dict(randomness__seed='x'), "^randomness.seed is 'x'; it should be a whole number"),
     (dict(val_evaluator__metric=[]), r'^val_evaluator: CocoMetric metric=\[\] measures nothing. It has: bbox, segm, proposal')])
 def test_parts_that_cannot_be_built_are_told_before_a_work_dir_is_made(coco, changes, message):
     with pytest.raises(ConfigError, match=message):
