@@ -2,7 +2,7 @@
 #
 #   make install PYTHON=python3.11      another Python (3.10, 3.11 or 3.12)
 #   make install EXTRAS=notebook        fewer tools (default: dev; see setup.cfg)
-#   make test PYTEST_ARGS='-m "not slow" tests/ops'
+#   make test PYTEST_ARGS='-m "not slow and not long" tests/ops'
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make install      the small torch without CUDA
 
 PYTHON ?= python3
@@ -15,12 +15,13 @@ PY := $(VENV)/bin/python
 comma := ,
 STAMP := $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: help install quickstart test lint clean check-python
+.PHONY: help install quickstart test test-long lint clean check-python
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make quickstart   install, make a small data set, train a detector on it, show what it finds'
-	@echo 'make test         install, run every test'
+	@echo 'make test         install, run the tests'
+	@echo 'make test-long    install, run the tests that train to convergence (35 minutes), with their figures'
 	@echo 'make lint         install, run ruff and the import contract'
 	@echo 'make install      make $(VENV) and install detkit there, editable'
 	@echo 'make clean        remove caches and build leftovers ($(VENV), data and work_dirs stay)'
@@ -43,6 +44,9 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-long: $(STAMP)
+	$(PY) -m pytest -m long -rA $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

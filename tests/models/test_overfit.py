@@ -130,8 +130,9 @@ def test_every_kind_has_settings():
     assert set(SETTINGS) == set(DETECTORS) - {'rpn'}              # which proposes and tells no classes
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('kind', list(SETTINGS))
 def test_eight_pictures_are_learnt_by_heart(kind: str):
     found = measured(learnt_by_heart(kind, **SETTINGS[kind]), SETTINGS[kind].get('scale', 1))
+    print(kind, found)
     assert found and min(found.values()) > 0.9, found
