@@ -90,8 +90,6 @@ def examine(path: Path, name: str, family: str, built: dict[str, Any]) -> Outcom
         model = cfg.get('model')
         if not model:
             return Outcome(name, family, NO_MODEL, "has no 'model'")
-        if not isinstance(model, dict):
-            raise ConfigError(f"model={model!r} is no dict with a 'type'.")
         key = repr(model)
         if key not in built:
             built[key] = attempt(model)
@@ -142,12 +140,13 @@ def difference(found: dict[str, int | str], want: dict[str, int | str] | None) -
 
 
 def one_line(error: BaseException, model: dict) -> str:
-    """What to tell a user. An error that is not ours, from a model whose ``num_classes`` is no number, is explained by that."""
+    """Return the message for a user. What a constructor raised on a ``num_classes`` that is no number is explained by that."""
+    if not isinstance(error, ConfigError) or error.__cause__ is not None:
+        for keys, value in class_counts(model):
+            if isinstance(value, bool) or not isinstance(value, int):
+                return f'{join_keys(keys)}={value!r} is not a number of classes. Put one in its place.'
     if isinstance(error, ConfigError):
         return ' '.join(('model.' * bool(error.path and model) + str(error)).split())
-    for keys, value in class_counts(model):
-        if isinstance(value, bool) or not isinstance(value, int):
-            return f'{join_keys(keys)}={value!r} is not a number of classes. Put one in its place.'
     return ' '.join(f'{type(error).__name__}: {error}'.split())
 
 

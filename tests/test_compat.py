@@ -43,7 +43,7 @@ REASONS = {
     'broken/base.py': "base.py:1: _base_ 'nowhere.py' does not exist",
     'broken/raises.py': 'raises.py:1: ZeroDivisionError: division by zero',
     'broken/leaves.py': 'SystemExit: 3',
-    'broken/text.py': "model='RetinaNet' is no dict with a 'type'.",
+    'broken/text.py': "model is 'RetinaNet'; it should be a dict.",
     'broken/name.py': "model.bbox_head.type: no 'RetinaHaed' in the registry 'model'. Did you mean 'RetinaHead'",
     'broken/argument.py': "model.backbone: ResNet takes no argument 'deep'. Did you mean 'depth'",
     'broken/placeholder.py': "model.bbox_head.num_classes='NUM_CLASSES' is not a number of classes. Put one in its place.",
