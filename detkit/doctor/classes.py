@@ -39,7 +39,7 @@ def examine_objects(cfg: Config, parts: list[Part], report: Report) -> None:
 
 
 def measures(cfg: Config, split: str) -> bool:
-    """Whether an evaluator of ``split`` compares with the objects of the data set, as far as the config says so."""
+    """Whether an evaluator of ``split`` compares with the objects of the data set, judged by the config."""
     described = cfg.get(f'{split}_evaluator')
     described = described if isinstance(described, (list, tuple)) else [] if described is None else [described]
     return any(isinstance(one, dict) and not one.get('format_only') for one in described)

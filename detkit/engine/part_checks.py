@@ -154,8 +154,8 @@ def hook_problems(hook: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
 
 
 def check_optimizer(optim_wrapper: dict) -> None:
-    """Raise ConfigError for an unknown optimizer, an argument that it does not take, a rate that is no number, a paramwise key that
-    nobody reads."""
+    """Raise ConfigError for an unknown optimizer, an argument that it does not take, a rate that is no number, an unknown paramwise
+    key."""
     optimizer, path = optim_wrapper.get('optimizer'), ('optim_wrapper', 'optimizer')
     if isinstance(optimizer, dict):
         for error in class_problems(optimizer, OPTIMIZERS, path, params=None):

@@ -55,7 +55,7 @@ class ObjectCounts:
 
     @property
     def is_much_left_out(self) -> bool:
-        """Whether so many objects are left out that it may be a mistake; regions marked to be ignored are a choice, up to half of all."""
+        """Whether enough objects are left out to suspect a mistake; regions marked to be ignored may be up to half of all."""
         regions = self.left_out[IGNORED_REGION]
         return self.left_out.total() - regions > MAX_LEFT_OUT_FRACTION * self.total or regions > MAX_IGNORED_FRACTION * self.total
 
