@@ -43,7 +43,7 @@ quickstart: $(STAMP)
 	$(PY) tools/quickstart.py $(QUICKSTART_ARGS)
 
 test: $(STAMP)
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 test-long: $(STAMP)
 	$(PY) -m pytest -m long -rA $(PYTEST_ARGS)

@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')      # before torch reads it: several processes test at once ('make test'), each on one core
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -37,9 +36,7 @@ def test_one_that_was_stopped_goes_on_when_it_is_run_again(tmp_path: Path, monke
     monkeypatch.delenv('DETKIT_DATA_ROOT', raising=False)
     small = ['quickstart', '--num-train', '20', '--num-val', '4', '--pictures', '1', '--epochs']
     process = Process([*small, '1000'], tmp_path / 'log.txt')
-    while not (tmp_path / 'work_dirs/quickstart/last_checkpoint').exists():
-        assert process.poll() is None, process.text()
-        time.sleep(0.01)
+    assert process.wait_for(lambda: (tmp_path / 'work_dirs/quickstart/last_checkpoint').exists(), 120), process.text()
     status = process.stop(signal.SIGTERM, whole_group=True)
     process.check_end(status, signal.SIGTERM)
     meta = read_meta(tmp_path / 'work_dirs/quickstart/interrupted.pth')

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from kill_moments import Process
 from mmengine.hooks import Hook
 
@@ -90,6 +91,15 @@ def same_weights(a: Path, b: Path) -> None:
     assert first.keys() == second.keys() and all(v.equal(second[k]) for k, v in first.items())
 
 
+@pytest.fixture(autouse=True, scope='module')
+def one_thread() -> Any:
+    """As in the processes: the last bits hang on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope='module')
 def whole(toy: Any, tmp_path_factory: Any) -> Path:
     folder = tmp_path_factory.mktemp('whole')
@@ -139,9 +149,7 @@ def test_killed_while_a_checkpoint_is_written(toy: Any, tmp_path: Path, whole: P
 def test_a_second_training_in_the_folder_is_refused_until_the_first_is_dead(toy: Any, tmp_path: Path) -> None:
     cfg = toy(tmp_path / 'w', train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=100_000), param_scheduler=None)
     process = Process(command(cfg, tmp_path), tmp_path / 'log.txt')
-    while 'epoch 2/' not in process.text():
-        assert process.poll() is None, process.text()
-        time.sleep(0.02)
+    assert process.wait_for(lambda: 'epoch 2/' in process.text(), 60), process.text()
     for options in (dict(resume=True), dict(fresh=True), dict()):
         with pytest.raises(ConfigError, match=rf'w is in use: process {process.pid} on .* trains there\. Wait for it to end, or choose'):
             train(cfg, **options)

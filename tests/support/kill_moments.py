@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Process:
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.stdout, sys.stderr = open(1, 'w', buffering=1), open(2, 'w', buffering=1)
+            torch.set_num_threads(1)          # OpenMP's threads do not outlive a fork; who asks for them waits for ever
             status = 1
             try:
                 leave(main(argv))
@@ -76,6 +78,15 @@ class Process:
                 return status
             time.sleep(0.01)
         return None
+
+    def wait_for(self, happened: Callable[[], bool], seconds: float) -> bool:
+        """Whether something happens before the process ends, and within ``seconds``."""
+        end = time.monotonic() + seconds
+        while not happened():
+            if self.poll() is not None or time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
 
     def stop(self, signum: int, whole_group: bool) -> int:
         (os.killpg if whole_group else os.kill)(self.pid, signum)
