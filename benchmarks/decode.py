@@ -34,7 +34,8 @@ def forms(model: nn.Module, images: list[Tensor]) -> dict[str, Callable[[], obje
     find_something(model, lambda: model.find(inputs, samples))
     outputs = model.network(inputs, **model.context(samples, training=False))
     model.network = lambda images, **context: outputs
-    return {'find': lambda: model.find(inputs, samples), 'decode': lambda: model.decode(outputs, tuple(inputs.shape[-2:]))}
+    sizes = torch.tensor([sample.img_shape for sample in samples])
+    return {'find': lambda: model.find(inputs, samples), 'decode': lambda: model.decode(outputs, sizes)}
 
 
 def boxes_on(size: tuple[int, int], count: int) -> Tensor:

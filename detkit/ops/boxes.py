@@ -102,7 +102,7 @@ def heights_and_widths(boxes: Tensor, size: ImageSize) -> tuple[int, int] | tupl
     except (RuntimeError, TypeError) as error:
         raise ValueError(f'image size {size} is neither (height, width) nor one such pair per image: {error}') from None
     per_image = sizes.ndim == 2
-    if sizes.ndim not in (1, 2) or sizes.shape[-1] not in (2, 3) or per_image and (boxes.ndim != 3 or len(boxes) != len(sizes)):
+    if sizes.ndim not in (1, 2) or sizes.shape[-1] not in (2, 3) or per_image and (boxes.ndim != 3 or boxes.shape[0] != sizes.shape[0]):
         raise ValueError(f'image sizes of shape {tuple(sizes.shape)} do not fit boxes of shape {tuple(boxes.shape)}: expected (height, '
                          f'width), or one such pair for each image of boxes (images, boxes, 4).')
     return (sizes[:, None, None, 0], sizes[:, None, None, 1]) if per_image else (sizes[0], sizes[1])

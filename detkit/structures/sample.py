@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from torch import Tensor
 
 from detkit.mmdet_names import GUIDE, NEW_FORMS
 
@@ -64,3 +65,11 @@ def generator_of(sample: DetDataSample, purpose: int) -> torch.Generator | None:
     So that a step that draws (sampling priors, denoising queries) is replayed with the sample, and a resumed run needs no saved state.
     """
     return torch.Generator().manual_seed((int(sample.seed) * 1_000_003 + purpose) % 2**63) if 'seed' in sample else None
+
+
+def padded_sizes(samples: list[DetDataSample]) -> Tensor | None:
+    """(N, 2) height and width of each image in its batch; None where no image was padded."""
+    sizes = [tuple(sample.img_shape[:2]) for sample in samples]
+    if all(size == tuple(samples[0].batch_input_shape) for size in sizes):
+        return None
+    return torch.tensor(sizes)

@@ -5,10 +5,11 @@ import pickle
 
 import pytest
 import torch
+from kinds import make_sample
 from mmengine.structures import InstanceData, PixelData
 
 from detkit.structures import DetDataSample
-from detkit.structures.sample import generator_of, moved
+from detkit.structures.sample import generator_of, moved, padded_sizes
 
 FIELDS = ['gt_instances', 'ignored_instances', 'pred_instances', 'proposals', 'gt_sem_seg', 'pred_sem_seg', 'gt_panoptic_seg',
           'pred_panoptic_seg']
@@ -98,3 +99,10 @@ def test_drawing_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     draw(DetDataSample(metainfo=dict(seed=1)))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+
+def test_sizes_are_handed_on_where_an_image_is_padded():
+    small = make_sample([], size=(40, 64), batch_input_shape=(64, 64))
+    assert padded_sizes([make_sample([])]) is None
+    assert padded_sizes([make_sample([]), small]).tolist() == [[64, 64], [40, 64]]

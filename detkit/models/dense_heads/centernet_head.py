@@ -18,6 +18,7 @@ from detkit.registry import MODELS, ConfigError
 from detkit.structures import DetDataSample
 from detkit.structures.detections import Detections
 
+STRIDE = 4            # pixels to a cell (Sec. 3: R)
 MIN_OVERLAP = 0.3     # IoU that a box keeps if its corners move by a Gaussian's radius
 
 
@@ -93,7 +94,7 @@ class CenterNetHead(BaseModule):
 
     def predict(self, out: HeatmapOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         """Boxes in pixels of the image without the border that a ``RandomCenterCropPad`` laid around it."""
-        found, results = self.decode(out, tuple(samples[0].batch_input_shape)), []
+        found, results = self.peaks(out, tuple(side / cells for side, cells in zip(samples[0].batch_input_shape, out.center.shape[2:]))), []
         for boxes, scores, labels, sample in zip(found.boxes, found.scores, found.labels, samples):
             top, _, left, _ = sample.get('border', (0, 0, 0, 0))
             kept = scores > 0
@@ -101,8 +102,13 @@ class CenterNetHead(BaseModule):
             results.append(InstanceData(bboxes=boxes, scores=scores[kept], labels=labels[kept]))
         return results
 
-    def decode(self, out: HeatmapOutputs, size: tuple[int, int]) -> Detections:
-        """The highest peaks (Sec. 3, "From points to bounding boxes"); those of other places count 0. ``size``: of the network input."""
+    def decode(self, out: HeatmapOutputs, sizes: Tensor) -> Detections:
+        """As ``predict``, for an input whose sides are multiples of the coarsest stride; boxes may reach into the padding."""
+        return self.peaks(out, (STRIDE, STRIDE))
+
+    def peaks(self, out: HeatmapOutputs, stride: tuple[float, float]) -> Detections:
+        """The highest peaks (Sec. 3, "From points to bounding boxes"); those of other places count 0. ``stride``: pixels of the network
+        input to a cell, down and across."""
         cfg, (classes, height, width) = self.postprocess, out.center.shape[1:]
         center = out.center.sigmoid()
         peaks = center == F.max_pool2d(center, cfg.local_maximum_kernel, 1, cfg.local_maximum_kernel // 2)
@@ -113,9 +119,7 @@ class CenterNetHead(BaseModule):
         at = cell[..., None].expand(-1, -1, 2)
         extent, shift = (x.flatten(2).transpose(1, 2).gather(1, at) for x in (out.size, out.shift))
         middle = torch.stack([cell - y * width, y], -1) + shift
-        scale = torch.stack([torch.scalar_tensor(whole / cells, device=center.device) for whole, cells in
-                             ((size[1], width), (size[0], height))]).repeat(2)
-        boxes = torch.cat([middle - extent / 2, middle + extent / 2], -1) * scale
+        boxes = torch.cat([middle - extent / 2, middle + extent / 2], -1) * middle.new_tensor([*stride[::-1]] * 2)
         return chosen_rows(boxes, labels, torch.arange(boxes.shape[1], device=boxes.device).expand_as(labels), scores)
 
 

@@ -116,5 +116,5 @@ class GFLHead(BaseModule):
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         return detections(out, self.points(self.anchors(out.sizes, out.cls[0].device)), self.boxes_of, self.postprocess, samples)
 
-    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
-        return padded_detections(out, self.points(self.anchors(out.sizes, out.cls[0].device)), self.boxes_of, self.postprocess, size)
+    def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
+        return padded_detections(out, self.points(self.anchors(out.sizes, out.cls[0].device)), self.boxes_of, self.postprocess, sizes)

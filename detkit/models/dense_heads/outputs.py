@@ -147,9 +147,9 @@ def detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: D
     return results
 
 
-def padded_detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: DensePostprocess, size: tuple[int, int],
+def padded_detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: DensePostprocess, sizes: Tensor,
                       group_by: str = 'class', masks_of: Callable | None = None) -> Detections:
-    """``detections`` of a batch of unpadded images of ``size`` (height, width), without a loop over images: exportable.
+    """``detections`` of a batch of images of ``sizes`` (N, 2) inside its padding, without a loop over images: exportable.
 
     Arguments as there; ``decode`` is given priors and predictions with the images in front, (N, n, 4) and (N, n, ...).
     """
@@ -171,7 +171,7 @@ def padded_detections(out: DenseOutputs, priors: list[Tensor], decode: Callable,
         levels.append((prior[at], reg, kept, labels, groups, at + start))
         start = start + prior.shape[0]
     prior, reg, scores, labels, groups, index = (torch.cat(x, 1) for x in zip(*levels))
-    boxes = decode(prior, reg, max_shape=size)
+    boxes = decode(prior, reg, max_shape=sizes)
     if isinstance(boxes, tuple):
         boxes, scores = boxes[0], scores * boxes[1]
     if cfg.min_bbox_size >= 0:

@@ -88,5 +88,5 @@ class RetinaHead(BaseModule):
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         return detections(out, self.anchors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
 
-    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
-        return padded_detections(out, self.anchors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, size)
+    def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
+        return padded_detections(out, self.anchors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, sizes)

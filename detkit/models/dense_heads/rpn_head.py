@@ -87,6 +87,6 @@ class RPNHead(BaseModule):
         cfg = self.proposals_for_training if for_training and self.proposals_for_training else self.postprocess
         return detections(out, self.anchors(out.sizes, out.cls[0].device), self.coder.decode, cfg, samples, group_by='level')
 
-    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
+    def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
         anchors = self.anchors(out.sizes, out.cls[0].device)
-        return padded_detections(out, anchors, self.coder.decode, self.postprocess, size, group_by='level')
+        return padded_detections(out, anchors, self.coder.decode, self.postprocess, sizes, group_by='level')

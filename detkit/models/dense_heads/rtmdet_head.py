@@ -112,8 +112,8 @@ class RTMDetSepBNHead(BaseModule):
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         return detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
 
-    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
-        return padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, size)
+    def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
+        return padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, sizes)
 
 
 def quality_losses(loss_cls: nn.Module, loss_bbox: nn.Module, cls: Tensor, boxes: Tensor, t: DenseTargets) -> dict[str, Tensor]:

@@ -234,9 +234,9 @@ class RTMDetInsSepBNHead(BaseModule):
         threshold = math.log(self.postprocess.mask_thr_binary / (1 - self.postprocess.mask_thr_binary))
         return RLEMasks(resize_masks(instances.masks, [((height, width), (height, width)), (scaled, size)], threshold), *size)
 
-    def decode(self, out: InstanceOutputs, size: tuple[int, int]) -> Detections:
+    def decode(self, out: InstanceOutputs, sizes: Tensor) -> Detections:
         """``masks``: logits at the finest level's stride, as ``predict``'s: scores would lose what lies between pixels when enlarged."""
-        found = padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, size,
+        found = padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, sizes,
                                   masks_of=partial(self.masks_of, out))
         return found._replace(masks=found.masks.masked_fill((found.scores <= 0)[..., None, None], NOWHERE))
 

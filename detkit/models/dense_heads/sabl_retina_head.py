@@ -101,8 +101,8 @@ class SABLRetinaHead(BaseModule):
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         return detections(out, self.squares(out.sizes, out.cls[0].device), self.boxes_of, self.postprocess, samples)
 
-    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
-        return padded_detections(out, self.squares(out.sizes, out.cls[0].device), self.boxes_of, self.postprocess, size)
+    def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
+        return padded_detections(out, self.squares(out.sizes, out.cls[0].device), self.boxes_of, self.postprocess, sizes)
 
     def boxes_of(self, priors: Tensor, reg: Tensor, max_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         return self.coder.decode(priors, self.sides(reg), max_shape)

@@ -176,8 +176,8 @@ class TOODHead(BaseModule):
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         return detections(out, self.anchors(out.sizes, out.cls[0].device), as_they_are, self.postprocess, samples)
 
-    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
-        return padded_detections(out, self.anchors(out.sizes, out.cls[0].device), as_they_are, self.postprocess, size)
+    def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
+        return padded_detections(out, self.anchors(out.sizes, out.cls[0].device), as_they_are, self.postprocess, sizes)
 
 
 def geometric_mean(a: Tensor, b: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ class YOLOXHead(BaseModule):
             results.append(InstanceData(bboxes=boxes[keep], scores=scores, labels=labels[keep]))
         return results
 
-    def decode(self, out: DenseOutputs, size: tuple[int, int]) -> Detections:
+    def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
         boxes, scores, labels = self.candidates(out)
         scores = torch.where(scores >= self.postprocess.score_thr, scores, 0.)
         keep, scores = padded_nms(boxes, scores, labels, self.postprocess.nms, self.postprocess.max_per_img)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detkit.models.detectors.detector import Detector
-from detkit.models.query_heads.outputs import QueryOutputs, padded_sizes, stacked
+from detkit.models.query_heads.outputs import QueryOutputs, stacked
 from detkit.nn.attention import MultiheadAttention
 from detkit.nn.ffn import MLP
 from detkit.nn.ms_deform_attn import refuse_batch_second
@@ -17,7 +17,6 @@ from detkit.nn.positional import build_encoding, sines
 from detkit.nn.tokens import flatten_levels
 from detkit.nn.transformer import Decoder, Encoder, run_decoder
 from detkit.registry import MODELS, ConfigError
-from detkit.structures import DetDataSample
 
 
 class ConditionalAttention(nn.Module):
@@ -91,8 +90,8 @@ class ConditionalDETR(Detector):
         self.bbox_head = MODELS.build(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg)
         self.bbox_head.check_queries(num_queries)
 
-    def context(self, samples: list[DetDataSample], training: bool) -> dict[str, Any]:
-        return dict(sizes=padded_sizes(samples))
+    def padding_context(self, sizes: Tensor | None) -> dict[str, Any]:
+        return dict(sizes=sizes)
 
     def network(self, images: Tensor, sizes: Tensor | None = None) -> QueryOutputs:
         """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""

@@ -8,14 +8,13 @@ import torch.nn as nn
 from torch import Tensor
 
 from detkit.models.detectors.detector import Detector
-from detkit.models.query_heads.outputs import QueryOutputs, padded_sizes, stacked
+from detkit.models.query_heads.outputs import QueryOutputs, stacked
 from detkit.models.query_heads.proposals import best_rows, cell_boxes
 from detkit.nn.ms_deform_attn import MultiScaleDeformableAttention
 from detkit.nn.positional import build_encoding, sines
 from detkit.nn.tokens import Tokens, flatten_levels
 from detkit.nn.transformer import Decoder, Encoder, run_decoder
 from detkit.registry import MODELS, ConfigError
-from detkit.structures import DetDataSample
 
 
 @MODELS.register_module()
@@ -52,8 +51,8 @@ class DeformableDETR(Detector):
                                       share_pred_layer=not with_box_refine, as_two_stage=as_two_stage)
         self.bbox_head.check_queries(num_queries)
 
-    def context(self, samples: list[DetDataSample], training: bool) -> dict[str, Any]:
-        return dict(sizes=padded_sizes(samples))
+    def padding_context(self, sizes: Tensor | None) -> dict[str, Any]:
+        return dict(sizes=sizes)
 
     def network(self, images: Tensor, sizes: Tensor | None = None) -> QueryOutputs:
         """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""

@@ -13,17 +13,19 @@ from detkit.ops.boxes import scale_boxes
 from detkit.registry import MODELS
 from detkit.structures import DetDataSample, RLEMasks
 from detkit.structures.detections import Detections
+from detkit.structures.sample import padded_sizes
 
 
 class Detector(BaseModel):
     """Backbone, neck (or several, one after the other), heads. A detector builds its heads and defines ``network``; the
     other steps are its ``bbox_head``'s unless it has its own:
 
-    - ``context(samples, training)``: what the network must know besides the images (the padding, denoising queries); mostly nothing.
+    - ``padding_context(sizes)`` and ``context(samples, training)``: what the network must know besides the images (the padding, and
+      denoising queries); mostly nothing.
     - ``network(images, **context)``: everything that runs in the precision of the autocast around it, images to tensors.
     - ``losses(outputs, samples)`` and ``detect(outputs, samples)``: in float32, what is learnt from its outputs, and what they mean.
     - ``full_masks(instances, sample, size, factor)``: for detectors of masks, small masks drawn at full size.
-    - ``decode(outputs, size)``: ``detect`` in tensors of one shape, for export.
+    - ``decode(outputs, sizes)``: ``detect`` in tensors of one shape, for export.
 
     Each depends on its arguments alone and writes nothing to ``self``.
     """
@@ -50,10 +52,17 @@ class Detector(BaseModel):
         feats = self.backbone(images)
         return feats if self.neck is None else self.neck(feats)
 
+    def padding_context(self, sizes: Tensor | None) -> dict[str, Any]:
+        """Keyword arguments that tell ``network`` which part of a batch is padding: none, unless attention must leave it out.
+
+        ``sizes`` (N, 2): each image's height and width; None: nothing is padded.
+        """
+        return {}
+
     def context(self, samples: list[DetDataSample], training: bool) -> dict[str, Any]:
         """Keyword arguments for ``network``, from the samples of its batch. ``network`` does without any of them: a batch of unpadded
         images, nothing to learn."""
-        return {}
+        return self.padding_context(padded_sizes(samples))
 
     def network(self, images: Tensor, **context: Any) -> Any:
         raise NotImplementedError(f'{type(self).__name__} defines no network().')
@@ -71,13 +80,14 @@ class Detector(BaseModel):
         scaled by ``factor`` (x, y)."""
         return self.bbox_head.full_masks(instances, sample, size, factor)
 
-    def decode(self, outputs: Any, size: tuple[int, int]) -> Detections:
-        """What ``detect`` finds in a batch of unpadded images of ``size`` (height, width), as tensors of one shape; exportable."""
-        return self.bbox_head.decode(outputs.float(), size)
+    def decode(self, outputs: Any, sizes: Tensor) -> Detections:
+        """What ``detect`` finds, as tensors of one shape; exportable. ``sizes`` (N, 2) int64: each image's height and width, without the
+        batch's padding at the right and below."""
+        return self.bbox_head.decode(outputs.float(), sizes)
 
     def exportable(self) -> nn.Module:
-        """A module from normalised images (N, 3, H, W) to the tensors of ``Detections``, for ``torch.export`` with any N, H and W that
-        are multiples of the coarsest stride."""
+        """A module from normalised images (N, 3, H, W) and their sizes (N, 2) to the tensors of ``Detections``, for ``torch.export`` with
+        any N, and H and W that are multiples of the coarsest stride."""
         return NetworkAndDecode(self.eval())
 
     def forward(self, inputs: Tensor | None = None, data_samples: list[DetDataSample] | None = None, mode: str = 'tensor',
@@ -129,13 +139,14 @@ class Detector(BaseModel):
 
 
 class NetworkAndDecode(nn.Module):
-    """A detector as one function of its images."""
+    """A detector as one function of its images and their sizes."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Boxes, scores, labels and, where there are such, masks: see ``Detections``."""
-        found = self.detector.decode(self.detector.network(images), tuple(images.shape[-2:]))
-        return tuple(part for part in found if part is not None)
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        """Boxes, scores, labels and, where there are such, masks: see ``Detections``. ``sizes`` (N, 2) int64: each image's height and
+        width, without the batch's padding."""
+        outputs = self.detector.network(images, **self.detector.padding_context(sizes))
+        return tuple(part for part in self.detector.decode(outputs, sizes) if part is not None)

@@ -7,13 +7,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from detkit.models.detectors.detector import Detector
-from detkit.models.query_heads.outputs import QueryOutputs, padded_sizes, stacked
+from detkit.models.query_heads.outputs import QueryOutputs, stacked
 from detkit.nn.attention import MultiheadAttention
 from detkit.nn.positional import build_encoding
 from detkit.nn.tokens import flatten_levels
 from detkit.nn.transformer import Decoder, Encoder, run_decoder
 from detkit.registry import MODELS
-from detkit.structures import DetDataSample
 
 
 @MODELS.register_module()
@@ -31,8 +30,8 @@ class DETR(Detector):
         self.bbox_head = MODELS.build(bbox_head, train_cfg=train_cfg, test_cfg=test_cfg)
         self.bbox_head.check_queries(num_queries)
 
-    def context(self, samples: list[DetDataSample], training: bool) -> dict[str, Any]:
-        return dict(sizes=padded_sizes(samples))
+    def padding_context(self, sizes: Tensor | None) -> dict[str, Any]:
+        return dict(sizes=sizes)
 
     def network(self, images: Tensor, sizes: Tensor | None = None) -> QueryOutputs:
         """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from detkit.models.detectors.deformable_detr import around, encoded, proposals_of, without_post_norm
 from detkit.models.detectors.detector import Detector
 from detkit.models.query_heads.denoising import Denoising, DenoisingQueries
-from detkit.models.query_heads.outputs import QueryOutputs, padded_sizes, stacked
+from detkit.models.query_heads.outputs import QueryOutputs, stacked
 from detkit.models.query_heads.proposals import best_rows
 from detkit.nn.ffn import MLP
 from detkit.nn.ms_deform_attn import MultiScaleDeformableAttention
@@ -65,8 +65,11 @@ class DINO(Detector):
         self.dn_query_generator = DenoisingQueries(dn_cfg, self.bbox_head.num_classes, c)
         self.refine = SigmoidBoxes(1e-3)
 
+    def padding_context(self, sizes: Tensor | None) -> dict[str, Any]:
+        return dict(sizes=sizes)
+
     def context(self, samples: list[DetDataSample], training: bool) -> dict[str, Any]:
-        return dict(sizes=padded_sizes(samples), denoising=self.dn_query_generator.draw(samples) if training else None)
+        return super().context(samples, training) | dict(denoising=self.dn_query_generator.draw(samples) if training else None)
 
     def network(self, images: Tensor, sizes: Tensor | None = None, denoising: Denoising | None = None) -> QueryOutputs:
         """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""

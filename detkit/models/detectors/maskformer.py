@@ -35,11 +35,12 @@ class MaskFormer(Detector):
             raise ConfigError(f'test_cfg.max_per_image={cfg.max_per_image} exceeds num_queries={head.num_queries} times {head.num_classes} '
                               f'classes: there are no more pairs of a query and a class. Lower it, or raise num_queries.')
 
-    def context(self, samples: list[DetDataSample], training: bool) -> dict[str, Any]:
-        return self.panoptic_head.context(samples)
+    def padding_context(self, sizes: Tensor | None) -> dict[str, Any]:
+        return dict(sizes=sizes)
 
-    def network(self, images: Tensor, **context: Any) -> MaskQueries:
-        return self.panoptic_head(self.extract_feat(images), **context)
+    def network(self, images: Tensor, sizes: Tensor | None = None) -> MaskQueries:
+        """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""
+        return self.panoptic_head(self.extract_feat(images), sizes, tuple(images.shape[-2:]))
 
     def losses(self, outputs: MaskQueries, samples: list[DetDataSample]) -> dict[str, Tensor]:
         return self.panoptic_head.loss(outputs.float(), samples)
@@ -60,14 +61,12 @@ class MaskFormer(Detector):
     def detect(self, outputs: MaskQueries, samples: list[DetDataSample]) -> list[InstanceData]:
         """As every detector's; ``masks`` are scores at the head's stride."""
         found, stride = [], self.panoptic_head.stride
-        for sample, logits, masks in zip(samples, *outputs.float().last()):
-            height, width = sample.img_shape[:2]
+        sizes = torch.tensor([sample.img_shape[:2] for sample in samples], device=outputs.features.device)
+        for (height, width), *rows in zip(sizes.tolist(), *self.decode(outputs, sizes)):
+            boxes, scores, labels, masks = (part[rows[1] > 0] for part in rows)
             masks = masks[:, :-(-height // stride), :-(-width // stride)]
-            rows = Detections(*(part[0] for part in self.panoptic_fusion_head.coarse(logits[None], masks[None], stride, (height, width))))
-            there = rows.scores > 0
-            found.append(InstanceData(bboxes=rows.boxes[there], scores=rows.scores[there], labels=rows.labels[there],
-                                      masks=rows.masks[there]))
+            found.append(InstanceData(bboxes=boxes, scores=scores, labels=labels, masks=masks))
         return found
 
-    def decode(self, outputs: MaskQueries, size: tuple[int, int]) -> Detections:
-        return self.panoptic_fusion_head.coarse(*outputs.float().last(), self.panoptic_head.stride, size)
+    def decode(self, outputs: MaskQueries, sizes: Tensor) -> Detections:
+        return self.panoptic_fusion_head.coarse(*outputs.float().last(), self.panoptic_head.stride, sizes)

@@ -61,7 +61,7 @@ class TwoStageDetector(Detector):
         boxes = scale_boxes(instances.bboxes, factor)
         return RLEMasks(paste_masks(instances.masks, boxes, size, self.roi_head.postprocess.mask_thr_binary), *size)
 
-    def decode(self, outputs: tuple[tuple[Tensor, ...], DenseOutputs], size: tuple[int, int]) -> Detections:
+    def decode(self, outputs: tuple[tuple[Tensor, ...], DenseOutputs], sizes: Tensor) -> Detections:
         """As every detector's, with the second stage; ``masks`` lie inside the boxes."""
         feats, rpn_out = outputs
-        return self.roi_head.decode(feats, self.rpn_head.decode(rpn_out, size), size)
+        return self.roi_head.decode(feats, self.rpn_head.decode(rpn_out, sizes), sizes)

@@ -110,12 +110,9 @@ class Mask2FormerHead(BaseModule):
         for projection in self.decoder_input_projs if project else ():
             caffe2_xavier_init(projection)
 
-    def context(self, samples: list[DetDataSample]) -> dict[str, Any]:
-        """Nothing: padding is looked at like everything else, as in the paper's code."""
-        return {}
-
-    def forward(self, feats: tuple[Tensor, ...]) -> MaskQueries:
-        """The backbone's maps, fine to coarse."""
+    def forward(self, feats: tuple[Tensor, ...], sizes: Tensor | None = None, input_size: tuple[int, int] | None = None) -> MaskQueries:
+        """The backbone's maps, fine to coarse. ``sizes`` and ``input_size`` are ignored: padding is attended to like everything else, as in
+        the paper's code."""
         features, maps = self.pixel_decoder(feats)
         memories, places, resized = [], [], []
         for x, project, level in zip(maps, self.decoder_input_projs, self.level_embed.weight):

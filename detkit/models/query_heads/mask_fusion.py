@@ -17,6 +17,7 @@ from detkit.structures.detections import Detections
 from detkit.structures.panoptic import INSTANCE_OFFSET
 from detkit.structures.rle_masks import RLEMasks
 
+NOWHERE = -100.     # logit of cells outside the image
 Steps = list[tuple[Size, Size]]    # how masks are enlarged; see detkit.ops.masks.resized
 
 
@@ -103,20 +104,23 @@ class MaskFormerFusionHead(BaseModule):
         thing = labels < self.num_things_classes
         return scores[thing], labels[thing], query[thing]
 
-    def coarse(self, logits: Tensor, masks: Tensor, stride: int, size: Size) -> Detections:
-        """As ``instances``, for a batch, without enlarging the masks: (N, Q, K + 1) and (N, Q, h, w) logits. Boxes are in pixels of an
-        input of ``size``, masks scores at ``stride``. Exportable."""
+    def coarse(self, logits: Tensor, masks: Tensor, stride: int, sizes: Tensor) -> Detections:
+        """As ``instances``, for a batch, without enlarging the masks: (N, Q, K + 1) and (N, Q, h, w) logits. Boxes are in pixels of the
+        input and lie inside images of ``sizes`` (N, 2), masks are scores at ``stride``, 0 in the padding. Exportable."""
         count = min(self.test_cfg.max_per_image, logits.shape[1] * self.num_classes)
         scores, pair = logits.softmax(-1)[..., :-1].flatten(1).topk(count)
         query, labels = pair // self.num_classes, pair % self.num_classes
         chosen = masks.gather(1, query[..., None, None].expand(-1, -1, *masks.shape[2:]))
-        scores = scores * mean_score(chosen, chosen > 0) * (labels < self.num_things_classes)
+        rows, columns = (torch.arange(cells, device=sizes.device) * stride < sizes[:, k, None] for k, cells in enumerate(masks.shape[2:]))
+        rows, columns = rows[:, None, :, None], columns[:, None, None]                # of the image
+        scores = scores * mean_score(chosen, (chosen > 0) & rows & columns) * (labels < self.num_things_classes)
         scores, order = scores.topk(count)
         found, wide = scores > 0, order[..., None, None].expand(-1, -1, *masks.shape[2:])
         chosen, labels = chosen.gather(1, wide), labels.gather(1, order)
-        (x1, x2), (y1, y2) = (extent(chosen.amax(axis), stride, length) for axis, length in ((2, size[1]), (3, size[0])))
+        x1, x2 = extent(chosen.masked_fill(~rows, NOWHERE).amax(2), stride, sizes[:, 1])
+        y1, y2 = extent(chosen.masked_fill(~columns, NOWHERE).amax(3), stride, sizes[:, 0])
         boxes = torch.stack([x1, y1, x2, y2], -1).to(scores.dtype) * found[..., None]
-        return Detections(boxes, scores, torch.where(found, labels, -1), chosen.sigmoid() * found[..., None, None])
+        return Detections(boxes, scores, torch.where(found, labels, -1), chosen.sigmoid() * (found[..., None, None] & rows & columns))
 
 
 def mean_score(masks: Tensor, inside: Tensor) -> Tensor:
@@ -125,9 +129,10 @@ def mean_score(masks: Tensor, inside: Tensor) -> Tensor:
     return (masks.sigmoid() * inside).sum((-2, -1)) / (inside.sum((-2, -1)) + 1e-6)
 
 
-def extent(profile: Tensor, stride: int, length: int) -> tuple[Tensor, Tensor]:
+def extent(profile: Tensor, stride: int, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Where along one axis a mask begins and ends, in pixels: (N, M, cells) largest logits across the other axis, enlarged by ``stride``
-    and cut at ``length``."""
-    on = F.interpolate(profile, scale_factor=float(stride), mode='linear', align_corners=False)[..., :length] > 0
+    and cut at ``lengths`` (N,)."""
+    on = F.interpolate(profile, scale_factor=float(stride), mode='linear', align_corners=False) > 0
     place = torch.arange(on.shape[-1], device=on.device)
+    on = on & (place < lengths[:, None, None])
     return torch.where(on, place, on.shape[-1]).amin(-1), torch.where(on, place + 1, 0).amax(-1)

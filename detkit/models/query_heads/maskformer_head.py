@@ -26,7 +26,6 @@ from detkit.models.query_heads.mask_queries import (
     query_of_object,
     true_segments,
 )
-from detkit.models.query_heads.outputs import padded_sizes
 from detkit.models.query_heads.pixel_decoder import SINE
 from detkit.models.settings import settings
 from detkit.nn.positional import build_encoding
@@ -84,10 +83,6 @@ class MaskFormerHead(BaseModule):
         check_class_weight(self.loss_cls, self.num_classes)
         if project:
             caffe2_xavier_init(self.decoder_input_proj)
-
-    def context(self, samples: list[DetDataSample]) -> dict[str, Any]:
-        """The images' sizes, so that attention leaves padding out."""
-        return dict(sizes=padded_sizes(samples), input_size=tuple(samples[0].batch_input_shape))
 
     def forward(self, feats: tuple[Tensor, ...], sizes: Tensor | None = None, input_size: tuple[int, int] | None = None) -> MaskQueries:
         """The backbone's maps, fine to coarse. ``sizes`` (N, 2): height and width of each image in a batch padded to ``input_size``."""

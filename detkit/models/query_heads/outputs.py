@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from detkit.structures import DetDataSample
-
 
 @dataclass(frozen=True)
 class QueryOutputs:
@@ -32,11 +30,3 @@ def stacked(predictions: list[tuple[Tensor, Tensor]], all_layers: bool, **more: 
     """Each layer's logits and boxes as one; of the last layer alone unless ``all_layers``."""
     logits, boxes = zip(*(predictions if all_layers else predictions[-1:]))
     return QueryOutputs(torch.stack(logits), torch.stack(boxes), **more)
-
-
-def padded_sizes(samples: list[DetDataSample]) -> Tensor | None:
-    """(N, 2) height and width of each image in its batch; None where no image was padded."""
-    sizes = [tuple(sample.img_shape[:2]) for sample in samples]
-    if all(size == tuple(samples[0].batch_input_shape) for size in sizes):
-        return None
-    return torch.tensor(sizes)

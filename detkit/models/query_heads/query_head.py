@@ -13,7 +13,7 @@ from detkit.losses.classification import QualityFocalLoss
 from detkit.losses.weighting import mean_over_processes
 from detkit.models.query_heads.outputs import QueryOutputs
 from detkit.models.settings import settings
-from detkit.ops.boxes import aligned_iou, clip_boxes, to_corners, to_cxcywh
+from detkit.ops.boxes import ImageSize, aligned_iou, clip_boxes, heights_and_widths, to_corners, to_cxcywh
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
 from detkit.structures.detections import Detections
@@ -149,9 +149,9 @@ class QueryHead(BaseModule):
         return [InstanceData(bboxes=clip_boxes(in_pixels(b, s.img_shape), s.img_shape), scores=score, labels=label)
                 for b, score, label, s in zip(boxes.detach(), scores.detach(), labels, samples)]
 
-    def decode(self, out: QueryOutputs, size: tuple[int, int]) -> Detections:
+    def decode(self, out: QueryOutputs, sizes: Tensor) -> Detections:
         scores, labels, boxes = self.best(out)
-        return Detections(clip_boxes(in_pixels(boxes, size), size), scores, labels)
+        return Detections(clip_boxes(in_pixels(boxes, sizes), sizes), scores, labels)
 
 
 def objects_of(samples: list[DetDataSample]) -> Objects:
@@ -169,10 +169,12 @@ def class_agnostic(samples: list[DetDataSample], objects: Objects) -> tuple[list
     return plain, replace(objects, labels=torch.zeros_like(objects.labels))
 
 
-def in_pixels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """(..., 4) cxcywh shares of an image of ``size`` (height, width) -> xyxy pixels."""
-    x1, y1, x2, y2 = to_corners(boxes).unbind(-1)
-    return torch.stack([x1 * size[1], y1 * size[0], x2 * size[1], y2 * size[0]], -1)
+def in_pixels(boxes: Tensor, size: ImageSize) -> Tensor:
+    """(..., 4) cxcywh shares of an image of ``size`` (height, width), or of boxes (N, n, 4) of N images of sizes (N, 2) -> xyxy pixels."""
+    height, width = heights_and_widths(boxes, size)
+    corners = to_corners(boxes)
+    x, y = corners[..., 0::2] * width, corners[..., 1::2] * height
+    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
 
 
 def by_layer(losses: list[tuple[Tensor, Tensor, Tensor]], name: str) -> dict[str, Tensor]:

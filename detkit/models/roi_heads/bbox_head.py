@@ -12,6 +12,7 @@ from detkit.losses.weighting import mean_over_processes
 from detkit.models.dense_heads.outputs import chosen_rows
 from detkit.models.settings import RoIPostprocess
 from detkit.nn.conv import ConvModule
+from detkit.ops.boxes import ImageSize
 from detkit.ops.nms import batched_nms, padded_nms
 from detkit.registry import MODELS, TASK_UTILS
 from detkit.structures.detections import Detections
@@ -111,9 +112,10 @@ class ConvFCBBoxHead(BaseModule):
                     acc=100 * (logits.argmax(1) == labels).sum() / max(len(labels), 1),
                     loss_bbox=self.loss_bbox(pred, target, avg_factor=count))
 
-    def refine(self, logits: Tensor, deltas: Tensor, rois: Tensor, size: tuple[int, int], labels: Tensor | None = None) -> Tensor:
-        """RoIs (..., 4) moved to where their most likely class says, or the class in ``labels`` where that is not background, within an
-        image of ``size`` (height, width): the next stage's RoIs (Cascade R-CNN, https://arxiv.org/abs/1712.00726, Sec. 4.1)."""
+    def refine(self, logits: Tensor, deltas: Tensor, rois: Tensor, size: ImageSize, labels: Tensor | None = None) -> Tensor:
+        """The next stage's RoIs (Cascade R-CNN, https://arxiv.org/abs/1712.00726, Sec. 4.1): (..., 4) moved to where their most likely
+        class says, or the class in ``labels`` where that is not background, and clipped to ``size`` (height, width) of the image, or to
+        sizes (N, 2) for RoIs (N, n, 4) of N images."""
         best = logits[..., :self.num_classes].argmax(-1)
         if labels is not None:
             best = torch.where(labels < self.num_classes, labels, best)
@@ -131,13 +133,14 @@ class ConvFCBBoxHead(BaseModule):
         keep, scores = keep[:cfg.max_per_img], scores[:cfg.max_per_img]
         return InstanceData(bboxes=boxes[keep], scores=scores, labels=label[keep])
 
-    def decode(self, logits: Tensor, deltas: Tensor, rois: Tensor, valid: Tensor, size: tuple[int, int], cfg: RoIPostprocess) -> Detections:
-        """``predict`` of N images of one ``size`` at once, exportable: logits (N, M, K + 1), deltas (N, M, K or 1, 4), RoIs (N, M, 4), of
-        which those that are not ``valid`` (N, M) hold nothing."""
+    def decode(self, logits: Tensor, deltas: Tensor, rois: Tensor, valid: Tensor, sizes: Tensor, cfg: RoIPostprocess) -> Detections:
+        """``predict`` of N images of ``sizes`` (N, 2) at once, exportable: logits (N, M, K + 1), deltas (N, M, K or 1, 4), RoIs
+        (N, M, 4), of which those that are not ``valid`` (N, M) hold nothing."""
         N, M, K = *valid.shape, self.num_classes
         scores = logits.softmax(-1)[..., :K]
         scores = torch.where((scores > cfg.score_thr) & valid[..., None], scores, 0.).flatten(1)
-        boxes = self.coder.decode(rois[..., None, :].expand_as(deltas), deltas, max_shape=size).expand(-1, -1, K, -1).flatten(1, 2)
+        boxes = self.coder.decode(rois[..., None, :].expand_as(deltas).flatten(1, 2), deltas.flatten(1, 2), max_shape=sizes)
+        boxes = boxes.unflatten(1, deltas.shape[1:3]).expand(-1, -1, K, -1).flatten(1, 2)
         labels = torch.arange(K, device=scores.device).expand(N, M, K).flatten(1)
         return chosen_rows(boxes, labels, *padded_nms(boxes, scores, labels, cfg.nms, cfg.max_per_img))
 

@@ -157,8 +157,8 @@ class CascadeRoIHead(BaseModule):
             total = total + head.of_class(head(self.pooled(extractors, stage, feats, rois)), labels).float().sigmoid()
         return total / self.num_stages
 
-    def decode(self, feats: tuple[Tensor, ...], proposals: Detections, size: tuple[int, int]) -> Detections:
-        """``predict`` of a batch of unpadded images of ``size`` (height, width), exportable."""
+    def decode(self, feats: tuple[Tensor, ...], proposals: Detections, sizes: Tensor) -> Detections:
+        """``predict`` of a batch of images of ``sizes`` (N, 2) inside its padding, exportable."""
         rois, total = proposals.boxes, 0.
         for stage in range(self.num_stages):
             head = at(self.bbox_head, stage)
@@ -166,8 +166,8 @@ class CascadeRoIHead(BaseModule):
                               for x in head(self.pooled(self.bbox_roi_extractor, stage, feats, numbered(rois))))
             total = total + logits
             if stage + 1 < self.num_stages:
-                rois = head.refine(logits, deltas, rois, size)
-        found = head.decode(total / self.num_stages, deltas, rois, proposals.scores > 0, size, self.postprocess)
+                rois = head.refine(logits, deltas, rois, sizes)
+        found = head.decode(total / self.num_stages, deltas, rois, proposals.scores > 0, sizes, self.postprocess)
         if self.mask_head is None:
             return found
         masks = self.masks(feats, numbered(found.boxes), found.labels.clamp(min=0).flatten())

@@ -117,7 +117,7 @@ def test_a_whole_image_on_its_canvas_comes_back_in_its_own_pixels():
         with torch.no_grad():
             data = model.data_preprocessor(dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']]), False)
             found.append(model(**data, mode='predict')[0])
-        in_canvas = model.bbox_head.decode(model.network(data['inputs']), (64, 96)).boxes[0, :len(found[-1].pred_instances)]
+        in_canvas = model.bbox_head.decode(model.network(data['inputs']), torch.tensor([[64, 96]])).boxes[0, :len(found[-1].pred_instances)]
         assert_close(found[-1].pred_instances.bboxes, in_canvas - torch.tensor([13., 7, 13, 7]))
     merged = DetTTAModel(model, dict(nms=dict(type='nms', iou_threshold=.99), max_per_img=10)).merge_preds([found])[0].pred_instances
     turned = found[1].pred_instances.bboxes[0] * torch.tensor([-1., 1, -1, 1]) + torch.tensor([70., 0, 70, 0])

@@ -172,7 +172,7 @@ def test_empty_rows_hold_no_mask():
     for conv in h.rtm_cls:
         nn.init.zeros_(conv.weight)
         conv.bias.data.copy_(torch.tensor([-3., -3.]))
-    found = h.decode(h((torch.randn(2, 4, 4, 6),)), (32, 48))
+    found = h.decode(h((torch.randn(2, 4, 4, 6),)), torch.tensor([[32, 48]] * 2))
     assert found.scores.tolist() == [[0.] * 8] * 2 and (found.masks.sigmoid() < 1e-6).all()
 
 

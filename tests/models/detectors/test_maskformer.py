@@ -60,7 +60,7 @@ def test_decode_gives_what_detect_gives(detector, sample, images, batch):
     data = batch(model, images(2, (64, 96)), [sample([], size=(64, 96))] * 2, training=False)
     with torch.no_grad():
         out = model.network(data['inputs'])
-        found, rows = model.detect(out, data['data_samples']), model.decode(out, (64, 96))
+        found, rows = model.detect(out, data['data_samples']), model.decode(out, torch.tensor([[64, 96]] * 2))
     for i, instances in enumerate(found):
         n = len(instances)
         assert_close((rows.boxes[i, :n], rows.scores[i, :n], rows.labels[i, :n], rows.masks[i, :n]),

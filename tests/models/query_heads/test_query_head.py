@@ -6,7 +6,7 @@ from kinds import make_sample
 
 from detkit.models.query_heads.deformable_detr_head import DeformableDETRHead
 from detkit.models.query_heads.detr_head import ConditionalDETRHead, DETRHead
-from detkit.models.query_heads.outputs import QueryOutputs, padded_sizes
+from detkit.models.query_heads.outputs import QueryOutputs
 from detkit.registry import ConfigError
 from detkit.tasks.matching import NEGATIVE
 
@@ -96,7 +96,7 @@ def test_boxes_end_at_the_image():
     out = QueryOutputs(torch.zeros(1, 1, 1, 2), torch.tensor([[[[0.1, 0.9, 0.4, 0.4]]]]))
     head = sigmoid_head(test_cfg={})
     assert head.predict(out, [SAMPLE])[0].bboxes[0].tolist() == pytest.approx([0., 70., 60., 100.])
-    assert head.decode(out, (100, 200)).boxes[0, 0].tolist() == pytest.approx([0., 70., 60., 100.])
+    assert head.decode(out, torch.tensor([[100, 200]])).boxes[0, 0].tolist() == pytest.approx([0., 70., 60., 100.])
 
 
 def test_more_detections_than_queries_can_give_are_refused():
@@ -141,12 +141,6 @@ def test_initial_scores_and_boxes():
 def test_layers_share_their_branches_only_when_told():
     assert len({id(b) for b in sigmoid_head(share_pred_layer=True).reg_branches}) == 1
     assert len({id(b) for b in sigmoid_head().reg_branches}) == 2
-
-
-def test_sizes_are_handed_on_where_an_image_is_padded():
-    small = make_sample([], size=(40, 64), batch_input_shape=(64, 64))
-    assert padded_sizes([make_sample([])]) is None
-    assert padded_sizes([make_sample([]), small]).tolist() == [[64, 64], [40, 64]]
 
 
 def test_negative_is_what_a_query_without_object_has():

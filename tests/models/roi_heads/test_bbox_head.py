@@ -161,9 +161,10 @@ def test_decoding_a_batch_is_predicting_its_images(agnostic: bool):
     rois[..., 2:] += 40
     logits, deltas = torch.randn(2, 6, 3, generator=draw), torch.randn(2, 6, 1 if agnostic else 2, 4, generator=draw)
     valid = torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
-    found = h.decode(logits, deltas, rois, valid, (70, 75), CFG)
-    for i in range(2):
-        want = h.predict(logits[i][valid[i]], deltas[i][valid[i]], rois[i][valid[i]], (70, 75), CFG)
+    sizes = [(70, 75), (60, 50)]
+    found = h.decode(logits, deltas, rois, valid, torch.tensor(sizes), CFG)
+    for i, size in enumerate(sizes):
+        want = h.predict(logits[i][valid[i]], deltas[i][valid[i]], rois[i][valid[i]], size, CFG)
         count = len(want)
         assert 0 < count < 12
         assert_close(found.boxes[i, :count], want.bboxes)
