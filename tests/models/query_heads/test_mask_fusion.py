@@ -130,18 +130,26 @@ def test_coarse_detections_are_those_of_the_small_masks():
     masks = torch.full((1, 2, 8, 8), -BIG)
     masks[0, 0, 2:5, 1:7] = BIG
     logits = torch.stack([torch.tensor([0., 3., 0., 0.]), torch.tensor([9., 0., 0., 0.])])[None]
-    boxes, scores, labels, small = fusion(max_per_image=3).coarse(logits, masks, 4, (32, 30))
+    boxes, scores, labels, small = fusion(max_per_image=3).coarse(logits, masks, 4, torch.tensor([[32, 30]]))
     assert scores.shape == (1, 3) and scores[0, 0] == pytest.approx(logits[0, 0].softmax(0)[1].item(), abs=1e-5)
     assert boxes[0, 0].tolist() == [4, 8, 28, 20] and labels[0].tolist()[:1] == [1]       # the empty mask has no row
     assert labels[0, 1:].tolist() in ([0, -1], [0, 0], [-1, -1]) and small.shape == (1, 3, 8, 8)
     assert small[0, 0].sum() == pytest.approx(18, abs=1e-3)
 
 
+def test_what_lies_in_the_padding_is_not_detected():
+    """Of an image of 9 x 13 pixels: cells that begin inside it count, boxes end at its last pixel."""
+    masks = torch.full((1, 1, 8, 8), BIG)
+    boxes, scores, _, small = fusion(max_per_image=1).coarse(torch.tensor([[[0., 3., 0., 0.]]]), masks, 4, torch.tensor([[9, 13]]))
+    assert boxes[0, 0].tolist() == [0, 0, 13, 9] and scores[0, 0] > 0.8
+    assert small[0, 0].sum() == 12 and small[0, 0, :3, :4].all()
+
+
 def test_an_extent_is_found_between_the_cells():
     profile = torch.tensor([[[-1., 1., -3., -3.]]])                # crosses zero half way from the first cell, a quarter to the third
-    low, high = extent(profile, 4, 16)
+    low, high = extent(profile, 4, torch.tensor([16]))
     assert (low.item(), high.item()) == (4, 7)
-    assert [e.item() for e in extent(profile.abs(), 4, 14)] == [0, 14]
+    assert [e.item() for e in extent(profile.abs(), 4, torch.tensor([14]))] == [0, 14]
 
 
 @pytest.mark.parametrize('cfg, words', [

@@ -70,7 +70,7 @@ def test_padding_is_not_looked_at(detector, sample, images, batch):
     feats = [torch.randn(2, c, 96 // s, 128 // s) for c, s in zip((8, 16, 32, 64), (4, 8, 16, 32))]
     changed = [f.clone() for f in feats]
     changed[3][0, :, 2:] = 5                                 # below the first image: its third row of cells
-    context = model.context(wide['data_samples'], False)
+    context = dict(model.context(wide['data_samples'], False), input_size=(96, 128))
     with torch.no_grad():
         one, two = (model.panoptic_head(tuple(f), **context) for f in (feats, changed))
         plain = model.panoptic_head(tuple(changed))
