@@ -1,18 +1,15 @@
 """A loop that goes on in the middle sees the batches that the whole run would have seen there, whatever its loader is like."""
 from __future__ import annotations
 
-import hashlib
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from batch_hashes import Runner, batch_hashes
 
 from detkit.data.synthetic import generate
-from detkit.engine.hooks.replay import set_epoch
 from detkit.engine.loaders import build_loader, stop_workers
-from detkit.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from detkit.engine.loops import EpochBasedTrainLoop
 from detkit.engine.ring import RingLoader
 from detkit.registry import ConfigError, register_all_modules
 
@@ -55,39 +52,10 @@ def loader_of(root: Path, order: str, workers: str) -> Any:
     return build_loader(dict(batch_size=3, dataset=data, **options, **WORKERS[workers]), seed=4)
 
 
-class Runner:
-    """What a loop needs of a runner; remembers a hash of each batch."""
-
-    def __init__(self, loader: Any) -> None:
-        self.loader, self.hashes = loader, []
-        self.model, self.visualizer, self.val_loop = SimpleNamespace(train=lambda: None), SimpleNamespace(), None
-        self.interruptible, self.stop_if_asked = nullcontext, lambda: None
-
-    def call_hook(self, name: str, **kwargs: Any) -> None:
-        if name == 'before_train_epoch' and isinstance(self.loop, EpochBasedTrainLoop):
-            set_epoch(self.loader.dataset, self.loop.epoch)
-            getattr(self.loader.sampler, 'set_epoch', self.loader.batch_sampler.sampler.set_epoch)(self.loop.epoch)
-
-    def see(self, *args: Any) -> None:
-        self.loop._iter += 1
-        total = hashlib.sha256()
-        for image, sample in zip(args[-1]['inputs'], args[-1]['data_samples'], strict=True):
-            total.update(image.numpy().tobytes() + sample.gt_instances.bboxes.numpy().tobytes() + repr(sample.img_id).encode())
-        self.hashes.append(total.hexdigest())
-
-
 def hashes(root: Path, order: str, workers: str, start: int = 0) -> list[str]:
     """A hash of each batch from iteration ``start`` on."""
-    runner = Runner(loader_of(root, order, workers))
-    if order.startswith('epochs'):
-        loop = EpochBasedTrainLoop(runner, runner.loader, max_epochs=EPOCHS)
-        loop._epoch, loop.skip = divmod(start, len(runner.loader))
-    else:
-        loop = IterBasedTrainLoop(runner, runner.loader, max_iters=STEPS)
-    loop._iter, runner.loop, loop.run_iter = start, loop, runner.see
-    loop.run()
-    stop_workers(runner.loader)
-    return runner.hashes
+    total = dict(epochs=EPOCHS) if order.startswith('epochs') else dict(iterations=STEPS)
+    return batch_hashes(loader_of(root, order, workers), start, **total)
 
 
 def check(root: Path, order: str, workers: str, starts: tuple[int, ...]) -> None:
