@@ -18,6 +18,7 @@ from types import FrameType
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1', 'SIGHUP') if hasattr(signal, name))
 POLL_SECONDS = 1.            # between two looks of a worker whether its parent is still there
 SAME_SIGNAL_SECONDS = 0.5    # timeout, make and other launchers pass a signal on that the terminal has sent already
+RESEND_SECONDS = 0.1         # until a signal is sent again whose exception Python has dropped
 
 _received: list[tuple[int, float]] = []   # (signal, time) of what ``raise_stopped`` got and no training loop has acted on
 
@@ -34,7 +35,8 @@ class Stopped(KeyboardInterrupt):
 def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Call ``handler`` for each stop signal while the block runs, in this process and not in the ones that it forks.
 
-    Python allows handlers in the main thread only; elsewhere this does nothing. A SIGHUP that is ignored (``nohup``) stays ignored.
+    Python allows handlers in the main thread only; elsewhere this does nothing. A SIGHUP that is ignored (``nohup``) stays ignored. A
+    ``Stopped`` that Python drops, because it was raised in a callback (of an import, of ``__del__``), is sent again as its signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -45,13 +47,23 @@ def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Ite
         if os.getpid() == owner:          # a new worker has this handler until it starts to ignore signals
             handler(signum, frame)
     previous = {s: signal.getsignal(s) for s in STOP_SIGNALS}
-    hup = getattr(signal, 'SIGHUP', None)
+    hup, report_dropped = getattr(signal, 'SIGHUP', None), sys.unraisablehook
+
+    def on_dropped(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, Stopped):
+            report_dropped(dropped)
+        elif os.getpid() == owner:
+            timer = threading.Timer(RESEND_SECONDS, resend, [dropped.exc_value.signum])
+            timer.daemon = True
+            timer.start()
+    sys.unraisablehook = on_dropped
     for signum in STOP_SIGNALS:
         if signum != hup or previous[signum] is not signal.SIG_IGN:
             signal.signal(signum, handle)
     try:
         yield
     finally:
+        sys.unraisablehook = report_dropped
         for signum, before in previous.items():
             signal.signal(signum, before if before is not None else signal.SIG_DFL)
 
@@ -63,6 +75,12 @@ def raise_stopped(signum: int, frame: FrameType | None) -> None:
     _received.append((signum, now))
     if not is_repeated:
         raise Stopped(signum)
+
+
+def resend(signum: int) -> None:
+    """Send this process ``signum`` again, unless a training loop has acted on it already (``take_received``)."""
+    if take_received():
+        os.kill(os.getpid(), signum)
 
 
 def take_received() -> int:

@@ -33,6 +33,38 @@ def test_a_signal_that_is_passed_on_counts_once_and_a_later_one_again(monkeypatc
     take_received()
 
 
+class StopsWhenDeleted:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)               # Python drops the exception
+
+
+def wait_for_a_signal() -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_a_signal_whose_exception_python_drops_is_not_lost(capfd: pytest.CaptureFixture):
+    before = sys.unraisablehook
+    with pytest.raises(Stopped, match='SIGTERM'), handle_stop_signals(raise_stopped):
+        StopsWhenDeleted()
+        wait_for_a_signal()
+    assert sys.unraisablehook is before and take_received() == signal.SIGTERM
+    assert capfd.readouterr().err == ''
+
+
+def test_a_dropped_signal_reaches_the_handler_of_its_time_once():
+    got: list[int] = []
+    with handle_stop_signals(raise_stopped):
+        StopsWhenDeleted()
+        with handle_stop_signals(lambda signum, frame: got.append(signum)):
+            time.sleep(0.5)
+        assert got == [signal.SIGTERM] and not take_received()
+        StopsWhenDeleted()
+        assert take_received() == signal.SIGTERM          # what a training loop does when it begins
+        time.sleep(0.5)                                   # so nothing is sent again
+
+
 def test_a_hangup_that_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
