@@ -1,4 +1,4 @@
-"""Files from the web: resumed where they broke off, checked, and whole or absent.
+"""Files from the web: resumed where they broke off, checked, and whole or absent; one process at a time fetches a file.
 
 Standard library and tqdm only, so that weights, data sets and the model zoo share one downloader.
 """
@@ -8,10 +8,13 @@ import hashlib
 import http.client
 import os
 import shutil
+import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from detkit.locks import file_lock
 
 CHUNK = 1 << 18
 TIMEOUT = 60            # seconds without a byte
@@ -27,17 +30,30 @@ def download(url: str, target: str | os.PathLike, sha256: str = '', retries: int
     """Fetch ``url`` to the file ``target``; a whole one that is there already is kept.
 
     What has come lies beside it as ``NAME.part`` and is continued by the next try, or the next call, if the server offers ranges and the
-    file has not changed there (ETag or Last-Modified); otherwise it starts anew. ``pause``: seconds before the second try, doubled for
+    file has not changed there (ETag or Last-Modified); otherwise it starts again. A process that wants a file which another one is fetching
+    waits for it (``NAME.lock``), and goes on with what it left if it was stopped. ``pause``: seconds before the second try, doubled for
     each further one.
 
     Raises:
         DownloadError: the server says no, the connection fails ``retries`` times in a row without a byte, the disk is too small, or the
             file's SHA-256 is not ``sha256`` (it is then removed).
+        Busy: a process of another machine is fetching it.
     """
     target = Path(target)
     if target.is_file() and (not sha256 or digest(target) == sha256):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+
+    def tell(owner: object) -> None:
+        if progress:
+            print(f'{target.name}: waiting for {owner}, which fetches it', file=sys.stderr)
+    with file_lock(target.with_name(target.name + '.lock'), on_wait=tell):
+        if target.is_file() and (not sha256 or digest(target) == sha256):       # another process has fetched it
+            return target
+        return fetch(url, target, sha256, retries, progress, pause)
+
+
+def fetch(url: str, target: Path, sha256: str, retries: int, progress: bool, pause: float) -> Path:
     part, failures, last = target.with_name(target.name + '.part'), 0, ''
     while failures < retries:
         before = part.stat().st_size if part.exists() else 0

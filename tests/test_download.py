@@ -2,7 +2,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -33,7 +39,12 @@ class Server(BaseHTTPRequestHandler):
         self.send_header('Content-Length', str(len(BODY) - start))
         self.send_header('ETag', server.etag)
         self.end_headers()
-        self.wfile.write(BODY[start:][:step])
+        rest = BODY[start:][:step]
+        self.wfile.write(rest[:len(rest) // 2])
+        self.wfile.flush()
+        server.gate.wait(60)
+        with suppress(ConnectionError):                # the client was killed
+            self.wfile.write(rest[len(rest) // 2:])
 
     def log_message(self, *args: object) -> None:
         """Nothing: the tests look at what arrives."""
@@ -43,6 +54,8 @@ class Server(BaseHTTPRequestHandler):
 def server():
     httpd = ThreadingHTTPServer(('127.0.0.1', 0), Server)
     httpd.plan, httpd.requests, httpd.ranges, httpd.etag = [], [], True, '"one"'
+    httpd.gate = threading.Event()                     # until it is set, an answer waits after its first half
+    httpd.gate.set()
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
     thread.start()
     httpd.url = f'http://127.0.0.1:{httpd.server_port}/file.bin'
@@ -119,3 +132,41 @@ def test_a_full_disk_is_said_before_it_fills(server, tmp_path, monkeypatch):
     monkeypatch.setattr('detkit.download.shutil.disk_usage', lambda _: type('usage', (), dict(free=1000))())
     with pytest.raises(DownloadError, match='are free'):
         fetch(server, tmp_path / 'f.bin')
+
+
+FETCH = 'import sys; from detkit.download import download; download(sys.argv[1], sys.argv[2], progress=False)'
+
+
+def fetching(server, target):
+    return subprocess.Popen([sys.executable, '-c', FETCH, server.url, str(target)], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_two_processes_that_want_a_file_fetch_it_once(server, tmp_path):
+    server.gate.clear()                                # each answer stops in the middle of the file
+    processes = [fetching(server, tmp_path / 'f.bin') for _ in range(2)]
+    wait_for(lambda: server.requests)
+    time.sleep(1)                                      # for the other process to begin as well
+    server.gate.set()
+    assert [p.communicate(timeout=60)[1] for p in processes] == ['', ''] and [p.returncode for p in processes] == [0, 0]
+    assert (tmp_path / 'f.bin').read_bytes() == BODY and len(server.requests) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ['f.bin']
+
+
+def test_a_process_goes_on_with_what_a_killed_one_left(server, tmp_path):
+    server.gate.clear()
+    first = fetching(server, tmp_path / 'f.bin')
+    part = tmp_path / 'f.bin.part'
+    wait_for(lambda: part.exists() and part.stat().st_size > 0)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate(timeout=60)
+    have = part.stat().st_size
+    server.gate.set()
+    assert fetch(server, tmp_path / 'f.bin', sha256=SHA).read_bytes() == BODY
+    assert server.requests[-1]['Range'] == f'bytes={have}-' and [p.name for p in tmp_path.iterdir()] == ['f.bin']
