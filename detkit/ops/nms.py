@@ -98,6 +98,10 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None)
     return (keep[:max_num], scores[:max_num]) if max_num > 0 else (keep, scores)
 
 
+class NotExportable(ConfigError):
+    """A setting that training and testing can use, and ``torch.export`` cannot follow."""
+
+
 def padded_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None, max_num: int) -> tuple[Tensor, Tensor]:
     """``batched_nms`` of every image of a batch at once, in tensors of one shape, so that it can be exported.
 
@@ -108,11 +112,12 @@ def padded_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None, 
     Returns: indices (N, max_num) int64 into A, best first, and their scores; an image that keeps fewer has index 0 and score 0 there.
 
     Raises:
-        ConfigError: ``soft_nms``, whose every step depends on the one before, or an unknown type or setting.
+        NotExportable: ``soft_nms``, whose every step depends on the one before.
+        ConfigError: an unknown type or setting.
     """
     kind, options = ('nms', None) if cfg is None else checked(cfg)
     if kind != 'nms':
-        raise ConfigError(f"nms type '{kind}' cannot be exported. Use dict(type='nms', iou_threshold=...).", cfg, ('type',))
+        raise NotExportable(f"nms type '{kind}' cannot be exported. Use dict(type='nms', iou_threshold=...).", cfg, ('type',))
     least = 0. if options is None else options.get('score_threshold', 0.)
     image, row = (scores > max(least, 0.)).nonzero(as_tuple=True)
     values = scores[image, row]
