@@ -36,8 +36,8 @@ class DetDataPreprocessor(BaseDataPreprocessor):
         if (mean is None) != (std is None) or bgr_to_rgb and rgb_to_bgr:
             raise ConfigError('DetDataPreprocessor takes mean and std together, and one of bgr_to_rgb and rgb_to_bgr.')
         if mean is not None and not (is_per_channel(mean) and is_per_channel(std) and len(mean) == len(std) and 0 not in std):
-            raise ConfigError(f'DetDataPreprocessor takes mean and std as lists with a number per channel, and no std of 0; here they are '
-                              f'{mean!r} and {std!r}.')
+            raise ConfigError(f'DetDataPreprocessor takes mean and std as lists of 3 numbers, or of 1 for all channels, and no std of 0; '
+                              f'here they are {mean!r} and {std!r}.')
         super().__init__(non_blocking)
         self.normalise = mean is not None
         if self.normalise:
@@ -99,8 +99,8 @@ class DetDataPreprocessor(BaseDataPreprocessor):
 
 
 def is_per_channel(values: Any) -> bool:
-    """Whether ``values`` is a list of numbers."""
-    return isinstance(values, (list, tuple)) and all(isinstance(value, (int, float)) for value in values)
+    """Whether ``values`` is a list of a number for each of three channels, or of one number for all."""
+    return isinstance(values, (list, tuple)) and len(values) in (1, 3) and all(isinstance(value, (int, float)) for value in values)
 
 
 def pad_masks(samples: list[DetDataSample], size: tuple[int, int], value: int) -> None:

@@ -180,9 +180,10 @@ def test_label_maps_are_resized_with_the_batch():
     assert resized.gt_sem_seg.sem_seg[0].tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 255, 255]] * 2
 
 
-@pytest.mark.parametrize('mean, std', [(3, 3), ([1., 2.], [1., 2., 3.]), ([0., 0., 0.], [1., 0., 1.]), (['a'], ['b'])])
+@pytest.mark.parametrize('mean, std', [(3, 3), ([1., 2.], [1., 2., 3.]), ([0., 0., 0.], [1., 0., 1.]), (['a'], ['b']),
+                                       ([1., 2.], [1., 2.])])
 def test_numbers_that_do_not_fit_the_channels_are_refused(mean: object, std: object):
-    with pytest.raises(ConfigError, match='takes mean and std as lists with a number per channel, and no std of 0'):
+    with pytest.raises(ConfigError, match='takes mean and std as lists of 3 numbers, or of 1 for all channels, and no std of 0'):
         DetDataPreprocessor(mean, std)
 
 
