@@ -32,6 +32,7 @@ from detkit.config_checks import (
     check_kinds,
     check_old_settings,
     check_variable_options,
+    contradicted_names,
     note_values,
 )
 from detkit.config_files import (
@@ -85,6 +86,8 @@ def load_config(source: str | Path | dict | Config, options: dict | Sequence[str
     translate_scope(cfg)
     with lazily():
         check_settings(cfg, tree, variables)
+        if tree:
+            object.__setattr__(cfg, '_notes', list(contradicted_names(tree, cfg._cfg_dict)))
     merge_options(cfg, options, variables)
     object.__setattr__(cfg, '__class__', LoadedConfig)
     with lazily():

@@ -74,6 +74,36 @@ def is_dumped(names: ConfigNames) -> bool:
     return names.reads_nothing and not names.bases and 'model' in names.bound
 
 
+def contradicted_names(tree: FileTree, cfg: dict) -> Iterator[str]:
+    """A line for each plain value at the top of a dumped config that its sections have under the same key with other values only.
+
+    Nothing reads such a value: somebody has probably edited it there. It is no error, because a recipe whose child set a section and left
+    the variable of its base as it was is dumped like that as well.
+    """
+    for path, names in tree.names.items():
+        if not is_dumped(names):
+            continue
+        sections = {key: value for key, value in dict.items(cfg) if key in READ}
+        for name, line in names.bound.items():
+            value = dict.get(cfg, name)
+            if name in READ or not isinstance(value, (str, int, float)):
+                continue
+            places = list(places_of(name, sections))
+            if places and all(other != value for _, other in places):
+                key, other = places[0]
+                yield f'{path}:{line}: {name}={value!r} changes nothing in this dumped config: {key} is {other!r}. Set {key}.'
+
+
+def places_of(name: str, node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield ``(key path, value)`` wherever the key ``name`` has a plain value inside ``node``."""
+    items = dict.items(node) if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, value in items:
+        path = f'{prefix}[{key}]' if isinstance(key, int) else f'{prefix}.{key}' if prefix else str(key)
+        if key == name and isinstance(value, (str, int, float)):
+            yield path, value
+        yield from places_of(name, value, path)
+
+
 def is_same_as_in_base(tree: FileTree, path: Path, name: str) -> bool:
     values = tree.names[path].values
     return name in values and any(name in tree.names[base].values and tree.names[base].values[name] == values[name]

@@ -109,6 +109,17 @@ def test_parts_of_a_config_and_dumped_configs_are_left_alone(folder: Path) -> No
     assert "Did you mean 'optim_wrapper'" in refused(folder / 'dumped.py', (folder / 'dumped.py').read_text() + '\noptim_wraper = dict()\n')
 
 
+def test_a_value_that_was_edited_at_the_top_of_a_dumped_config_is_told(folder: Path) -> None:
+    path = folder / 'dumped.py'
+    path.write_text("lr = 0.1\nmax_epochs = 12\nmodel = dict(type='A')\nother = 5\ntrain_cfg = dict(max_epochs=12, type='Loop')\n"
+                    "optim_wrapper = dict(optimizer=dict(lr=0.02), extra=[dict(lr=0.1)])\n")
+    assert load_config(path)._notes == []                  # lr is one of the two
+    path.write_text(path.read_text().replace('max_epochs = 12', 'max_epochs = 3').replace('lr = 0.1', 'lr = 0.3'))
+    notes = [f'{path}:1: lr=0.3 changes nothing in this dumped config: optim_wrapper.optimizer.lr is 0.02. Set optim_wrapper.optimizer.lr.',
+             f'{path}:2: max_epochs=3 changes nothing in this dumped config: train_cfg.max_epochs is 12. Set train_cfg.max_epochs.']
+    assert load_config(path)._notes == notes and load_config(load_config(path))._notes == notes
+
+
 def test_configs_given_in_python(folder: Path) -> None:
     with pytest.raises(ConfigError, match="'optim_wraper', which nothing reads. Did you mean 'optim_wrapper'"):
         load_config(dict(model=dict(type='A'), optim_wrapper=dict(), optim_wraper=dict()))
