@@ -4,15 +4,18 @@ Their types, arguments and plain values are checked here, from the config alone.
 """
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from detkit.engine.loader_settings import is_whole
+from detkit.engine.loader_settings import START_METHODS, is_whole
 from detkit.engine.prepare import kind as type_name
 from detkit.engine.schedule_checks import schedulers_of
 from detkit.registry import (
@@ -21,9 +24,11 @@ from detkit.registry import (
     HOOKS,
     LOG_PROCESSORS,
     LOOPS,
+    MODELS,
     OPTIM_WRAPPERS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
+    VISBACKENDS,
     VISUALIZERS,
     ConfigError,
     Registry,
@@ -33,9 +38,15 @@ from detkit.registry import (
 
 PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
              'dcn_offset_lr_mult', 'bypass_duplicate')   # what mmengine's constructor reads; it ignores any other key
-BUILT_HOOKS = ('CheckpointHook', 'EarlyStoppingHook')       # whose constructors check values and do nothing else
+BUILT_HOOKS = ('CheckpointHook', 'EarlyStoppingHook', 'EMAHook', 'LoggerHook', 'EmptyCacheHook', 'DetVisualizationHook',
+               'PipelineSwitchHook')                        # whose constructors check values and do nothing else
 INTERVALS = ('interval', 'out_interval')
 LOOP_OF_SPLIT = dict(train='EpochBasedTrainLoop', val='ValLoop', test='TestLoop')
+PACKAGE_OF_BACKEND = dict(TensorboardVisBackend='tensorboard', WandbVisBackend='wandb', MLflowVisBackend='mlflow', AimVisBackend='aim',
+                          ClearMLVisBackend='clearml', NeptuneVisBackend='neptune', DVCLiveVisBackend='dvclive')
+PROCESS_SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = dict(
+    mp_start_method=("'fork', 'spawn' or 'forkserver'", lambda v: isinstance(v, str) and v in START_METHODS),
+    opencv_num_threads=('a whole number, 0 or more', lambda v: is_whole(v, 0)))
 CLIP_FUNCTIONS = dict(norm=clip_grad_norm_, value=clip_grad_value_)
 
 
@@ -49,8 +60,9 @@ def part_problems(cfg: Config, splits: list[str]) -> Iterator[ConfigError]:
             for name in ('collate_fn', 'worker_init_fn'):
                 yield from class_problems(loader.get(name), FUNCTIONS, (key, name), check_args=False)
         yield from class_problems(cfg.get(f'{split}_cfg'), LOOPS, (f'{split}_cfg',), default=LOOP_OF_SPLIT[split], check_args=False)
-    yield from class_problems(cfg.get('visualizer'), VISUALIZERS, ('visualizer',), default='Visualizer', check_args=False)
-    yield from class_problems(cfg.get('log_processor'), LOG_PROCESSORS, ('log_processor',), default='LogProcessor', check_args=False)
+    yield from visualizer_problems(cfg.get('visualizer'))
+    yield from environment_problems(cfg.get('env_cfg') or {})
+    yield from class_problems(cfg.get('log_processor'), LOG_PROCESSORS, ('log_processor',), default='LogProcessor')
     for name, hook in (cfg.get('default_hooks') or {}).items():
         yield from hook_problems(hook, ('default_hooks', name))
     for i, hook in enumerate(cfg.get('custom_hooks') or []):
@@ -134,6 +146,37 @@ def wrapper_problems(wrapper: dict) -> Iterator[ConfigError]:
         yield error
 
 
+def visualizer_problems(visualizer: Any) -> Iterator[ConfigError]:
+    """Yield errors for a visualizer and its backends, among them one whose package is not installed."""
+    found = list(class_problems(visualizer, VISUALIZERS, ('visualizer',), default='Visualizer'))
+    yield from found
+    backends = visualizer.get('vis_backends') if isinstance(visualizer, dict) else None
+    for i, backend in enumerate(backends if isinstance(backends, (list, tuple)) else [backends]):
+        path = ('visualizer', 'vis_backends', f'[{i}]') if isinstance(backends, (list, tuple)) else ('visualizer', 'vis_backends')
+        if isinstance(backend, str) or backend is None and backends is not None:
+            yield ConfigError(f"is {backend!r}; it should be a dict with a type, such as dict(type='LocalVisBackend').", path=path)
+            continue
+        unknown = list(class_problems(backend, VISBACKENDS, path, check_args=False))
+        yield from unknown or class_problems(backend, VISBACKENDS, path, save_dir=None)
+        package = PACKAGE_OF_BACKEND.get(type_name(backend)) if isinstance(backend, dict) else None
+        if package is not None and importlib.util.find_spec(package) is None:
+            yield ConfigError(f"{type_name(backend)} needs the package '{package}', which is not installed: pip install {package}.",
+                              path=path)
+
+
+def environment_problems(env_cfg: dict) -> Iterator[ConfigError]:
+    """Yield errors for ``env_cfg.mp_cfg``: how worker processes are started, and OpenCV's threads."""
+    settings = env_cfg.get('mp_cfg') or {}
+    for key, (kind, is_possible) in PROCESS_SETTINGS.items():
+        if key in settings and not is_possible(settings[key]):
+            remedy = did_you_mean(settings[key], START_METHODS) if key == 'mp_start_method' else ''
+            yield ConfigError(f'is {settings[key]!r}; it should be {kind}.{remedy}', path=('env_cfg', 'mp_cfg', key))
+    for key in settings:
+        if key not in PROCESS_SETTINGS:
+            yield ConfigError(f"there is no '{key}'.{did_you_mean(key, PROCESS_SETTINGS)} It has: {', '.join(PROCESS_SETTINGS)}.",
+                              path=('env_cfg', 'mp_cfg'))
+
+
 def hook_problems(hook: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
     if not isinstance(hook, dict):
         return
@@ -144,13 +187,25 @@ def hook_problems(hook: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
             found.append(ConfigError(f'is {args[key]!r}; it should be a whole number, or -1 for never.', path=(*path, key)))
     if not found and type_name(args) in BUILT_HOOKS:
         try:
-            HOOKS.build(args)
+            hook = HOOKS.build(args)
+            if isinstance(hook, EMAHook):
+                found += averaging_problems(hook.ema_cfg, path)
         except ConfigError as error:
             error.path, error.cfg = path, None               # the path is complete
             found.append(error)
-        except (TypeError, ValueError) as error:             # a number given as text
+        except (AssertionError, TypeError, ValueError) as error:             # a number given as text
             found.append(ConfigError(f'{type_name(args)}: {error}.', path=path))
     yield from found
+
+
+def averaging_problems(ema_cfg: dict, path: tuple[str, ...]) -> list[ConfigError]:
+    """Errors for the averaged model of an EMAHook, which is built when training begins; its arguments are the hook's."""
+    found = list(class_problems(ema_cfg, MODELS, path, model=None))
+    for error in found:
+        error.path = tuple('ema_type' if key == 'type' else key for key in error.path)
+    if not found:
+        MODELS.build(ema_cfg, model=nn.Identity())
+    return found
 
 
 def check_optimizer(optim_wrapper: dict) -> None:

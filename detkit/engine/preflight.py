@@ -24,12 +24,14 @@ from torch import nn
 
 from detkit.data.cache.use import deferred_caches
 from detkit.data.classes import class_difference, class_names, in_order_of
+from detkit.data.compose import Compose
 from detkit.data.datasets.detection import DetDataset
 from detkit.data.datasets.entries import WITHOUT_MASK, box_fault, box_reason
 from detkit.data.datasets.wrappers import MultiImageMixDataset
 from detkit.data.transforms.loading import UnreadableImage
 from detkit.engine.checkpoint import read_meta
 from detkit.engine.datasets import check_resumed_classes, follow_classes, leaves, refuse_another_order, unread
+from detkit.engine.dry_run import dry_run
 from detkit.engine.hooks.checkpoint import unknown_metric
 from detkit.engine.hooks.checks import check_classes
 from detkit.engine.hooks.replay import parts
@@ -37,6 +39,7 @@ from detkit.engine.loader_settings import loader_problems, no_batch
 from detkit.engine.part_checks import part_problems
 from detkit.engine.prepare import kind as type_name
 from detkit.engine.schedule_checks import schedule_problems
+from detkit.engine.sources import locate
 from detkit.files import find_data
 from detkit.models.detectors.detector import Detector
 from detkit.models.detectors.maskformer import MaskFormer
@@ -134,7 +137,7 @@ def preflight(cfg: Config) -> Prepared:
         for error in (*found.errors, *part_problems(cfg, splits)):
             problems.add(error)
         problems.raise_all()
-        for line in found.notes:
+        for line in (*getattr(cfg, '_notes', ()), *found.notes):
             prepared.warn(line)
         read_data(cfg, splits, problems, prepared)
         for split, dataset in prepared.datasets.items():
@@ -146,8 +149,12 @@ def preflight(cfg: Config) -> Prepared:
             check_objects(cfg, split, dataset, prepared, problems)
         check_monitored(cfg, prepared, problems)
         if 'train' in prepared.datasets:
+            check_switched_pipelines(cfg, problems)
             check_length(cfg, prepared, problems)
         problems.raise_all()
+        if training and not cfg.get('resume'):
+            fetch_pretrained(cfg, problems)
+            problems.raise_all()
     return prepared
 
 
@@ -226,15 +233,37 @@ def nearest_file(path: Path) -> str:
 
 
 def pretrained_parts(node: Any) -> Iterator[dict]:
-    """Yield each ``init_cfg`` that loads weights from a file."""
-    if isinstance(node, (list, tuple)):
-        for one in node:
-            yield from pretrained_parts(one)
-    elif isinstance(node, dict):
-        if str(node.get('type')).rpartition('.')[2] == 'Pretrained' and isinstance(node.get('checkpoint'), str):
-            yield node
-        for value in node.values():
-            yield from pretrained_parts(value)
+    """Yield each ``init_cfg`` that loads weights from a file or URL."""
+    for part in dicts_in(node):
+        if type_name(part) == 'Pretrained' and isinstance(part.get('checkpoint'), str):
+            yield part
+
+
+def dicts_in(node: Any) -> Iterator[dict]:
+    """Yield every dict of a config, outer ones first."""
+    if isinstance(node, dict):
+        yield node
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
+        yield from dicts_in(value)
+
+
+def fetch_pretrained(cfg: Config, problems: Problems) -> None:
+    """Fetch the weights that training begins with where there is no copy yet: what cannot be had is told before a work dir is made."""
+    for node in pretrained_parts(cfg.get('model')):
+        with problems.collecting('model'):
+            try:
+                locate(node['checkpoint'])
+            except ConfigError as error:
+                error.cfg, error.path = node, ('checkpoint',)
+                raise
+    for node in dicts_in(cfg.get('model')):
+        if type_name(node) == 'TIMMBackbone' and node.get('pretrained') is True:
+            with problems.collecting('model'), torch.random.fork_rng(devices=[]):
+                try:
+                    MODELS.build(node).fetch_weights()
+                except ConfigError as error:
+                    error.cfg, error.path = node, ('pretrained',)
+                    raise
 
 
 # --------------------------------------------------------------------------------------------------------------- model
@@ -242,6 +271,7 @@ def examine_model(cfg: Config, problems: Problems, prepared: Prepared) -> nn.Mod
     """The model without memory for its weights, to be asked for its classes; None where it cannot be built so."""
     described = cfg.get('model')
     if isinstance(described, nn.Module):
+        try_model(described, None, problems, prepared)
         return described
     model = None
     with problems.collecting('model'), warnings.catch_warnings():
@@ -253,10 +283,20 @@ def examine_model(cfg: Config, problems: Problems, prepared: Prepared) -> nn.Mod
             raise
         except Exception:   # a constructor that computes with its weights: the runner builds the model in memory and tells what is wrong
             return None
-    reason = '' if model is None else not_exportable(model)
-    if reason and all(importlib.util.find_spec(name) for name in EXPORT_PACKAGES):
-        prepared.notes.append((logging.INFO, f'this model cannot be exported: {reason}. Training and testing do without it.'))
+    if model is not None:
+        try_model(model, described, problems, prepared)
     return model
+
+
+def try_model(model: nn.Module, described: Any, problems: Problems, prepared: Prepared) -> None:
+    """Layers that do not fit each other are an error. A model that cannot be exported is a warning where the packages for it are
+    installed."""
+    run = dry_run(model, described)
+    if run.error is not None:
+        problems.add(run.error)
+    elif run.export_problem and all(importlib.util.find_spec(name) for name in EXPORT_PACKAGES):
+        name = type_name(model if described is None else described)
+        prepared.warn(f'{name} cannot be exported to ONNX: {run.export_problem}. Training and testing do without it.')
 
 
 def without_download(described: Any) -> Any:
@@ -266,15 +306,6 @@ def without_download(described: Any) -> Any:
     if not isinstance(described, dict):
         return described
     return {k: False if k == 'pretrained' and v is True else without_download(v) for k, v in described.items()}
-
-
-def not_exportable(model: nn.Module) -> str:
-    """Why ``model.exportable()`` has nothing to give; '' where it has."""
-    if not hasattr(model, 'exportable'):
-        return f'{type(model).__name__} has no exportable()'
-    if isinstance(model, Detector) and type(model).decode is Detector.decode and not hasattr(getattr(model, 'bbox_head', None), 'decode'):
-        return f'{type(getattr(model, "bbox_head", model)).__name__} has no decode()'
-    return ''
 
 
 def predicts_masks(model: nn.Module | None) -> bool | None:
@@ -407,12 +438,24 @@ def check_packed(dataset: Any, key: str, problems: Problems) -> None:
     makes_samples = next((p for p in parts(dataset) if isinstance(p, (MultiImageMixDataset, DetDataset))), None)
     if makes_samples is None:
         return
-    steps = makes_samples.transforms if isinstance(makes_samples, MultiImageMixDataset) else makes_samples.pipeline.transforms
+    check_last_step(makes_samples.transforms if isinstance(makes_samples, MultiImageMixDataset) else makes_samples.pipeline.transforms,
+                    (key, 'dataset'), problems)
+
+
+def check_last_step(steps: Any, keys: tuple[str, ...], problems: Problems) -> None:
     last = type(steps[-1]) if steps else None
     if last is None or last.__module__.startswith('detkit.data.transforms.') and last.__module__ not in MAY_PACK:
         name = last.__name__ if last else 'no step at all'
         problems.add(ConfigError(f"the pipeline ends with {name} and gives no 'inputs' to the model. Put dict(type='PackDetInputs') at its "
-                                 'end.'), key, 'dataset')
+                                 'end.', path=keys))
+
+
+def check_switched_pipelines(cfg: Config, problems: Problems) -> None:
+    """The pipelines that a hook switches to in a later epoch."""
+    for i, hook in enumerate(cfg.get('custom_hooks') or []):
+        if isinstance(hook, dict) and type_name(hook) == 'PipelineSwitchHook' and isinstance(hook.get('switch_pipeline'), (list, tuple)):
+            with problems.collecting('custom_hooks'):
+                check_last_step(Compose(hook['switch_pipeline']).transforms, (f'custom_hooks[{i}]', 'switch_pipeline'), problems)
 
 
 def check_images(dataset: Any, key: str, problems: Problems) -> None:

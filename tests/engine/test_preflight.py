@@ -12,11 +12,13 @@ import pytest
 import torch
 from kinds import DETECTORS
 from mmengine.config import Config
-from torch import nn
+from torch import Tensor
 
+from detkit.config import dump_config, load_config
+from detkit.download import DownloadError
 from detkit.engine import build_runner, train
 from detkit.engine.checkpoint import write_checkpoint
-from detkit.engine.preflight import Prepared, not_exportable, predicts_masks, preflight
+from detkit.engine.preflight import Prepared, predicts_masks, preflight
 from detkit.engine.prepare import prepare
 from detkit.registry import MODELS, ConfigError
 
@@ -156,6 +158,31 @@ def test_a_rule_that_cannot_be_is_one_line(coco):
     (dict(param_scheduler=[dict(type='MultiStepLR')]), r"^param_scheduler\[0\]: MultiStepLR needs 'milestones'"),
     (dict(train_cfg__type='EpochBasedTrainLop'), "^train_cfg.type: no 'EpochBasedTrainLop'"),
     (dict(visualizer=dict(type='DetLocalVisualiser')), "^visualizer.type: no 'DetLocalVisualiser'"),
+    (dict(visualizer=dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorbordVisBackend')])),
+     r"^visualizer.vis_backends\[1\].type: no 'TensorbordVisBackend'.*'TensorboardVisBackend'"),
+    (dict(visualizer=dict(type='DetLocalVisualizer', vis_backends=['LocalVisBackend'])),
+     r"^visualizer.vis_backends\[0\]: is 'LocalVisBackend'; it should be a dict with a type"),
+    (dict(visualizer=dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend', img_dir='a')])),
+     r"^visualizer.vis_backends\[0\]: LocalVisBackend takes no argument 'img_dir'"),
+    (dict(visualizer=dict(type='DetLocalVisualizer', vis_backends=[dict(type='NeptuneVisBackend')])),
+     r"^visualizer.vis_backends\[0\]: NeptuneVisBackend needs the package 'neptune', which is not installed: pip install neptune"),
+    (dict(visualizer=dict(type='DetLocalVisualizer', line_with=2)), "^visualizer: DetLocalVisualizer takes no .*'line_width'"),
+    (dict(log_processor=dict(windw_size=50)), "^log_processor: LogProcessor takes no argument 'windw_size'.*'window_size'"),
+    (dict(env_cfg=dict(mp_cfg=dict(mp_start_method='frok'))),
+     r"^env_cfg.mp_cfg.mp_start_method: is 'frok'; it should be 'fork', 'spawn' or 'forkserver'. Did you mean 'fork'"),
+    (dict(env_cfg=dict(mp_cfg=dict(opencv_num_threads=-1))), '^env_cfg.mp_cfg.opencv_num_threads: is -1; it should be a whole number'),
+    (dict(env_cfg=dict(mp_cfg=dict(start_method='fork'))), "^env_cfg.mp_cfg: there is no 'start_method'.*'mp_start_method'"),
+    (dict(custom_hooks=[dict(type='EMAHook', momentm=.1)]),
+     r"^custom_hooks\[0\]: ExponentialMovingAverage takes no argument 'momentm'.*'momentum'"),
+    (dict(custom_hooks=[dict(type='EMAHook', ema_type='ExpMomentmEMA')]), r"^custom_hooks\[0\].ema_type: no 'ExpMomentmEMA'"),
+    (dict(custom_hooks=[dict(type='EMAHook', ema_type='ExpMomentumEMA', gamma=0)]), r'^custom_hooks\[0\]: .*gamma=0 should be positive'),
+    (dict(custom_hooks=[dict(type='EMAHook', momentum=2)]), r'^custom_hooks\[0\]: .*momentum must be in range'),
+    (dict(custom_hooks=[dict(type='EMAHook', begin_epoch=-1)]), r'^custom_hooks\[0\]: .*begin_epoch'),
+    (dict(default_hooks__logger=dict(type='LoggerHook', intervall=5)), "^default_hooks.logger: LoggerHook takes no .*'interval'"),
+    (dict(custom_hooks=[dict(type='PipelineSwitchHook', switch_epoch=1, switch_pipeline=LOAD)]),
+     r'^custom_hooks\[0\].switch_pipeline: the pipeline ends with LoadAnnotations and gives no .inputs. to the model'),
+    (dict(custom_hooks=[dict(type='PipelineSwitchHook', switch_epoch=1, switch_pipeline=[dict(type='LoadImage'), PACK])]),
+     r"^custom_hooks\[0\].switch_pipeline\[0\].type: no 'LoadImage'"),
     (dict(randomness__seed='x'), "^randomness.seed is 'x'; it should be a whole number"),
     (dict(val_evaluator__metric=[]), r'^val_evaluator: CocoMetric metric=\[\] measures nothing. It has: bbox, segm, proposal')])
 def test_parts_that_cannot_be_built_are_told_before_a_work_dir_is_made(coco, changes, message):
@@ -368,20 +395,71 @@ def test_masks_are_not_measured_against_boxes(coco):
 def test_a_model_is_asked_without_memory_for_its_weights(kind, has_masks):
     with torch.device('meta'):
         model = MODELS.build(copy.deepcopy(DETECTORS[kind]))
-    assert next(model.parameters()).is_meta and not_exportable(model) == ''
+    assert next(model.parameters()).is_meta
     assert predicts_masks(model) is has_masks
 
 
-def test_a_model_that_cannot_be_exported_is_one_line_where_exporting_is_installed(coco, monkeypatch):
-    class Bare(nn.Module):
-        pass
-    assert not_exportable(Bare()) == 'Bare has no exportable()' and predicts_masks(Bare()) is None
-    monkeypatch.setattr('detkit.engine.preflight.not_exportable', lambda model: 'it has no decode()')
+@MODELS.register_module()
+class BranchingResNet(MODELS.get('ResNet')):
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(images * 2 if images.sum() > 0 else images)
+
+
+def test_a_model_that_cannot_be_exported_is_one_warning_where_exporting_is_installed(coco, monkeypatch):
+    changes = dict(model__backbone__type='BranchingResNet')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: sys)
-    assert checked(config(coco)).notes == [(logging.INFO, 'this model cannot be exported: it has no decode(). Training and testing do '
-                                            'without it.')]
+    assert checked(config(coco, **changes)).notes == [(logging.WARNING, (
+        'RetinaNet cannot be exported to ONNX: model.backbone (BranchingResNet) does one thing or another depending on the values of a '
+        'tensor. Training and testing do without it.'))]
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    assert checked(config(coco)).notes == []
+    assert checked(config(coco, **changes)).notes == []
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(model__neck__in_channels=[8, 16, 32, 63]),
+     'model.neck: its layer lateral_convs.2.conv (Conv2d) takes 63 channels and gets 64 (backbone gives 4 maps of 8, 16, 32, 64 channels). '
+     'Make these equal.'),
+    (dict(model__neck__num_outs=4), 'model.bbox_head: AnchorGenerator has strides for 5 levels; the head was given 4 feature maps.'),
+    (dict(model__data_preprocessor__mean=[120., 120.], model__data_preprocessor__std=[60., 60.]),
+     'model.data_preprocessor: DetDataPreprocessor takes mean and std as lists of 3 numbers, or of 1 for all channels, and no std of 0; '
+     'here they are [120.0, 120.0] and [60.0, 60.0].')])
+def test_parts_of_a_model_that_do_not_fit_are_one_line_before_a_work_dir_is_made(coco, changes, message):
+    with pytest.raises(ConfigError) as error:
+        train(config(coco, **changes))
+    assert str(error.value) == message and not (coco / 'work').exists()
+
+
+def test_a_value_that_was_edited_at_the_top_of_a_dumped_config_is_a_warning(coco):
+    dump_config(config(coco, max_epochs=3), coco / 'dumped.py')
+    cfg = load_config(coco / 'dumped.py')
+    (level, line), = checked(cfg).notes
+    assert level == logging.WARNING
+    assert 'dumped.py:' in line and line.endswith(
+        ': max_epochs=3 changes nothing in this dumped config: train_cfg.max_epochs is 2. Set train_cfg.max_epochs.')
+
+
+def test_weights_that_cannot_be_fetched_are_told_before_a_work_dir_is_made(coco, monkeypatch):
+    def refuse(url: str, target: Path) -> Path:
+        raise DownloadError(f'{url}: no network')
+    monkeypatch.setattr('detkit.engine.sources.download', refuse)
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(coco / 'hub'))
+    url = 'https://example.org/r18.pth'
+    with pytest.raises(ConfigError, match=f'^model.backbone.init_cfg.checkpoint: {url}: no network'):
+        train(config(coco, model__backbone__init_cfg=dict(type='Pretrained', checkpoint=url)))
+    assert not (coco / 'work').exists()
+
+
+def test_weights_of_timm_that_cannot_be_fetched_are_told_before_a_work_dir_is_made(coco, monkeypatch):
+    def refuse(*args: Any) -> None:
+        raise ConfigError('the weights cannot be had')
+    monkeypatch.setattr('detkit.models.backbones.timm_backbone.fetched', refuse)
+    cfg = config(coco)
+    cfg.model = Config(DETECTORS['timm'])._cfg_dict
+    cfg.model.bbox_head.num_classes = 2
+    cfg.model.backbone.pretrained = True
+    with pytest.raises(ConfigError, match='^model.backbone.pretrained: the weights cannot be had'):
+        train(cfg)
+    assert not (coco / 'work').exists()
 
 
 def test_the_checks_change_no_random_number(coco):

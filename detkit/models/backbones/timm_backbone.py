@@ -65,9 +65,17 @@ class TIMMBackbone(BaseModule):
             raise ValueError(f"timm's '{self.model_name}' gives {tuple(maps[-1].shape)} and no map. Set features_only=True.")
         return tuple(m.permute(0, 3, 1, 2) for m in maps) if self.channels_last else maps
 
+    def fetch_weights(self) -> dict[str, Tensor]:
+        """The weights that ``init_weights`` loads, fetched when there is no copy yet.
+
+        Raises:
+            ConfigError: they cannot be had.
+        """
+        return fetched(self.model_name, self.options, self.checkpoint_path)
+
     def init_weights(self) -> None:
         if self.pretrained or self.checkpoint_path:
-            self.timm_model.load_state_dict(fetched(self.model_name, self.options, self.checkpoint_path))
+            self.timm_model.load_state_dict(self.fetch_weights())
         if self.init_cfg:
             initialize(self, self.init_cfg)
         self.is_init = True              # not by the parent: it would have timm's parts start anew
