@@ -22,6 +22,7 @@ from detkit.data.formats.yolo import label_file, read_labels, read_names
 from detkit.files import find_data
 from detkit.registry import DATASETS
 
+CHANGE_COLUMNS = {'action', 'reason'}              # of a table that says what was done to objects: changes.csv of our known sets
 FORMATS = ('coco', 'yolo', 'voc', 'csv')           # in the order of preference, where a folder holds one data set in several
 SPLITS = ('train', 'val', 'test')
 WHOLE = 'all'                                      # the split of annotations whose name tells none
@@ -488,11 +489,12 @@ def counts_from_zero(file: Path) -> bool:
 
 # ---------------------------------------------------------------------------------------------------------------- CSV
 def csv_files(tree: Tree) -> list[Path]:
-    """Tables whose first line with a box is one; one that the user names is read with an error instead."""
+    """Tables whose first line with a box is one, without lists of changes; one that the user names is read, or an error."""
     found = []
     for file in tree.with_suffix('.csv', '.tsv'):
         try:
-            if all(is_number(row.get(key, '')) for _, row in itertools.islice(rows_of(file), 1) for key in CORNERS):
+            if all(not CHANGE_COLUMNS & row.keys() and all(is_number(row.get(key, '')) for key in CORNERS)
+                   for _, row in itertools.islice(rows_of(file), 1)):
                 found.append(file)
         except BrokenAnnotations:
             continue                                    # another table

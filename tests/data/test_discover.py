@@ -216,6 +216,7 @@ def make_csv(root: Path) -> None:
 def test_csv_and_other_tables_beside_it(tmp_path: Path):
     make_csv(tmp_path)
     (tmp_path / 'scores.csv').write_text('epoch,loss,lr,map,recall,time\n1,2,3,4,5,6\n')
+    (tmp_path / 'changes.csv').write_text('image,object_index,class,xmin,ymin,xmax,ymax,action,reason\na,1,nut,5,6,25,16,dropped,twice\n')
     found = find_dataset([tmp_path])
     assert found.format == 'csv' and counts(found) == {'train': (1, 1), 'val': (1, 1)}
     assert found.splits['train'].images == tmp_path / 'images'
