@@ -145,7 +145,7 @@ def add_sources(sub: argparse.ArgumentParser, count: int | str) -> None:
 def dataset(args: argparse.Namespace) -> int:
     from detkit.data import edit
     from detkit.data.classes import similar_names
-    from detkit.data.exchange import write_annotations
+    from detkit.data.exchange import what_is_lost, write_annotations
     from detkit.files import write_json
     contents = read_sources(args)
     first = next(iter(contents.values()))
@@ -159,6 +159,8 @@ def dataset(args: argparse.Namespace) -> int:
         print(f"note: '{name}' and '{other}' differ in spelling alone and stay two classes.")
     if args.action == 'convert':
         print(f'written: {write_annotations(contents, args.out, args.to, args.images, args.place, args.voc_offset, args.lossy)}')
+        for line in what_is_lost(contents, args.to, args.voc_offset):         # without --lossy that was an error
+            print(f'not kept: {line}')
         return 0
     if args.action == 'split':
         made = {Path(args.out) / f'{name}.json': part for name, part in edit.split(first, shares_of(args.shares), args.seed).items()}

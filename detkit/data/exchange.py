@@ -83,23 +83,28 @@ def cannot_hold(content: dict, kind: str, offset: int = 1) -> list[str]:
     sizes = {i['id']: (i['width'], i['height']) for i in content['images']}
     refused = sum(is_refused(a['bbox'], *sizes[a['image_id']], kind, offset) for a in content['annotations'])
     if refused:
-        lost.append(f'{refused} boxes leave their image or have no area, which its readers refuse: they would be cut at the border, and '
-                    f'left out where nothing remains')
+        lost.append(f'{refused} boxes leave their image or have no area, which its readers refuse: cut at the border, left out where '
+                    f'nothing remains')
     masks = sum(bool(a.get('segmentation')) for a in content['annotations'])
     crowds = sum(bool(a.get('iscrowd')) for a in content['annotations'])
     if kind != 'coco' and crowds:
-        lost.append(f'{crowds} crowds would become ordinary objects')
+        lost.append(f'{crowds} crowds become ordinary objects')
     if masks and (kind == 'voc' or kind == 'yolo' and not all_polygons(content)):
         lost.append(f'{masks} masks' + ('' if kind == 'voc' else ' (YOLO holds them if every object has one polygon, as wide as its box)'))
     stems = Counter(Path(i['file_name']).stem if kind == 'voc' else Path(i['file_name']).with_suffix('').as_posix()
                     for i in content['images'])
     twice = [stem for stem, n in stems.items() if n > 1]
     if kind != 'coco' and twice:
-        lost.append(f"{len(twice)} images whose labels would have one name (first: '{twice[0]}')")
+        lost.append(f"{len(twice)} images whose label files have one name (first: '{twice[0]}')")
     flags = sum(bool(a.get('difficult')) for a in content['annotations'])
     if kind == 'yolo' and flags:
         lost.append(f'{flags} flags "difficult"')
     return lost
+
+
+def what_is_lost(contents: dict[str, dict], kind: str, offset: int = 1) -> list[str]:
+    """``cannot_hold`` of every split, each line with its split."""
+    return [f'{split}: {what}' for split, content in contents.items() for what in cannot_hold(content, kind, offset)]
 
 
 def is_refused(box: list[float], width: int, height: int, kind: str, offset: int) -> bool:
@@ -167,7 +172,7 @@ def write_annotations(contents: dict[str, dict], target: str | os.PathLike, kind
         ValueError: something would be lost, a picture is not there, or ``target`` is there already.
     """
     target, contents = Path(target), number_categories(contents)
-    lost = [f'{split}: {what}' for split, content in contents.items() for what in cannot_hold(content, kind, offset)]
+    lost = what_is_lost(contents, kind, offset)
     if lost and not lossy:
         raise ValueError(f'{target}: {kind} has no place for all of it: {"; ".join(lost)}. To write it all the same: --lossy.')
     contents = {split: within_images(content, kind, offset) for split, content in contents.items()}

@@ -60,6 +60,15 @@ def test_a_round_trip_loses_nothing(tmp_path_factory, kind, masks, found):
     assert plain(read_annotations(back)) == plain(before)
 
 
+def test_the_tool_says_what_it_did_not_keep(tmp_path, capsys):
+    content = coco_of([[[1, 1, 5, 5], [2, 2, 5, 5]]], masks=True)
+    content['annotations'][0]['iscrowd'] = 1
+    (tmp_path / 'a.json').write_text(json.dumps(content))
+    assert main(['dataset', 'convert', f'train={tmp_path}/a.json', str(tmp_path / 'voc'), '--to', 'voc', '--lossy']) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f'written: {tmp_path}/voc', 'not kept: train: 1 crowds become ordinary objects', 'not kept: train: 2 masks']
+
+
 def test_bccd_survives_voc_and_yolo(shared, tmp_path):
     bccd = shared / 'data/bccd'
     before = read_annotations(bccd / 'annotations/val.json')
