@@ -43,15 +43,16 @@ def one(a: dict, image: dict, add: Any) -> None:
     x, y, w, h = a['bbox']
     width, height = image['width'], image['height']
     drop = 'Correct the box, or remove it (detkit doctor --fix does).'
-    if w == 0 or h == 0:
-        add('fault', 'box without area', f'has the bbox {a["bbox"]}', drop)
-    elif box_fault(a, width, height).startswith('they lie'):
-        add('fault', 'box outside its image', f'has the bbox {a["bbox"]}, the image is {width}x{height}', drop)
+    left_out = box_fault(a, width, height)              # what training and evaluation leave out and count
+    if left_out:
+        kind = 'box without area' if w == 0 or h == 0 else 'box outside its image' if left_out.startswith('they lie') else \
+            'box below a pixel' if w < 1 or h < 1 else 'area of 0'
+        size = f', the image is {width}x{height}' if kind == 'box outside its image' else ''
+        add('warning', kind, f'has the bbox {a["bbox"]}{size}' + (f' and area={a["area"]}' if kind == 'area of 0' else ''),
+            'Training leaves it out. ' + drop)
     elif min(x, y) < -ROUNDING or x + w > width + ROUNDING or y + h > height + ROUNDING:
         add('fault', 'box leaves its image', f'has the bbox {a["bbox"]}, the image is {width}x{height}',
             'Is it [x, y, width, height] in pixels of this image? Cut it at the border (detkit doctor --fix does).')
-    elif w < 1 or h < 1:
-        add('warning', 'box below a pixel', f'has the bbox {a["bbox"]}', 'Training leaves it out. ' + drop)
     mask = a.get('segmentation')
     if not mask:
         return

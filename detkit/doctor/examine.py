@@ -48,7 +48,7 @@ def doctor(cfg: Config | dict | str | Path, options: Any = None, splits: Iterabl
     splits = tuple(s for s in SPLITS if s in splits)
     report = Report(config=str(cfg.filename or ''))
     parts = list(parts_of(cfg, splits, report))
-    looked = [look(part, report, progress, say) for part in parts]
+    looked = [look(part, report, progress) for part in parts]
     compare(parts, looked, report)
     examine_objects(cfg, parts, report)
     examine_classes(cfg, splits, parts, report)
@@ -74,17 +74,16 @@ def name_apart(part: Part, parts: list[Part]) -> str:
     return part.split if len(same) == 1 else f'{part.split}_{same.index(part)}'
 
 
-def look(part: Part, report: Report, progress: bool, say: Callable[[str], None]) -> list[Picture]:
+def look(part: Part, report: Report, progress: bool) -> list[Picture]:
     """Examine a part's annotations and pictures; the latter in the order of its images."""
     if part.content is None:
         return []
-    say(f'{part.split}: {part.source}, {len(part.content["images"])} images')
     names = [c['name'] for c in part.content['categories']]
     report.sources.append(dict(split=part.split, annotations=part.source, images=image_place(part), num_images=len(part.content['images']),
                                num_objects=len(part.content['annotations']), classes=list(part.dataset._metainfo.get('classes') or names)))
     examine_annotations(part.content, part.split, part.source, report, part.path_of)
     report.facts.setdefault(part.split, {}).setdefault('files', {})[part.source] = statistics(part.content)
-    pictures = list(watched(look_at_all(part.path_of[i['id']] for i in part.content['images']), len(part.path_of), progress))
+    pictures = list(watched(look_at_all(part.path_of[i['id']] for i in part.content['images']), len(part.path_of), part.split, progress))
     for image, found in zip(part.content['images'], pictures):
         for level, kind, what, remedy in found.trouble:
             shown = dict(path=found.path) if found.thumb is not None else None
@@ -107,9 +106,9 @@ def image_place(part: Part) -> str:
     return os.path.commonpath(folders) if folders else ''
 
 
-def watched(pictures: Iterator[Picture], count: int, progress: bool) -> Iterator[Picture]:
+def watched(pictures: Iterator[Picture], count: int, split: str, progress: bool) -> Iterator[Picture]:
     from tqdm import tqdm
-    yield from tqdm(pictures, total=count, desc='pictures', unit='image', disable=not progress or None)
+    yield from tqdm(pictures, total=count, desc=f'pictures of {split}', unit='image', disable=not progress or None)
 
 
 def check_size(image: dict, found: Picture, part: Part, report: Report) -> None:
