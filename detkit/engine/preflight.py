@@ -440,6 +440,16 @@ def check_packed(dataset: Any, key: str, problems: Problems) -> None:
         return
     check_last_step(makes_samples.transforms if isinstance(makes_samples, MultiImageMixDataset) else makes_samples.pipeline.transforms,
                     (key, 'dataset'), problems)
+    for part in det_datasets(dataset):                  # classes that are not detkit's may load images in their own way
+        steps = [type(step) for step in part.pipeline.transforms]
+        are_ours = all(cls.__module__.startswith('detkit.') for cls in (type(part), *steps))
+        if steps and are_ours and not any(map(may_load_image, steps)):
+            problems.add(ConfigError("the pipeline loads no image. Put dict(type='LoadImageFromFile') at its beginning.",
+                                     path=(key, 'dataset')))
+
+
+def may_load_image(step: type) -> bool:
+    return step.__name__.startswith('Load') and 'Annotations' not in step.__name__ or step.__module__ == 'detkit.data.transforms.choose'
 
 
 def check_last_step(steps: Any, keys: tuple[str, ...], problems: Problems) -> None:

@@ -469,6 +469,13 @@ def test_the_checks_change_no_random_number(coco):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.parametrize('steps', [[PACK], [LOAD[1], PACK]])
+def test_a_pipeline_that_loads_no_image_is_refused(coco: Path, steps: list[dict]) -> None:
+    with pytest.raises(ConfigError, match=r'^train_dataloader.dataset: the pipeline loads no image. Put dict\(type=.LoadImageFromFile'):
+        train(config(coco, train_dataloader__dataset__pipeline=steps))
+    assert not (coco / 'work').exists()
+
+
 @pytest.mark.parametrize('steps, last', [(LOAD, 'LoadAnnotations'), ([], 'no step at all')])
 def test_a_pipeline_that_packs_nothing_is_refused(coco: Path, steps: list[dict], last: str) -> None:
     with pytest.raises(ConfigError, match=f'^train_dataloader.dataset: the pipeline ends with {last} and gives no .inputs. to the model'):
