@@ -38,6 +38,7 @@ from detkit.engine.hooks.replay import parts
 from detkit.engine.loader_settings import loader_problems, no_batch
 from detkit.engine.part_checks import part_problems
 from detkit.engine.prepare import kind as type_name
+from detkit.engine.pretrained import dicts_in, pretrained_parts
 from detkit.engine.schedule_checks import schedule_problems
 from detkit.engine.sources import locate
 from detkit.files import find_data
@@ -230,21 +231,6 @@ def nearest_file(path: Path) -> str:
     if not parent.is_dir():
         return f' Its folder {parent} does not exist either.'
     return did_you_mean(path.name, sorted(p.name for p in parent.iterdir()))
-
-
-def pretrained_parts(node: Any) -> Iterator[dict]:
-    """Yield each ``init_cfg`` that loads weights from a file or URL."""
-    for part in dicts_in(node):
-        if type_name(part) == 'Pretrained' and isinstance(part.get('checkpoint'), str):
-            yield part
-
-
-def dicts_in(node: Any) -> Iterator[dict]:
-    """Yield every dict of a config, outer ones first."""
-    if isinstance(node, dict):
-        yield node
-    for value in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
-        yield from dicts_in(value)
 
 
 def fetch_pretrained(cfg: Config, problems: Problems) -> None:
