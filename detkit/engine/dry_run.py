@@ -97,14 +97,14 @@ def run_on_fake_images(model: nn.Module, side: int, decodes: bool) -> Failure | 
 
     with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        images = torch.empty(1, 3, side, side)
-        runs = model.exportable() if decodes else model.eval()           # forward(images) is its network
+        inputs = torch.empty(1, 3, side, side), torch.full((1, 2), side)
+        runs, inputs = (model.exportable(), inputs) if decodes else (model.eval(), inputs[:1])           # forward(images) is its network
         with fake_weights(model), watched(model) as run:
             try:
-                runs(images)
+                runs(*inputs)
             except Exception as error:            # whatever a module of any package raises; it is classified, or told as a reason
-                layer, module, inputs = run.entered[-1] if run.entered else ('', getattr(model, run.last_part, model), ())
-                return Failure(error, layer, module, layer_widths(module, inputs), run.last_part, run.part_outputs)
+                layer, module, given = run.entered[-1] if run.entered else ('', getattr(model, run.last_part, model), ())
+                return Failure(error, layer, module, layer_widths(module, given), run.last_part, run.part_outputs)
     return None
 
 
