@@ -238,11 +238,21 @@ def broken_code(value: Any, indent: str = '    ') -> str:
         return 'dict(\n' + ',\n'.join(indent + part for part in parts) + ')'
     if isinstance(value, (list, tuple)):
         opening, closing = ('[', ']') if isinstance(value, list) else ('(', ')')
-        inner = ', '.join(map(code_of, value)) if not any(isinstance(v, dict) for v in value) else None
-        lines = textwrap.wrap(inner, LINE_WIDTH - len(indent), break_long_words=False) if inner else \
-            [broken_code(v, indent + '    ') + ',' for v in value]
+        has_dicts = any(isinstance(v, dict) for v in value)
+        lines = [broken_code(v, indent + '    ') + ',' for v in value] if has_dicts else \
+            filled_lines([code_of(v) + ',' for v in value], LINE_WIDTH - len(indent))
         return opening + '\n' + '\n'.join(indent + line for line in lines) + closing
     return text
+
+
+def filled_lines(parts: list[str], width: int) -> list[str]:
+    """Lines of whole ``parts``, as many to a line as fit into ``width``; a part keeps the spaces in it."""
+    lines = ['']
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + 1 + len(part) > width:
+            lines.append('')
+        lines[-1] += f' {part}' if lines[-1] else part
+    return lines
 
 
 def docstring(plan: Plan, date: str) -> str:

@@ -13,7 +13,7 @@ from detkit.data.exchange import write_annotations
 from detkit.data.formats.coco import read_coco
 from detkit.newconfig.recipe import default_model, innermost, read_recipe
 from detkit.newconfig.run import make_plan
-from detkit.newconfig.text import code_of, text_of
+from detkit.newconfig.text import broken_code, code_of, text_of
 from detkit.registry import DATASETS, METRICS, ConfigError
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
@@ -180,3 +180,11 @@ def test_code_is_python():
     value = dict(a=1, b=[(1,), "it's"], c=dict(d=None, e=Path('/x')))
     assert code_of(value) == 'dict(a=1, b=[(1,), "it\'s"], c=dict(d=None, e=\'/x\'))'
     assert eval(code_of(value)) == dict(a=1, b=[(1,), "it's"], c=dict(d=None, e='/x'))
+
+
+def test_a_long_list_of_classes_keeps_the_spaces_in_its_names():
+    classes = tuple(f'{first} {second}' for first in ('traffic', 'potted', 'hot', "teddy's") for second in ('light', 'plant', 'dog', 'sign  post'))
+    lines = broken_code(classes).splitlines()
+    assert len(lines) == 4 and max(map(len, lines)) <= 113          # the bracket that closes comes after the last entry
+    assert eval(broken_code(classes)) == classes
+    assert eval(broken_code(list(classes))) == list(classes)
