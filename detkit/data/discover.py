@@ -265,7 +265,9 @@ def image_folder(names: Sequence[str], tree: Tree, split: str, given: Path | Non
         return sum(bool(picture_of(folder, n)) if stems else (folder / n).is_file() for n in sampled)
 
     def nearest_first(folders: list[Path], root: Path) -> list[Path]:
-        return sorted(folders, key=lambda f: (split_of(f, root) != split, len(Path(os.path.relpath(f, source)).parts)))
+        """Folders that share more of their path with the annotations come first: copies of the images may lie in another data set."""
+        return sorted(folders, key=lambda f: (-len(Path(os.path.commonpath([f, source])).parts), split_of(f, root) != split,
+                                              len(Path(os.path.relpath(f, source)).parts)))
     best = given or max(nearest_first(tree.folders, tree.root), key=found_in)
     if not found_in(best) and not given:
         best = max(nearest_first(nearby(tree.root.parent), tree.root.parent), key=found_in)

@@ -237,6 +237,15 @@ def test_other_formats_are_told_and_can_be_asked_for(tmp_path: Path):
     assert find_dataset([tmp_path], 'csv').format == 'csv'
 
 
+def test_the_images_beside_the_annotations_come_before_copies_in_another_data_set(tmp_path: Path):
+    for split in ('train', 'val'):
+        write_coco(tmp_path / f'parts/annotations/{split}.json', [f'{split}.png'])
+        make_images(tmp_path / 'parts/images', [f'{split}.png'])
+        make_images(tmp_path / f'copies/images/{split}', [f'{split}.png'])
+    found = find_dataset([tmp_path])
+    assert [found.splits[s].images for s in ('train', 'val')] == [tmp_path / 'parts/images'] * 2
+
+
 def test_nothing_found_says_what_was_looked_for_where(tmp_path: Path):
     make_images(tmp_path / 'images', ['a.png'])
     with pytest.raises(NoData, match=r'no annotations found. Looked in 2 folder\(s\) for: a COCO .json.*There is: 1 .png') as error:
