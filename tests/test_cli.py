@@ -82,6 +82,7 @@ def test_tools_are_doors_to_the_same_commands(tool: str, tmp_path: Path) -> None
     (['train', 'recipe.py', '--cfg-options', 'model.num_classes=3'], 'model.num_classes=3, but the data of train_dataloader has 2'),
     (['train', 'recipe.py', '--cfg-options', 'model.type=Toy'], "model.type: no 'Toy'"),
     (['test', 'recipe.py', 'no.pth'], "there is no checkpoint 'no.pth'"),
+    (['test', 'recipe.py', '.'], "there is no checkpoint '.'. It is a folder, without a .pth file in it"),
     (['test', 'recipe.py', 'no.pth', '--out', 'x.txt'], 'should end in .json or .pkl'),
     (['print-config', 'recipe.py', '--save-path', 'x.txt'], 'a config ends in'),
 ])

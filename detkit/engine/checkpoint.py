@@ -43,7 +43,7 @@ def load_checkpoint(source: str | Path, trusted: bool = False, map_location: Any
     path = locate(source)
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob('*') if p.is_file()]) if path.parent.is_dir() else ''
-        raise ConfigError(f"there is no checkpoint '{path}'.{near}")
+        raise ConfigError(f"there is no checkpoint '{path}'.{folder_hint(path) or near}")
     content = read(path, trusted, map_location)
     if not isinstance(content, Mapping):
         raise ConfigError(f"'{path}' holds a {type(content).__name__}, not a checkpoint (a dict of tensors).")
@@ -132,6 +132,14 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     name = Path(note.read_text(encoding='utf-8').strip())
     candidates = [Path(work_dir) / name.name, Path(work_dir) / name]
     return next((c for c in candidates if c.is_file()), candidates[0])
+
+
+def folder_hint(path: Path) -> str:
+    """For a path that should be a checkpoint and is a folder: a checkpoint in it; '' for every other path."""
+    if not path.is_dir():
+        return ''
+    last = latest_checkpoint(path) or max(path.glob('*.pth'), key=lambda p: p.stat().st_mtime, default=None)
+    return f" It is a folder. Its newest checkpoint is '{last}'." if last else ' It is a folder, without a .pth file in it.'
 
 
 # ---------------------------------------------------------------------------------------------------------- writing

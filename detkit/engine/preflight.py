@@ -29,7 +29,7 @@ from detkit.data.datasets.detection import DetDataset
 from detkit.data.datasets.entries import WITHOUT_MASK, box_fault, box_reason
 from detkit.data.datasets.wrappers import MultiImageMixDataset
 from detkit.data.transforms.loading import UnreadableImage
-from detkit.engine.checkpoint import read_meta
+from detkit.engine.checkpoint import folder_hint, read_meta
 from detkit.engine.datasets import check_resumed_classes, follow_classes, leaves, refuse_another_order, unread
 from detkit.engine.dry_run import dry_run
 from detkit.engine.hooks.checkpoint import unknown_metric
@@ -230,7 +230,7 @@ def nearest_file(path: Path) -> str:
     parent = path.parent
     if not parent.is_dir():
         return f' Its folder {parent} does not exist either.'
-    return did_you_mean(path.name, sorted(p.name for p in parent.iterdir()))
+    return folder_hint(path) or did_you_mean(path.name, sorted(p.name for p in parent.iterdir()))
 
 
 def fetch_pretrained(cfg: Config, problems: Problems) -> None:

@@ -125,6 +125,17 @@ def test_what_is_no_checkpoint_says_so(tmp_path: Path, make: Any, message: str) 
     assert str(tmp_path / 'x.pth') in str(error.value)
 
 
+def test_a_folder_in_place_of_a_checkpoint_names_the_newest_in_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='It is a folder, without a .pth file in it'):
+        load_checkpoint(tmp_path)
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        torch.save(dict(state_dict={'w': torch.ones(1)}), tmp_path / name)
+    (tmp_path / 'last_checkpoint').write_text('epoch_2.pth')
+    with pytest.raises(ConfigError, match=f"there is no checkpoint '{tmp_path}'. It is a folder. Its newest checkpoint is "
+                                          f"'{tmp_path}/epoch_2.pth'"):
+        load_checkpoint(tmp_path)
+
+
 def test_a_cut_file_says_how_long_it_is(tmp_path: Path) -> None:
     torch.save(dict(state_dict={'w': torch.ones(100)}), tmp_path / 'x.pth')
     whole = (tmp_path / 'x.pth').read_bytes()
