@@ -205,11 +205,11 @@ class CocoMetric(BaseMetric):
         """Detections (and truth gathered from samples) as JSON beside ``outfile_prefix``."""
         if self.outfile_prefix is None:
             return
-        files = {'bbox': boxes, 'segm': masks, 'gt': truth if self.truth is None else None}
-        for kind, content in files.items():
-            if content is not None:
-                write_json(f'{self.outfile_prefix}.{kind}.json', content)
-        logger.info(f'{len(boxes)} detections written to {self.outfile_prefix}.*.json')
+        contents = {'bbox': boxes, 'segm': masks, 'gt': truth if self.truth is None else None}
+        files = {f'{self.outfile_prefix}.{kind}.json': content for kind, content in contents.items() if content is not None}
+        for file, content in files.items():
+            write_json(file, content)
+        logger.info(f'{len(boxes)} detections written to {", ".join(files)}')
 
 
 def coco_detections(results: Sequence[dict], ids: Sequence[Any],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from pycocotools import mask as rle
 
@@ -141,10 +142,13 @@ def test_samples_without_truth_are_refused():
         evaluate([CAT_FOUND])
 
 
-def test_format_only_writes_coco_results_and_computes_nothing(tmp_path):
+def test_format_only_writes_coco_results_and_computes_nothing(tmp_path, monkeypatch):
+    messages: list[str] = []
+    monkeypatch.setattr(MMLogger, 'info', lambda self, message, *args: messages.append(message))
     prefix = tmp_path / 'out' / 'test'
     found = [sample(1, [[10, 10, 50, 50]], [0], [0.5], square(10, 10, 50, 50)), DOG_FOUND]
     assert evaluate(found[:1], ann_file=annotation_file(tmp_path), format_only=True, outfile_prefix=str(prefix)) == {}
+    assert messages == [f'1 detections written to {prefix}.bbox.json, {prefix}.segm.json']
     boxes = json.loads((tmp_path / 'out' / 'test.bbox.json').read_text())
     assert boxes == [{'image_id': 1, 'category_id': 9, 'bbox': [10., 10., 40., 40.], 'score': 0.5}]
     mask = json.loads((tmp_path / 'out' / 'test.segm.json').read_text())[0]['segmentation']
