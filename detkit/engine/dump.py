@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
 
 from detkit.evaluation.coco_metric import encode_masks
 from detkit.files import atomic_path, write_json
@@ -27,6 +28,8 @@ class DumpDetResults(BaseMetric):
     Raises:
         ConfigError: another ending, or .json for a model that predicts panoptic maps and no objects.
     """
+
+    default_prefix = 'dump'        # mmengine warns about a metric without one, also about one that measures nothing
 
     def __init__(self, out_file_path: str, collect_device: str = 'cpu', collect_dir: str | None = None) -> None:
         super().__init__(collect_device=collect_device, collect_dir=collect_dir)
@@ -51,6 +54,7 @@ class DumpDetResults(BaseMetric):
         else:
             with atomic_path(self.path) as temporary, open(temporary, 'wb') as file:
                 pickle.dump(results, file)
+        MMLogger.get_current_instance().info(f'detections of {len(results)} images written to {self.path}')
         return {}
 
 
