@@ -133,6 +133,8 @@ def suggestion(name: str, tree: FileTree) -> str:
     for counted, other in (('max_epochs', 'max_iters'), ('max_iters', 'max_epochs')):
         if name == counted and other in declared:
             return f' This recipe is counted by {other}: set that.'
+    if name in SECTIONS:
+        return f" It is MMDetection 2's form. Now: {SECTIONS[name][1]}."
     if name in PLACES:
         return f' Set {PLACES[name]}.'
     near = did_you_mean(name, READ | {n for names in tree.names.values() for n in names.bound} - {name})

@@ -12,6 +12,7 @@ from detkit.config import load_config
 from detkit.config_checks import check_keys
 from detkit.engine.prepare import check_sections
 from detkit.registry import ConfigError
+from detkit.renamed_settings import SECTIONS
 
 OTHER = """
 dataset_type = 'CocoDataset'
@@ -63,6 +64,12 @@ def refused(path: Path, text: str, options: list[str] | None = None) -> str:
 def test_a_name_that_nothing_reads_is_refused(folder: Path, base: str, line: str, message: str) -> None:
     said = refused(folder / 'my.py', f'_base_ = {base!r}\n\n{line}\n')
     assert message in said and said.startswith(f"{folder / 'my.py'}:{3 + line.count(chr(10))}: '")
+
+
+@pytest.mark.parametrize('name', sorted(SECTIONS))
+def test_a_setting_of_mmdetection_2_over_a_base_of_today_is_told_what_it_is_now(folder: Path, name: str) -> None:
+    message = refused(folder / 'my.py', f'_base_ = {RECIPE!r}\n{name} = dict(step=[8, 11])\n')
+    assert f"my.py:2: '{name}' is " in message and "MMDetection 2's form" in message and f'Now: {SECTIONS[name][1]}.' in message
 
 
 @pytest.mark.parametrize('line', [
