@@ -12,13 +12,14 @@ import mmengine
 import torch
 from mmengine import runner as mmrunner
 from mmengine.config import Config
-from mmengine.dist import barrier, get_dist_info, master_only
+from mmengine.dist import barrier, get_dist_info, is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.runner.utils import set_random_seed
 from mmengine.utils.dl_utils import collect_env
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -69,6 +70,22 @@ def build_runner(cfg: Config) -> 'DetRunner':
     return runner
 
 
+def start_backends(visualizer: Visualizer) -> None:
+    """Open the run of each backend, as mmengine does on first use.
+
+    Raises:
+        ConfigError: its service refuses (no login, an address that it does not take); the message is the service's, in one line.
+        ImportError: its package is not installed.
+    """
+    for backend in visualizer._vis_backends.values():
+        try:
+            backend.experiment
+        except (ConfigError, ImportError):
+            raise
+        except Exception as error:
+            raise ConfigError(f"visualizer.vis_backends: {type(backend).__name__} cannot start: {' '.join(str(error).split())}") from error
+
+
 @RUNNERS.register_module()
 class DetRunner(mmrunner.Runner):
     """Built by ``build_runner``; used as mmengine's Runner."""
@@ -99,8 +116,11 @@ class DetRunner(mmrunner.Runner):
         if not isinstance(visualizer, dict):
             return super().build_visualizer(visualizer)
         with self.keyed():
-            return VISUALIZERS.build(visualizer, **{k: v for k, v in dict(name=self._experiment_name, save_dir=self._log_dir).items()
-                                                    if k not in visualizer})
+            built = VISUALIZERS.build(visualizer, **{k: v for k, v in dict(name=self._experiment_name, save_dir=self._log_dir).items()
+                                                     if k not in visualizer})
+        if is_main_process():
+            start_backends(built)
+        return built
 
     def build_log_processor(self, log_processor: Any) -> Any:
         if not isinstance(log_processor, dict):

@@ -139,6 +139,17 @@ def test_tensorboard_missing_is_one_line(toy: Any, tmp_path: Path, monkeypatch: 
         train(toy(tmp_path, visualizer=visualizer))
 
 
+def test_a_logger_that_cannot_start_is_one_line(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmengine.visualization import LocalVisBackend
+
+    def refuse(self: Any) -> None:
+        raise RuntimeError('No API key configured.\nLog in first.')
+    monkeypatch.setattr(LocalVisBackend, '_init_env', refuse)
+    visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name='v')
+    with pytest.raises(ConfigError, match=r'^visualizer.vis_backends: LocalVisBackend cannot start: No API key configured. Log in first.$'):
+        train(toy(tmp_path, visualizer=visualizer))
+
+
 def test_a_test_needs_all_weights_and_no_training_data(toy: Any, tmp_path: Path) -> None:
     train(toy(tmp_path))
     cfg = toy(tmp_path / 'test', train_dataloader=None, train_cfg=None, optim_wrapper=None, param_scheduler=None)
