@@ -30,6 +30,9 @@ HOSTILE_MODULES = frozenset("""
     """.split())
 INERT_BUILTINS = frozenset({'getattr', 'object'})   # HistoryBuffer names its functions by getattr: a stand-in does for both
 
+INERT_CLASSES = frozenset(f'{module}.{name}' for module in ('pathlib', 'pathlib._local')        # often in the settings of a training
+                          for name in ('Path', 'PosixPath', 'WindowsPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath'))
+
 
 class StandIn:
     """Stands where an object of an unknown class was: takes whatever the pickle does to it, and keeps the state only."""
@@ -139,8 +142,10 @@ class DataUnpickler(pickle._Unpickler):
             return getattr(torch, name)
         if module == 'numpy.dtypes' and isinstance(getattr(np.dtypes, name, None), type):
             return getattr(np.dtypes, name)
-        if module.split('.')[0] in HOSTILE_MODULES and not (module in ('builtins', '__builtin__') and name in INERT_BUILTINS):
-            raise UnsafeFile(f"names '{path}', which has no place in a checkpoint: it would run code. Do not trust this file")
+        is_inert = path in INERT_CLASSES or module in ('builtins', '__builtin__') and name in INERT_BUILTINS
+        if module.split('.')[0] in HOSTILE_MODULES and not is_inert:
+            raise UnsafeFile(f"names '{path}', which has no place in a checkpoint: it would run code. Do not trust this file; if you made it, "
+                             '--trust-checkpoint loads it')
         return type(name.rpartition('.')[2], (StandIn,), {})
 
 

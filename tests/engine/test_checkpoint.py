@@ -73,7 +73,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, function: Any, ar
     mark, path = tmp_path / 'mark', tmp_path / 'evil.pth'
     args = tuple(a.format(mark) if isinstance(a, str) else a for a in args)
     torch.save(dict(state_dict={'w': torch.ones(1)}, x=Runs(function, *args)), path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ConfigError, match='would run code'):
+    with pytest.raises(ConfigError, match='would run code.* if you made it, --trust-checkpoint loads it. Nothing of it was loaded'):
         load_checkpoint(path)
     assert not mark.exists()
 
@@ -83,6 +83,13 @@ def test_code_of_unknown_modules_is_not_run_either(tmp_path: Path) -> None:
     torch.save(dict(state_dict={'w': torch.ones(1)}, x=Runs(np.save, str(mark), 1), y=Runs(torch.save, 1, str(mark))), tmp_path / 'e.pth')
     content = load_checkpoint(tmp_path / 'e.pth')
     assert list(content) == ['state_dict'] and not list(tmp_path.glob('mark*'))
+
+
+def test_paths_in_a_checkpoint_are_left_out_and_their_methods_not_called(tmp_path: Path) -> None:
+    torch.save(dict(state_dict={'w': torch.ones(1)}, args=dict(out=tmp_path, epochs=3)), tmp_path / 'e.pth')
+    assert load_checkpoint(tmp_path / 'e.pth')['args'] == dict(epochs=3)
+    torch.save(dict(state_dict={'w': torch.ones(1)}, x=Runs(Path.unlink, tmp_path / 'e.pth')), tmp_path / 'evil.pth')
+    assert list(load_checkpoint(tmp_path / 'evil.pth')) == ['state_dict'] and (tmp_path / 'e.pth').is_file()
 
 
 def test_getattr_gives_nothing_to_call(tmp_path: Path) -> None:
