@@ -16,7 +16,7 @@ from mmengine.dist import barrier, get_dist_info, is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner.utils import set_random_seed
 from mmengine.utils.dl_utils import collect_env
 from mmengine.visualization import Visualizer
@@ -92,6 +92,7 @@ class DetRunner(mmrunner.Runner):
 
     strict = False       # loading a checkpoint must fill the whole model
     training = False     # inside the training loop
+    lr_ratio = 1.        # by which auto_scale_lr has changed the rate
     outdated_files: Sequence[Path] = ()   # of an earlier run in the work dir; removed when training begins
     checkpoint_classes: tuple[str, ...] | None = None      # of the checkpoint that was loaded last
 
@@ -217,7 +218,7 @@ class DetRunner(mmrunner.Runner):
         """A schedule; without an ``end`` it lasts as long as the training."""
         end = self.max_epochs if cfg.get('by_epoch', True) else self.max_iters
         try:
-            return build_scheduler({'end': end, **cfg}, optim_wrapper, len(self.train_dataloader))
+            return build_scheduler({'end': end, **self.with_scaled_end(cfg)}, optim_wrapper, len(self.train_dataloader))
         except ConfigError as error:
             error.cfg = cfg                                 # the dict of the config, for the key
             raise
@@ -225,7 +226,16 @@ class DetRunner(mmrunner.Runner):
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         if auto_scale_lr and auto_scale_lr.get('enable') and 'base_batch_size' not in auto_scale_lr:
             raise ConfigError("auto_scale_lr: there is no 'base_batch_size', the number of images a step that the learning rate is for.")
+        wrappers = list(optim_wrapper.values()) if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
+        group = wrappers[0].optimizer.param_groups[0]
+        before = group['lr']
         super().scale_lr(optim_wrapper, auto_scale_lr)
+        self.lr_ratio = group['lr'] / before if before else 1.
+
+    def with_scaled_end(self, cfg: dict) -> dict:
+        """A schedule of the rate whose ``eta_min`` is scaled as the rate was by ``auto_scale_lr``: else a small one rises to its end."""
+        is_of_lr = isinstance(cfg.get('type'), str) and cfg['type'].endswith('LR')
+        return dict(cfg, eta_min=cfg['eta_min'] * self.lr_ratio) if is_of_lr and cfg.get('eta_min') else dict(cfg)
 
     # ------------------------------------------------------------------------------------------------- logging
     def _log_env(self, env_cfg: dict) -> None:
