@@ -51,7 +51,7 @@ from detkit.files import atomic_path
 from detkit.options import parse_options
 from detkit.recipe_variables import VARIABLES, with_derived
 from detkit.registry import LIKE_MMPRETRAIN, OUR_SCOPES, PRETRAINING, ConfigError, did_you_mean
-from detkit.renamed_settings import SECTIONS, option_of_today
+from detkit.renamed_settings import PLACES, SECTIONS, option_of_today
 
 __all__ = ['READ', 'config_folder', 'config_roots', 'dump_config', 'find_config', 'load_config', 'without_yapf']
 
@@ -413,7 +413,9 @@ def check_option(cfg: Config, key: str) -> None:
         if first in node:
             raise ConfigError(f"--cfg-options {key}: '{first}' is a variable of the config; nothing reads it afterwards, so the "
                               f'setting would change nothing. Name the key that it went into, or replace the variable whole.')
-        raise ConfigError(f"--cfg-options {key}: the config has no '{first}'.{did_you_mean(first, {*node, *READ})}")
+        place = PLACES.get(key) if key not in ('max_epochs', 'max_iters') else None      # the near name of these two is the better advice
+        near = f' In a file it is {place}.' if place else did_you_mean(first, {*node, *READ})
+        raise ConfigError(f"--cfg-options {key}: the config has no '{first}'.{near}")
     keys = key.split('.')
     for i, part in enumerate(keys):
         if isinstance(node, (list, tuple)):

@@ -63,6 +63,8 @@ def test_a_dict_over_a_known_section_merges_and_over_a_variable_replaces(files: 
 @pytest.mark.parametrize('option, message', [
     ('data_rot=/x/', "no 'data_rot'. Did you mean 'data_root'"),
     ('optim_wraper.optimizer.lr=1', "Did you mean 'optim_wrapper'"),
+    ('base_lr=1', "no 'base_lr'. In a file it is optim_wrapper = dict(optimizer=dict(lr=0.01))."),
+    ('val_interval=2', "no 'val_interval'. In a file it is train_cfg = dict(val_interval=1)."),
     ('optim_wrapper.optimiser.lr=1', "optim_wrapper has no 'optimiser'. Did you mean 'optimizer'"),
     ('pipeline.1.scale=(1,1)', "'pipeline' is a variable of the config; nothing reads it afterwards"),
     ('train_dataloader.dataset.pipeline.7.scale=1', 'is a list of 2'),
