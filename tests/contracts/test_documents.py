@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md')),
              ROOT / 'data/README.md', ROOT / 'benchmarks/README.md', ROOT / 'tests/parity/README.md']
 FENCE = re.compile(r'^(?P<mark><!-- run( on)? -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$', re.M | re.S)
-STEP = re.compile(r'^<!-- (?P<what>run here|printed|file)( (with )?(?P<name>\S+))? -->\n```\w+\n(?P<body>.*?)^```$', re.M | re.S)
+STEP = re.compile(r'^<!-- (?P<what>run here|printed|file)( (with )?(?P<name>\S+))? -->\n```(?P<language>\w+)\n(?P<body>.*?)^```$', re.M | re.S)
 TOOL = re.compile(r'(?:python )?tools/(\w+)\.py')
 SETUP = configparser.ConfigParser(interpolation=None)
 SETUP.read(ROOT / 'setup.cfg')
@@ -97,7 +97,7 @@ def check_tool(words: list[str], file: str | None = None) -> None:
         return
     args = parser(words).parse_args(words)
     config = getattr(args, 'config', None)
-    if config and not config.startswith(('mmdet::', 'my_')) and config not in MADE_CONFIGS:
+    if config and not config.startswith(('mmdet::', 'my_')) and not config.endswith('.pth') and config not in MADE_CONFIGS:
         find_config(ROOT / config if config.startswith('configs/') else config)
 
 
@@ -155,6 +155,9 @@ def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch:
                 assert ' '.join(line.split()) in ' '.join(output.split()), output[-3000:]
         elif step['name'] and importlib.util.find_spec(step['name']) is None:
             left_out.append(f"{step['name']} is not installed")
+        elif step['language'] == 'python':
+            exec(compile(step['body'], page.name, 'exec'), {'__name__': '__main__'})
+            output = capsys.readouterr().out
         else:
             for line in step['body'].splitlines():
                 status = run_here(line)
