@@ -79,7 +79,7 @@ def start_backends(visualizer: Visualizer) -> None:
     """
     for backend in visualizer._vis_backends.values():
         try:
-            backend.experiment
+            _ = backend.experiment                          # a property that opens it
         except (ConfigError, ImportError):
             raise
         except Exception as error:

@@ -144,8 +144,8 @@ class DataUnpickler(pickle._Unpickler):
             return getattr(np.dtypes, name)
         is_inert = path in INERT_CLASSES or module in ('builtins', '__builtin__') and name in INERT_BUILTINS
         if module.split('.')[0] in HOSTILE_MODULES and not is_inert:
-            raise UnsafeFile(f"names '{path}', which has no place in a checkpoint: it would run code. Do not trust this file; if you made it, "
-                             '--trust-checkpoint loads it')
+            raise UnsafeFile(f"names '{path}', which has no place in a checkpoint: it would run code. Do not trust this file; if you "
+                             'made it, --trust-checkpoint loads it')
         return type(name.rpartition('.')[2], (StandIn,), {})
 
 

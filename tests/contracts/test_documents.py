@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md')),
              ROOT / 'data/README.md', ROOT / 'benchmarks/README.md', ROOT / 'tests/parity/README.md']
 FENCE = re.compile(r'^(?P<mark><!-- run( on)? -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$', re.M | re.S)
-STEP = re.compile(r'^<!-- (?P<what>run here|printed|file)( (with )?(?P<name>\S+))? -->\n```(?P<language>\w+)\n(?P<body>.*?)^```$', re.M | re.S)
+STEP = re.compile(r'^<!-- (?P<what>run here|printed|file)( (with )?(?P<name>\S+))? -->\n```(?P<language>\w+)\n(?P<body>.*?)^```$',
+                  re.M | re.S)
 TOOL = re.compile(r'(?:python )?tools/(\w+)\.py')
 SETUP = configparser.ConfigParser(interpolation=None)
 SETUP.read(ROOT / 'setup.cfg')

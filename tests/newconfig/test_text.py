@@ -183,7 +183,8 @@ def test_code_is_python():
 
 
 def test_a_long_list_of_classes_keeps_the_spaces_in_its_names():
-    classes = tuple(f'{first} {second}' for first in ('traffic', 'potted', 'hot', "teddy's") for second in ('light', 'plant', 'dog', 'sign  post'))
+    classes = tuple(f'{first} {second}' for first in ('traffic', 'potted', 'hot', "teddy's")
+                    for second in ('light', 'plant', 'dog', 'sign  post'))
     lines = broken_code(classes).splitlines()
     assert len(lines) == 4 and max(map(len, lines)) <= 113          # the bracket that closes comes after the last entry
     assert eval(broken_code(classes)) == classes
