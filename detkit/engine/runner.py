@@ -92,7 +92,7 @@ class DetRunner(mmrunner.Runner):
 
     strict = False       # loading a checkpoint must fill the whole model
     training = False     # inside the training loop
-    lr_ratio = 1.        # by which auto_scale_lr has changed the rate
+    lr_before, lr_after = 0., float('inf')        # of the first parameter group, before and after auto_scale_lr
     outdated_files: Sequence[Path] = ()   # of an earlier run in the work dir; removed when training begins
     checkpoint_classes: tuple[str, ...] | None = None      # of the checkpoint that was loaded last
 
@@ -228,14 +228,15 @@ class DetRunner(mmrunner.Runner):
             raise ConfigError("auto_scale_lr: there is no 'base_batch_size', the number of images a step that the learning rate is for.")
         wrappers = list(optim_wrapper.values()) if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
         group = wrappers[0].optimizer.param_groups[0]
-        before = group['lr']
+        self.lr_before = group['lr']
         super().scale_lr(optim_wrapper, auto_scale_lr)
-        self.lr_ratio = group['lr'] / before if before else 1.
+        self.lr_after = group['lr']
 
     def with_scaled_end(self, cfg: dict) -> dict:
-        """A schedule of the rate whose ``eta_min`` is scaled as the rate was by ``auto_scale_lr``: else a small one rises to its end."""
-        is_of_lr = isinstance(cfg.get('type'), str) and cfg['type'].endswith('LR')
-        return dict(cfg, eta_min=cfg['eta_min'] * self.lr_ratio) if is_of_lr and cfg.get('eta_min') else dict(cfg)
+        """The schedule, with an ``eta_min`` scaled as ``auto_scale_lr`` scaled the rate where the rate would rise to it otherwise."""
+        eta_min, is_of_lr = cfg.get('eta_min'), isinstance(cfg.get('type'), str) and cfg['type'].endswith('LR')
+        rises = is_of_lr and isinstance(eta_min, (int, float)) and self.lr_after < eta_min < self.lr_before
+        return dict(cfg, eta_min=eta_min * self.lr_after / self.lr_before) if rises else dict(cfg)
 
     # ------------------------------------------------------------------------------------------------- logging
     def _log_env(self, env_cfg: dict) -> None:

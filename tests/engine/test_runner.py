@@ -95,13 +95,16 @@ def test_the_learning_rate_scales_with_the_batch(toy: Any, tmp_path: Path) -> No
     assert train(cfg, auto_scale_lr=True).message_hub.get_scalar('train/lr').current() == pytest.approx(0.01 * 4 / 16)
 
 
-def test_the_end_of_the_schedule_is_scaled_with_the_rate(toy: Any, tmp_path: Path) -> None:
+def test_the_end_of_the_schedule_is_scaled_where_the_rate_would_rise(toy: Any, tmp_path: Path) -> None:
     cosine = dict(type='CosineAnnealingLR', eta_min=0.004, by_epoch=True, begin=0, end=3)
     cfg = toy(tmp_path, auto_scale_lr=dict(enable=True, base_batch_size=16), param_scheduler=[cosine])
     runner = train(cfg)                                    # 4 images a step: a quarter of 0.01, falling to a quarter of 0.004
     assert runner.param_schedulers[0].eta_min == pytest.approx(0.001)
     assert runner.optim_wrapper.get_lr()['lr'][0] == pytest.approx(0.001 + (0.0025 - 0.001) * 0.25)       # in the last of 3 epochs
     assert cfg.param_scheduler[0].eta_min == 0.004
+    falling = dict(cosine, eta_min=0.002)                  # lies below the scaled rate: MMDetection's numbers
+    kept = train(toy(tmp_path / 'kept', auto_scale_lr=dict(enable=True, base_batch_size=16), param_scheduler=[falling]))
+    assert kept.param_schedulers[0].eta_min == 0.002
     plain = train(toy(tmp_path / 'plain', param_scheduler=[cosine]))
     assert plain.param_schedulers[0].eta_min == 0.004
 
