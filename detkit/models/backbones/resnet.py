@@ -1,6 +1,9 @@
 """ResNet (https://arxiv.org/abs/1512.03385) and ResNet-D (https://arxiv.org/abs/1812.01187), with MMDetection's names."""
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -8,55 +11,72 @@ from torch.utils.checkpoint import checkpoint
 
 from detkit.nn.conv import build_conv, build_norm, keep_statistics
 from detkit.nn.deform_conv import DeformConv2d
+from detkit.nn.operators import Add
 from detkit.registry import MODELS, ConfigError, check_arguments
 
 
 class BasicBlock(nn.Module):
-    """3x3, 3x3."""
+    """3x3 to ``inner`` channels, 3x3 to ``out_channels``; the shortcut is projected where its input does not fit."""
 
-    expansion = 1
-
-    def __init__(self, in_channels: int, width: int, stride: int, dilation: int, style: str, downsample: nn.Module | None,
+    def __init__(self, in_channels: int, stride: int, inner: int, out_channels: int, dilation: int, style: str, avg_down: bool,
                  conv_cfg: dict | None, norm_cfg: dict) -> None:
         super().__init__()
-        self.conv1 = build_conv(conv_cfg, in_channels, width, 3, stride, dilation, dilation, bias=False)
-        self.conv2 = build_conv(conv_cfg, width, width, 3, padding=1, bias=False)
-        self.norm_names = add_norms(self, norm_cfg, [width, width])
-        self.relu, self.downsample = nn.ReLU(inplace=True), downsample
+        self.out_channels = out_channels
+        downsample = shortcut(in_channels, out_channels, stride, avg_down, conv_cfg, norm_cfg)
+        self.conv1 = build_conv(conv_cfg, in_channels, inner, 3, stride, dilation, dilation, bias=False)
+        self.conv2 = build_conv(conv_cfg, inner, out_channels, 3, padding=1, bias=False)
+        self.norm_names = add_norms(self, norm_cfg, [inner, out_channels])
+        self.relu1, self.relu2, self.add = nn.ReLU(inplace=True), nn.ReLU(inplace=True), Add()
+        self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         norm1, norm2 = (getattr(self, n) for n in self.norm_names)
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(norm2(self.conv2(self.relu(norm1(self.conv1(x))))) + shortcut)
+        identity = x if self.downsample is None else self.downsample(x)
+        return self.relu2(self.add(norm2(self.conv2(self.relu1(norm1(self.conv1(x))))), identity))
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1. ``style='caffe'`` strides in the first 1x1, ``'pytorch'`` in the 3x3. ``inner``: channels of the 3x3."""
+    """1x1 to ``inner`` channels, 3x3 in ``groups``, 1x1 to ``out_channels``; the shortcut is projected where its input does not fit.
 
-    expansion = 4
+    ``style='caffe'`` strides in the first 1x1, ``'pytorch'`` in the 3x3. ``dcn``: the 3x3's config, if not ``conv_cfg``.
+    """
 
-    def __init__(self, in_channels: int, width: int, stride: int, dilation: int, style: str, downsample: nn.Module | None,
-                 conv_cfg: dict | None, norm_cfg: dict, inner: int, groups: int, dcn: dict | None) -> None:
+    def __init__(self, in_channels: int, stride: int, inner: int, out_channels: int, dilation: int, style: str, avg_down: bool,
+                 conv_cfg: dict | None, norm_cfg: dict, groups: int = 1, dcn: dict | None = None) -> None:
         super().__init__()
+        self.out_channels = out_channels
+        downsample = shortcut(in_channels, out_channels, stride, avg_down, conv_cfg, norm_cfg)
         stride1, stride2 = (stride, 1) if style == 'caffe' else (1, stride)
-        out = width * self.expansion
         self.conv1 = build_conv(conv_cfg, in_channels, inner, 1, stride1, bias=False)
         self.conv2 = build_conv(dcn or conv_cfg, inner, inner, 3, stride2, dilation, dilation, groups, bias=False)
-        self.conv3 = build_conv(conv_cfg, inner, out, 1, bias=False)
-        self.norm_names = add_norms(self, norm_cfg, [inner, inner, out])
-        self.relu, self.downsample = nn.ReLU(inplace=True), downsample
+        self.conv3 = build_conv(conv_cfg, inner, out_channels, 1, bias=False)
+        self.norm_names = add_norms(self, norm_cfg, [inner, inner, out_channels])
+        self.relu1, self.relu2, self.relu3, self.add = *(nn.ReLU(inplace=True) for _ in range(3)), Add()
+        self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         norm1, norm2, norm3 = (getattr(self, n) for n in self.norm_names)
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(norm1(self.conv1(x)))
-        x = self.relu(norm2(self.conv2(x)))
-        return self.relu(norm3(self.conv3(x)) + shortcut)
+        identity = x if self.downsample is None else self.downsample(x)
+        x = self.relu1(norm1(self.conv1(x)))
+        x = self.relu2(norm2(self.conv2(x)))
+        return self.relu3(self.add(norm3(self.conv3(x)), identity))
 
 
-BLOCKS: dict[int, tuple[type, tuple[int, ...]]] = {
-    18: (BasicBlock, (2, 2, 2, 2)), 34: (BasicBlock, (3, 4, 6, 3)), 50: (Bottleneck, (3, 4, 6, 3)),
-    101: (Bottleneck, (3, 4, 23, 3)), 152: (Bottleneck, (3, 8, 36, 3))}
+# depth -> class of the blocks, their output channels over their width, and how many there are in each stage
+BLOCKS: dict[int, tuple[type[nn.Module], int, tuple[int, ...]]] = {
+    18: (BasicBlock, 1, (2, 2, 2, 2)), 34: (BasicBlock, 1, (3, 4, 6, 3)), 50: (Bottleneck, 4, (3, 4, 6, 3)),
+    101: (Bottleneck, 4, (3, 4, 23, 3)), 152: (Bottleneck, 4, (3, 8, 36, 3))}
+
+
+def residual_stage(make_block: Callable[[int, int], nn.Module], count: int, in_channels: int, stride: int) -> nn.Sequential:
+    """``count`` blocks in a row, of which the first strides.
+
+    ``make_block``: from input channels and stride to a block, whose ``out_channels`` are the next one's input.
+    """
+    blocks = [make_block(in_channels, stride)]
+    for _ in range(count - 1):
+        blocks.append(make_block(blocks[-1].out_channels, 1))
+    return nn.Sequential(*blocks)
 
 
 def add_norms(module: nn.Module, norm_cfg: dict, channels: list[int]) -> list[str]:
@@ -86,7 +106,12 @@ class ResNet(BaseModule):
         norm_eval: BatchNorm keeps its statistics during training.
         with_cp: recompute blocks in the backward pass: less memory, more time.
         zero_init_residual: blocks start as the identity (when not loaded from a checkpoint).
+
+    A subclass with blocks of its own sets ``blocks``, a table like BLOCKS. A block takes BasicBlock's arguments, and has ``out_channels``
+    and ``norm_names``, of which the last is that before the sum.
     """
+
+    blocks = BLOCKS
 
     def __init__(self, depth: int, in_channels: int = 3, stem_channels: int | None = None, base_channels: int = 64,
                  num_stages: int = 4, strides: tuple = (1, 2, 2, 2), dilations: tuple = (1, 1, 1, 1),
@@ -95,8 +120,8 @@ class ResNet(BaseModule):
                  norm_eval: bool = True, dcn: dict | None = None, stage_with_dcn: tuple = (False, False, False, False),
                  with_cp: bool = False, zero_init_residual: bool = True, groups: int = 1, base_width: int = 64,
                  init_cfg: dict | list | None = None) -> None:
-        if depth not in BLOCKS:
-            raise ConfigError(f'ResNet depth={depth} is unknown. Known: {", ".join(map(str, BLOCKS))}.')
+        if depth not in self.blocks:
+            raise ConfigError(f'{type(self).__name__} depth={depth} is unknown. Known: {", ".join(map(str, self.blocks))}.')
         if style not in ('pytorch', 'caffe'):
             raise ConfigError(f"ResNet style='{style}' is unknown. Known: pytorch, caffe.")
         if not 1 <= num_stages <= 4 or max(out_indices) >= num_stages or frozen_stages > num_stages:
@@ -105,7 +130,7 @@ class ResNet(BaseModule):
         if min(len(strides), len(dilations)) < num_stages:
             raise ConfigError(f'ResNet strides={tuple(strides)} and dilations={tuple(dilations)} need an entry for each of '
                               f'num_stages={num_stages}.')
-        block, counts = BLOCKS[depth]
+        block, expansion, counts = self.blocks[depth]
         if block is BasicBlock and (groups > 1 or dcn):
             raise ConfigError(f"ResNet depth={depth} has no bottlenecks, whose 3x3 {'dcn' if dcn else 'groups'} is about. "
                               f'Take depth 50, 101 or 152.')
@@ -118,15 +143,14 @@ class ResNet(BaseModule):
         channels = stem_channels or base_channels
         for i, count in enumerate(counts[:num_stages]):
             width = base_channels * 2**i
-            inner = width if groups == 1 else int(width * base_width / base_channels) * groups
-            special = {} if block is BasicBlock else dict(inner=inner, groups=groups, dcn=dcn if dcn and stage_with_dcn[i] else None)
-            stage = []
-            for b in range(count):
-                stride = strides[i] if b == 0 else 1
-                down = shortcut(channels, width * block.expansion, stride, avg_down, conv_cfg, norm_cfg) if b == 0 else None
-                stage.append(block(channels, width, stride, dilations[i], style, down, conv_cfg, norm_cfg, **special))
-                channels = width * block.expansion
-            self.add_module(f'layer{i + 1}', nn.Sequential(*stage))
+            options = dict(inner=width, out_channels=width * expansion, dilation=dilations[i], style=style, avg_down=avg_down,
+                           conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+            if groups > 1:
+                options |= dict(inner=int(width * base_width / base_channels) * groups, groups=groups)
+            if dcn and stage_with_dcn[i]:
+                options |= dict(dcn=dcn)
+            self.add_module(f'layer{i + 1}', residual_stage(partial(block, **options), count, channels, strides[i]))
+            channels = width * expansion
         self.freeze()
 
     def build_stem(self, in_channels: int, channels: int, deep: bool, conv_cfg: dict | None, norm_cfg: dict) -> None:
@@ -149,8 +173,7 @@ class ResNet(BaseModule):
         x = self.maxpool(x)
         outs = []
         for i in range(max(self.out_indices) + 1):
-            for block in getattr(self, f'layer{i + 1}'):
-                x = checkpoint(block, x, use_reentrant=False) if self.with_cp and x.requires_grad else block(x)
+            x = run_stage(getattr(self, f'layer{i + 1}'), x, self.with_cp)
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)
@@ -178,11 +201,19 @@ class ResNet(BaseModule):
         init = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         if any(c['type'] == 'Pretrained' for c in init):
             return
+        for i in range(self.num_stages if self.zero_init_residual else 0):
+            for block in getattr(self, f'layer{i + 1}'):
+                nn.init.zeros_(getattr(block, block.norm_names[-1]).weight)
         for module in self.modules():
-            if self.zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
-                nn.init.zeros_(getattr(module, module.norm_names[-1]).weight)
             if isinstance(module, DeformConv2d):
                 module.reset_offsets()
+
+
+def run_stage(blocks: nn.Sequential, x: Tensor, with_cp: bool) -> Tensor:
+    """(N, C, H, W) -> the last block's map. ``with_cp``: recompute blocks in the backward pass."""
+    for block in blocks:
+        x = checkpoint(block, x, use_reentrant=False) if with_cp and x.requires_grad else block(x)
+    return x
 
 
 def checked_dcn(dcn: dict | None, conv_cfg: dict | None, stages: tuple, num_stages: int) -> dict | None:
@@ -199,7 +230,7 @@ def checked_dcn(dcn: dict | None, conv_cfg: dict | None, stages: tuple, num_stag
 
 def shortcut(in_channels: int, out_channels: int, stride: int, avg_down: bool, conv_cfg: dict | None,
              norm_cfg: dict) -> nn.Module | None:
-    """The projection of a stage's first block, None where its input already fits."""
+    """The projection of a block's input, None where it already fits the block's output."""
     if stride == 1 and in_channels == out_channels:
         return None
     pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down else []

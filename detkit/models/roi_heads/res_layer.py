@@ -1,12 +1,12 @@
 """A stage of ResNet on the features of regions (Mask R-CNN, https://arxiv.org/abs/1703.06870, Fig. 4 left)."""
 from __future__ import annotations
 
-import torch.nn as nn
+from functools import partial
+
 from mmengine.model import BaseModule
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from detkit.models.backbones.resnet import BLOCKS, Bottleneck, shortcut
+from detkit.models.backbones.resnet import BLOCKS, residual_stage, run_stage
 from detkit.nn.conv import keep_statistics
 from detkit.registry import MODELS, ConfigError
 
@@ -23,22 +23,16 @@ class ResLayer(BaseModule):
         super().__init__(init_cfg or [dict(type='Kaiming', layer='Conv2d'),
                                       dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])])
         self.norm_eval, self.with_cp = norm_eval, with_cp
-        block, counts = BLOCKS[depth]
-        width, channels = 64 * 2**stage, 64 * 2**(stage - 1) * block.expansion
-        special = dict(inner=width, groups=1, dcn=None) if block is Bottleneck else {}
-        blocks = []
-        for i in range(counts[stage]):
-            down = shortcut(channels, width * block.expansion, stride, False, None, norm_cfg) if i == 0 else None
-            blocks.append(block(channels, width, stride if i == 0 else 1, dilation, style, down, None, norm_cfg, **special))
-            channels = width * block.expansion
+        block, expansion, counts = BLOCKS[depth]
+        width = 64 * 2**stage
+        make_block = partial(block, inner=width, out_channels=width * expansion, dilation=dilation, style=style, avg_down=False,
+                             conv_cfg=None, norm_cfg=norm_cfg)
         self.name = f'layer{stage + 1}'
-        self.add_module(self.name, nn.Sequential(*blocks))
+        self.add_module(self.name, residual_stage(make_block, counts[stage], width // 2 * expansion, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C, S, S) -> (n, 2C, S / stride, S / stride)."""
-        for block in getattr(self, self.name):
-            x = checkpoint(block, x, use_reentrant=False) if self.with_cp and x.requires_grad else block(x)
-        return x
+        return run_stage(getattr(self, self.name), x, self.with_cp)
 
     def train(self, mode: bool = True) -> ResLayer:
         """As nn.Module.train, then keeps BatchNorm's statistics (``norm_eval``)."""

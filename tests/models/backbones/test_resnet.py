@@ -1,13 +1,17 @@
 """ResNet: keys, counts and outputs of torchvision's; freezing; MMDetection's options."""
 from __future__ import annotations
 
+import re
+from functools import partial
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 from torch.testing import assert_close
 
-from detkit.models.backbones.resnet import ResNet, ResNetV1d
+from detkit.models.backbones.resnet import Bottleneck, ResNet, ResNetV1d, add_norms, residual_stage, shortcut
+from detkit.nn.conv import build_conv
 from detkit.registry import MODELS, ConfigError
 
 # trainable parameters of MMDetection's ResNet, which are torchvision's without the classifier
@@ -202,3 +206,73 @@ def test_wrong_settings_are_refused(cfg: dict, said: str):
     with pytest.raises(ConfigError) as caught:
         on_meta(**cfg)
     assert said in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------ networks of other residual blocks
+class Bottle2neck(nn.Module):
+    """Res2Net's (https://arxiv.org/abs/1904.01169, Fig. 2), as far as ResNet asks for it: four scales of 26 channels at 64."""
+
+    def __init__(self, in_channels: int, stride: int, inner: int, out_channels: int, dilation: int, style: str, avg_down: bool,
+                 conv_cfg: dict | None, norm_cfg: dict, scales: int = 4, base_width: int = 26) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        width = inner * base_width // 64
+        self.conv1 = build_conv(conv_cfg, in_channels, width * scales, 1, bias=False)
+        self.convs = nn.ModuleList(build_conv(conv_cfg, width, width, 3, stride, dilation, dilation, bias=False)
+                                   for _ in range(scales - 1))
+        self.conv3 = build_conv(conv_cfg, width * scales, out_channels, 1, bias=False)
+        self.norm_names = add_norms(self, norm_cfg, [width * scales, 1, out_channels])
+        del self.bn2
+        self.bns = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(scales - 1))
+        self.downsample = shortcut(in_channels, out_channels, stride, avg_down, conv_cfg, norm_cfg)
+        self.pool = nn.AvgPool2d(3, stride, 1) if self.downsample is not None else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.bn1(self.conv1(x)).relu().chunk(len(self.convs) + 1, 1)
+        outs = []
+        for part, conv, norm in zip(parts, self.convs, self.bns):
+            y = part if not outs or self.downsample is not None else part + outs[-1]
+            outs.append(norm(conv(y)).relu())
+        out = self.bn3(self.conv3(torch.cat([*outs, self.pool(parts[-1])], 1)))
+        return (out + (x if self.downsample is None else self.downsample(x))).relu()
+
+
+class Res2Net(ResNet):
+    blocks = {50: (Bottle2neck, 4, (3, 4, 6, 3))}
+
+
+def test_res2net_is_a_resnet_of_other_blocks():
+    timm = pytest.importorskip('timm')
+    reference = randomise(timm.create_model('res2net50_26w_4s', features_only=True, out_indices=(1, 2, 3, 4))).eval()
+    model = Res2Net(50).eval()
+    model.load_state_dict(reference.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(model(x), reference(x), strict=True):
+            assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().amax().item())
+    with pytest.raises(ConfigError, match='Res2Net depth=18 is unknown. Known: 50.'):
+        Res2Net(18)
+
+
+def test_zero_init_reaches_other_blocks():
+    model = Res2Net(50, base_channels=64)
+    model.init_weights()
+    assert all((block.bn3.weight == 0).all() for i in range(1, 5) for block in getattr(model, f'layer{i}'))
+
+
+def test_a_stage_of_regnet_has_bottlenecks_that_do_not_widen():
+    reference = randomise(torchvision.models.regnet_x_400mf()).eval().trunk_output
+    x = torch.randn(1, 32, 32, 32)
+    for i, (count, in_channels, width) in enumerate([(1, 32, 32), (2, 32, 64), (7, 64, 160), (12, 160, 400)], 1):
+        make_block = partial(Bottleneck, inner=width, out_channels=width, groups=width // 16, dilation=1, style='pytorch', avg_down=False,
+                             conv_cfg=None, norm_cfg=dict(type='BN'))
+        stage, theirs = residual_stage(make_block, count, in_channels, stride=2).eval(), getattr(reference, f'block{i}')
+        weights = {re.sub(r'^block\d+-(\d+)', lambda m: str(int(m[1])), key): value for key, value in theirs.state_dict().items()}
+        for old, new in (('f.a.0', 'conv1'), ('f.a.1', 'bn1'), ('f.b.0', 'conv2'), ('f.b.1', 'bn2'), ('f.c.0', 'conv3'), ('f.c.1', 'bn3'),
+                         ('proj', 'downsample')):
+            weights = {key.replace(old, new): value for key, value in weights.items()}
+        assert sorted(stage.state_dict()) == sorted(weights)
+        stage.load_state_dict(weights)
+        with torch.no_grad():
+            a, x = stage(x), theirs(x)
+        assert_close(a, x, rtol=1e-4, atol=1e-4 * x.abs().amax().item())
