@@ -1,53 +1,86 @@
 """Convolution + norm + activation, with mmcv's parameter names (``conv``, ``bn``, ``gn``) and config dicts."""
 from __future__ import annotations
 
+import inspect
 import math
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from detkit.nn.deform_conv import DeformConv2d, ModulatedDeformConv2d
-from detkit.registry import ConfigError, check_arguments, did_you_mean
+from detkit.registry import MODELS, ConfigError, check_arguments, did_you_mean
 
 CONVS = {'Conv2d': nn.Conv2d, 'Conv': nn.Conv2d, 'deconv': nn.ConvTranspose2d, 'DCN': DeformConv2d, 'DCNv2': ModulatedDeformConv2d}
-NORMS = {'BN': ('bn', nn.BatchNorm2d), 'BN2d': ('bn', nn.BatchNorm2d), 'SyncBN': ('bn', nn.SyncBatchNorm),
-         'MMSyncBN': ('bn', nn.SyncBatchNorm), 'GN': ('gn', nn.GroupNorm), 'IN': ('in', nn.InstanceNorm2d), 'LN': ('ln', nn.LayerNorm)}
+NORMS = {'BN': nn.BatchNorm2d, 'BN2d': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm, 'MMSyncBN': nn.SyncBatchNorm, 'GN': nn.GroupNorm,
+         'IN': nn.InstanceNorm2d, 'LN': nn.LayerNorm}
 ACTIVATIONS = {'ReLU': nn.ReLU, 'LeakyReLU': nn.LeakyReLU, 'PReLU': nn.PReLU, 'ReLU6': nn.ReLU6, 'ELU': nn.ELU,
                'Sigmoid': nn.Sigmoid, 'Tanh': nn.Tanh, 'GELU': nn.GELU, 'SiLU': nn.SiLU, 'Swish': nn.SiLU, 'Mish': nn.Mish,
                'HSwish': nn.Hardswish, 'HSigmoid': nn.Hardsigmoid}
-CHANNELS_ARGUMENT = {nn.GroupNorm: 'num_channels', nn.LayerNorm: 'normalized_shape'}   # the others': num_features
-INPLACE = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.ELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid)
+UPSAMPLES = {'deconv': nn.ConvTranspose2d, 'nearest': nn.Upsample, 'bilinear': nn.Upsample}
+NORM_ATTRIBUTES = {_InstanceNorm: 'in', _BatchNorm: 'bn', nn.GroupNorm: 'gn', nn.LayerNorm: 'ln'}
+NORM_WORDS = dict(batch='bn', group='gn', layer='ln', instance='in')       # in the names of other classes
+
+
+def layer_class(kind: str | type | None, table: dict[str, type], cfg: dict | None, key: str) -> type:
+    """The class that ``table`` has under ``kind``, or else the one registered in MODELS; a class itself is returned as it is.
+
+    Raises:
+        ConfigError: neither has it. ``key``: what ``cfg`` is called in configs.
+    """
+    if isinstance(kind, type):
+        return kind
+    if kind in table:
+        return table[kind]
+    if not isinstance(kind, str) or kind not in MODELS:
+        raise ConfigError(f"{key} type '{kind}' is unknown.{did_you_mean(kind, [*table, *MODELS.names()])} Known: {', '.join(table)}, and "
+                          f'classes registered in MODELS.', cfg, ('type',))
+    return MODELS.get(kind)
 
 
 def build_conv(cfg: dict | None, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
                dilation: int = 1, groups: int = 1, bias: bool = True) -> nn.Module:
-    """A convolution of the type that ``conv_cfg`` names, with its other keys as arguments; None and 'Conv2d' are the plain one."""
+    """A convolution of the type that ``conv_cfg`` names, with its other keys as arguments; None and 'Conv2d' are the plain one.
+
+    A class registered in MODELS is given this function's arguments, by name.
+    """
     options = dict(cfg or {})
-    kind = options.pop('type', 'Conv2d')
-    if kind not in CONVS:
-        raise ConfigError(f"conv_cfg type '{kind}' is unknown.{did_you_mean(kind, CONVS)} Known: {', '.join(CONVS)}.", cfg, ('type',))
+    layer = layer_class(options.pop('type', 'Conv2d'), CONVS, cfg, 'conv_cfg')
     options = dict(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride, padding=padding,
                    dilation=dilation, groups=groups, bias=bias) | options
-    check_arguments(CONVS[kind], options)
-    return CONVS[kind](**options)
+    check_arguments(layer, options)
+    return layer(**options)
 
 
 def build_norm(cfg: dict, channels: int) -> tuple[str, nn.Module]:
-    """The norm layer that ``norm_cfg`` describes, and the attribute name under which checkpoints hold it."""
+    """The norm layer that ``norm_cfg`` describes, and the attribute name under which checkpoints hold it.
+
+    A class registered in MODELS is given the channels as its first argument (a GroupNorm's as ``num_channels``) and ``eps`` if it takes
+    one; its attribute name is mmcv's (see ``norm_attribute``).
+    """
     options = dict(cfg)
     kind, requires_grad = options.pop('type', None), options.pop('requires_grad', True)
-    options.setdefault('eps', 1e-5)
-    if kind not in NORMS:
-        raise ConfigError(f"norm_cfg type '{kind}' is unknown.{did_you_mean(kind, NORMS)} Known: {', '.join(NORMS)}.", cfg)
-    name, layer = NORMS[kind]
-    options[CHANNELS_ARGUMENT.get(layer, 'num_features')] = channels
+    layer = layer_class(kind, NORMS, cfg, 'norm_cfg')
+    parameters = inspect.signature(layer).parameters
+    if 'eps' in parameters:
+        options.setdefault('eps', 1e-5)
+    first = next(iter(parameters.values()))
+    channels_argument = first.name if first.kind is first.POSITIONAL_OR_KEYWORD else 'num_features'
+    options['num_channels' if issubclass(layer, nn.GroupNorm) else channels_argument] = channels
     check_arguments(layer, options)
     norm = layer(**options)
     for parameter in norm.parameters():
         parameter.requires_grad_(requires_grad)
-    return name, norm
+    return norm_attribute(layer), norm
+
+
+def norm_attribute(layer: type[nn.Module]) -> str:
+    """The attribute name of a norm, as in mmcv: the class's ``_abbr_``, or by its parent class, or by a word in its name."""
+    by_class = [name for base, name in NORM_ATTRIBUTES.items() if issubclass(layer, base)]
+    by_word = [name for word, name in NORM_WORDS.items() if word in layer.__name__.lower()]
+    return getattr(layer, '_abbr_', [*by_class, *by_word, 'norm_layer'][0])
 
 
 def keep_statistics(model: nn.Module) -> None:
@@ -63,16 +96,50 @@ def build_activation(cfg: dict | None, inplace: bool = True) -> nn.Module | None
         return None
     options = dict(cfg)
     kind = options.pop('type', None)
-    if kind not in ACTIVATIONS:
-        raise ConfigError(f"act_cfg type '{kind}' is unknown.{did_you_mean(kind, ACTIVATIONS)} "
-                          f'Known: {", ".join(ACTIVATIONS)}.', cfg)
-    layer = ACTIVATIONS[kind]
-    if layer in INPLACE:
+    layer = layer_class(kind, ACTIVATIONS, cfg, 'act_cfg')
+    if 'inplace' in inspect.signature(layer).parameters:
         options.setdefault('inplace', inplace)
-    else:
+    elif kind in ACTIVATIONS:
         options.pop('inplace', None)
     check_arguments(layer, options)
     return layer(**options)
+
+
+def build_upsample(cfg: dict, in_channels: int, out_channels: int) -> tuple[nn.Module | None, int]:
+    """The layer that ``upsample_cfg`` describes, and the channels of its output.
+
+    ``type``: 'deconv' (a transposed convolution, its kernel and stride are ``scale_factor``; to ``out_channels``), 'nearest', 'bilinear',
+    None (no layer), or a class registered in MODELS: it is given ``in_channels`` and ``out_channels`` if it takes them, and
+    the other keys of ``cfg``.
+
+    Raises:
+        ConfigError: an unknown type, or a key that it does not take.
+    """
+    options = dict(cfg)
+    kind = options.pop('type', None)
+    if kind is None:
+        refuse_unknown_keys(cfg)
+        return None, in_channels
+    layer = layer_class(kind, UPSAMPLES, cfg, 'upsample_cfg')
+    if kind in UPSAMPLES:
+        refuse_unknown_keys(cfg)
+        factor = options.get('scale_factor')
+        if factor is None:
+            raise ConfigError(f"upsample_cfg type '{kind}' needs 'scale_factor'.", cfg)
+        if kind == 'deconv':
+            return layer(in_channels, out_channels, factor, factor), out_channels
+        return layer(scale_factor=factor, mode=kind, align_corners=None if kind == 'nearest' else False), in_channels
+    channels = dict(in_channels=in_channels, out_channels=out_channels)
+    options |= {key: value for key, value in channels.items() if key in inspect.signature(layer).parameters}
+    check_arguments(layer, options)
+    return layer(**options), options.get('out_channels', in_channels)
+
+
+def refuse_unknown_keys(cfg: dict) -> None:
+    """Raise ConfigError for a key of an ``upsample_cfg`` that is neither ``type`` nor ``scale_factor``."""
+    for key in cfg:
+        if key not in ('type', 'scale_factor'):
+            raise ConfigError(f"upsample_cfg has no '{key}'.{did_you_mean(key, ('type', 'scale_factor'))} It has: type, scale_factor.", cfg)
 
 
 class ConvModule(nn.Module):
@@ -89,11 +156,11 @@ class ConvModule(nn.Module):
             self.norm_name, norm = build_norm(norm_cfg, out_channels)
             self.add_module(self.norm_name, norm)
         self.activate = build_activation(act_cfg, inplace)
-        if isinstance(self.conv, DeformConv2d):
+        if isinstance(self.conv, DeformConv2d) or hasattr(self.conv, 'init_weights') or not hasattr(self.conv, 'weight'):
             return                                                                                   # starts as itself says
         slope = (act_cfg or {}).get('negative_slope', 0.01) if (act_cfg or {}).get('type') == 'LeakyReLU' else 0
         nn.init.kaiming_normal_(self.conv.weight, slope, 'fan_out', 'leaky_relu' if slope else 'relu')   # as mmcv's
-        if self.conv.bias is not None:
+        if getattr(self.conv, 'bias', None) is not None:
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from detkit.nn.conv import (
     build_activation,
     build_conv,
     build_norm,
+    build_upsample,
     conv_tower,
 )
-from detkit.registry import ConfigError
+from detkit.registry import MODELS, ConfigError
 
 
 def keys(module: nn.Module) -> list[str]:
@@ -109,6 +110,142 @@ def test_a_convolutions_settings_are_kept_or_refused():
         build_conv(dict(type='DCNv9'), 3, 4, 1)
     with pytest.raises(ConfigError, match=r"Conv2d takes no argument 'pading_mode'. Did you mean 'padding_mode'"):
         build_conv(dict(type='Conv2d', pading_mode='reflect'), 3, 4, 1)
+
+
+# ------------------------------------------------------------------------------------------ classes of the user's own
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch):
+    """Register classes in MODELS until the end of a test."""
+    monkeypatch.setattr(MODELS, '_module_dict', dict(MODELS._module_dict))
+    return lambda cls: MODELS.register_module()(cls) and cls
+
+
+class RootMeanSquare(nn.Module):
+    """A norm that is none of torch's, and takes no eps."""
+
+    def __init__(self, width: int, power: float = 2.) -> None:
+        super().__init__()
+        self.scale, self.power = nn.Parameter(torch.ones(width)), power
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / x.abs().pow(self.power).mean(1, keepdim=True).pow(1 / self.power) * self.scale[:, None, None]
+
+
+class LayerScale(RootMeanSquare):
+    _abbr_ = 'ls'
+
+
+class FrozenStatistics(nn.BatchNorm2d):
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)
+
+
+class HalfGroups(nn.GroupNorm):
+    pass
+
+
+class InstanceLike(RootMeanSquare):
+    pass
+
+
+@pytest.mark.parametrize(('cls', 'options', 'name'), [
+    (RootMeanSquare, dict(power=3.), 'norm_layer'), (LayerScale, {}, 'ls'), (FrozenStatistics, dict(eps=0.1), 'bn'),
+    (HalfGroups, dict(num_groups=2), 'gn'), (InstanceLike, {}, 'in')])
+def test_a_registered_norm_is_built_under_mmcvs_name(cls: type, options: dict, name: str, registered: object):
+    registered(cls)
+    module = ConvModule(3, 4, 1, norm_cfg=dict(type=cls.__name__, requires_grad=False, **options))
+    norm = getattr(module, name)
+    assert type(norm) is cls
+    assert all(getattr(norm, key) == value for key, value in options.items())
+    assert not any(p.requires_grad for p in norm.parameters())
+    x = torch.randn(2, 3, 5, 5)
+    assert_close(module(x), norm(module.conv(x)).relu())
+
+
+def test_a_registered_norms_arguments_are_checked(registered: object):
+    registered(RootMeanSquare)
+    with pytest.raises(ConfigError, match=r"RootMeanSquare takes no argument 'powr'. Did you mean 'power'\?"):
+        build_norm(dict(type='RootMeanSquare', powr=1.), 4)
+
+
+def test_a_registered_activation_is_built(registered: object):
+    @registered
+    class Squared(nn.Module):
+        def __init__(self, factor: float = 1.) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.factor * x.relu()**2
+
+    @registered
+    class InPlace(nn.ReLU):
+        pass
+
+    assert build_activation(dict(type='Squared', factor=3.))(torch.tensor([-1., 2.])).tolist() == [0., 12.]
+    assert build_activation(dict(type='InPlace')).inplace is True
+    with pytest.raises(ConfigError, match=r"Squared takes no argument 'facter'. Did you mean 'factor'\?"):
+        build_activation(dict(type='Squared', facter=3.))
+    with pytest.raises(ConfigError, match="Squared takes no argument 'inplace'."):
+        build_activation(dict(type='Squared', inplace=True))
+
+
+def test_a_registered_convolution_is_built(registered: object):
+    @registered
+    class WeightStandardized(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+            return self._conv_forward(x, weight, self.bias)
+
+    @registered
+    class OwnStart(nn.Module):
+        def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, dilation: int, groups: int,
+                     bias: bool) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((out_channels, in_channels, kernel_size, kernel_size), 0.5))
+
+        def init_weights(self) -> None:
+            pass
+
+    module = ConvModule(3, 4, 3, padding=1, conv_cfg=dict(type='WeightStandardized'), act_cfg=None)
+    assert_close(module(torch.ones(1, 3, 5, 5))[:, :, 2, 2], torch.zeros(1, 4), atol=1e-5, rtol=0)
+    assert (ConvModule(3, 4, 1, conv_cfg=dict(type='OwnStart')).conv.weight == 0.5).all()
+    with pytest.raises(ConfigError, match="WeightStandardized takes no argument 'padding_mod'. Did you mean 'padding_mode'"):
+        build_conv(dict(type='WeightStandardized', padding_mod='reflect'), 3, 4, 1)
+
+
+def test_a_registered_upsampling_is_built(registered: object):
+    @registered
+    class Shuffle(nn.Sequential):
+        def __init__(self, in_channels: int, out_channels: int, scale_factor: int) -> None:
+            super().__init__(nn.Conv2d(in_channels, out_channels * scale_factor**2, 1), nn.PixelShuffle(scale_factor))
+
+    @registered
+    class Repeat(nn.Upsample):
+        pass
+
+    shuffle, channels = build_upsample(dict(type='Shuffle', scale_factor=3), 4, 6)
+    assert (channels, tuple(shuffle(torch.zeros(1, 4, 2, 2)).shape)) == (6, (1, 6, 6, 6))
+    repeat, channels = build_upsample(dict(type='Repeat', scale_factor=2), 4, 6)
+    assert (channels, tuple(repeat(torch.zeros(1, 4, 2, 2)).shape)) == (4, (1, 4, 4, 4))
+    with pytest.raises(ConfigError, match="Shuffle needs 'scale_factor'."):
+        build_upsample(dict(type='Shuffle'), 4, 6)
+
+
+def test_a_class_may_stand_for_its_name():
+    assert isinstance(build_activation(dict(type=nn.Softplus, beta=2.)), nn.Softplus)
+    assert build_norm(dict(type=nn.BatchNorm2d), 4)[0] == 'bn'
+
+
+def test_an_unknown_name_is_compared_with_the_table_and_the_registry(registered: object):
+    @registered
+    class RootMeanSquareNorm(RootMeanSquare):
+        pass
+
+    with pytest.raises(ConfigError, match=r"norm_cfg type 'RootMeanSqareNorm' is unknown. Did you mean 'RootMeanSquareNorm'\? Known: BN, "):
+        build_norm(dict(type='RootMeanSqareNorm'), 4)
+    with pytest.raises(ConfigError, match=r"upsample_cfg type 'deconf' is unknown. Did you mean 'deconv'"):
+        build_upsample(dict(type='deconf', scale_factor=2), 4, 4)
 
 
 def test_depthwise_separable():

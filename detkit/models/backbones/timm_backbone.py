@@ -45,7 +45,7 @@ class TIMMBackbone(BaseModule):
         if out_indices is not None and not features_only:
             raise ConfigError(f'TIMMBackbone out_indices={tuple(out_indices)} are maps of stages: set features_only=True.')
         if model_options.get('norm_layer') in NORMS:
-            model_options['norm_layer'] = NORMS[model_options['norm_layer']][1]
+            model_options['norm_layer'] = NORMS[model_options['norm_layer']]
         self.model_name, self.features_only, self.pretrained, self.checkpoint_path = model_name, features_only, pretrained, checkpoint_path
         self.options = dict(model_options, in_chans=in_channels, features_only=features_only)
         if out_indices is not None:

@@ -3,16 +3,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from detkit.losses.weighting import mean_over_processes
-from detkit.nn.conv import ConvModule, build_conv
-from detkit.registry import MODELS, ConfigError, did_you_mean
+from detkit.nn.conv import ConvModule, build_conv, build_upsample
+from detkit.registry import MODELS, ConfigError
 from detkit.structures import BitmapMasks, PolygonMasks
-
-UPSAMPLINGS = ('deconv', 'nearest', 'bilinear')
 
 
 @MODELS.register_module()
@@ -22,7 +19,7 @@ class FCNMaskHead(BaseModule):
     Args:
         num_convs, conv_kernel_size, conv_out_channels, conv_cfg, norm_cfg: of the convolutions before the upsampling.
         roi_feat_size: of the features that come in; stands in configs, the head takes any size.
-        upsample_cfg: ``type`` 'deconv' (with ReLU after it), 'nearest', 'bilinear' or None, and ``scale_factor``.
+        upsample_cfg: see ``detkit.nn.conv.build_upsample``; a ReLU follows a 'deconv'.
         class_agnostic: one mask for all classes.
         predictor_cfg: ``type`` of the last convolution.
         loss_mask: CrossEntropyLoss with ``use_mask``.
@@ -42,8 +39,8 @@ class FCNMaskHead(BaseModule):
         inputs = [in_channels] + [conv_out_channels] * num_convs
         self.convs = nn.ModuleList(ConvModule(i, conv_out_channels, conv_kernel_size, padding=(conv_kernel_size - 1) // 2,
                                               conv_cfg=conv_cfg, norm_cfg=norm_cfg) for i in inputs[:-1])
-        self.upsample = upsampling(upsample_cfg, inputs[-1], conv_out_channels)
-        width = conv_out_channels if isinstance(self.upsample, nn.ConvTranspose2d) else inputs[-1]
+        self.upsample, width = build_upsample(upsample_cfg, inputs[-1], conv_out_channels)
+        self.relu = nn.ReLU() if upsample_cfg.get('type') == 'deconv' else None
         self.conv_logits = build_conv(predictor_cfg, width, 1 if class_agnostic else num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,7 +49,7 @@ class FCNMaskHead(BaseModule):
             x = conv(x)
         if self.upsample is not None:
             x = self.upsample(x)
-        return self.conv_logits(F.relu(x) if isinstance(self.upsample, nn.ConvTranspose2d) else x)
+        return self.conv_logits(x if self.relu is None else self.relu(x))
 
     def of_class(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(n, K or 1, h, w) and labels (n,) -> (n, h, w)."""
@@ -70,26 +67,6 @@ class FCNMaskHead(BaseModule):
         count = logits.new_tensor(float(len(labels)))
         share = count / mean_over_processes(count).clamp(min=1)      # the loss is a mean; another process may hold more masks
         return share * self.loss_mask(logits, targets, torch.zeros_like(labels) if self.class_agnostic else labels)
-
-
-def upsampling(cfg: dict, in_channels: int, out_channels: int) -> nn.Module | None:
-    """
-    Raises:
-        ConfigError: an unknown ``type`` (CARAFE needs an operator of its own), or another key than ``type`` and ``scale_factor``.
-    """
-    kind, factor = cfg.get('type'), cfg.get('scale_factor')
-    for key in cfg:
-        if key not in ('type', 'scale_factor'):
-            raise ConfigError(f"upsample_cfg has no '{key}'.{did_you_mean(key, ('type', 'scale_factor'))} It has: type, scale_factor.", cfg)
-    if kind is None:
-        return None
-    if kind not in UPSAMPLINGS:
-        raise ConfigError(f"upsample_cfg type '{kind}' is not offered. Known: {', '.join(UPSAMPLINGS)}, None.", cfg, ('type',))
-    if factor is None:
-        raise ConfigError(f"upsample_cfg type '{kind}' needs 'scale_factor'.", cfg)
-    if kind == 'deconv':
-        return nn.ConvTranspose2d(in_channels, out_channels, factor, factor)
-    return nn.Upsample(scale_factor=factor, mode=kind, align_corners=None if kind == 'nearest' else False)
 
 
 def mask_targets(boxes: Tensor, matched: Tensor, masks: BitmapMasks | PolygonMasks, size: tuple[int, int], soft: bool = False) -> Tensor:

@@ -175,7 +175,8 @@ def test_without_a_neck_the_backbone_feeds_the_head(config: Callable, detector: 
     ('test_cfg', dict(nms=dict(type='nms', iou_tresh=.1)), "test_cfg.nms.iou_tresh: nms type 'nms' has no 'iou_tresh'."),
     ('train_cfg', dict(sampler=dict(type='PseudoSampla')), "train_cfg.sampler.type: no 'PseudoSampla' in the registry 'task util'."),
     ('neck', dict(out_chanels=4), "neck: FPN takes no argument 'out_chanels'. Did you mean 'out_channels'"),
-    ('backbone', dict(norm_cfg=dict(type='BatchNorm', eps=1e-3)), "backbone.norm_cfg: norm_cfg type 'BatchNorm' is unknown. Known: BN")])
+    ('backbone', dict(norm_cfg=dict(type='BatchNorm', eps=1e-3)),
+     "backbone.norm_cfg.type: norm_cfg type 'BatchNorm' is unknown. Known: BN")])
 def test_a_wrong_key_is_named_with_its_way(part: str, change: dict, said: str, config: Callable):
     cfg = config('retinanet')
     cfg[part].update(change)

@@ -38,9 +38,8 @@ def test_upsampling(upsample: dict, side: int, width: int):
 
 
 @pytest.mark.parametrize(('upsample', 'said'), [
-    (dict(type='carafe', scale_factor=2, up_kernel=5), "upsample_cfg: upsample_cfg has no 'up_kernel'. It has: type, scale_factor."),
-    (dict(type='carafe', scale_factor=2), "upsample_cfg.type: upsample_cfg type 'carafe' is not offered. Known: deconv, nearest, bilinear, "
-                                          'None.'),
+    (dict(type='carafe', scale_factor=2, up_kernel=5), "upsample_cfg.type: upsample_cfg type 'carafe' is unknown. Known: deconv, nearest, "
+                                                       'bilinear, and classes registered in MODELS.'),
     (dict(type='nearest', scale_facto=2), "upsample_cfg: upsample_cfg has no 'scale_facto'. Did you mean 'scale_factor'? It has: type, "
                                           'scale_factor.'),
     (dict(type='deconv'), "upsample_cfg: upsample_cfg type 'deconv' needs 'scale_factor'.")])
