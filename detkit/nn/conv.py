@@ -163,6 +163,10 @@ class ConvModule(nn.Module):
         if getattr(self.conv, 'bias', None) is not None:
             nn.init.zeros_(self.conv.bias)
 
+    def conv_norms(self) -> dict[str, str]:
+        """For ``conv_norm_pairs``."""
+        return {'conv': self.norm_name} if self.norm_name else {}
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         if self.norm_name:

@@ -29,6 +29,10 @@ class BasicBlock(nn.Module):
         self.relu1, self.relu2, self.add = nn.ReLU(inplace=True), nn.ReLU(inplace=True), Add()
         self.downsample = downsample
 
+    def conv_norms(self) -> dict[str, str]:
+        """For ``conv_norm_pairs``."""
+        return dict(zip(('conv1', 'conv2'), self.norm_names))
+
     def forward(self, x: Tensor) -> Tensor:
         norm1, norm2 = (getattr(self, n) for n in self.norm_names)
         identity = x if self.downsample is None else self.downsample(x)
@@ -53,6 +57,10 @@ class Bottleneck(nn.Module):
         self.norm_names = add_norms(self, norm_cfg, [inner, inner, out_channels])
         self.relu1, self.relu2, self.relu3, self.add = *(nn.ReLU(inplace=True) for _ in range(3)), Add()
         self.downsample = downsample
+
+    def conv_norms(self) -> dict[str, str]:
+        """For ``conv_norm_pairs``."""
+        return dict(zip(('conv1', 'conv2', 'conv3'), self.norm_names))
 
     def forward(self, x: Tensor) -> Tensor:
         norm1, norm2, norm3 = (getattr(self, n) for n in self.norm_names)
@@ -166,6 +174,10 @@ class ResNet(BaseModule):
             self.stem_norm = add_norms(self, norm_cfg, [channels])[0]
             self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
+
+    def conv_norms(self) -> dict[str, str]:
+        """For ``conv_norm_pairs``: the stem's, where it is one convolution."""
+        return {} if self.deep_stem else {'conv1': self.stem_norm}
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, C, H, W) -> one map per entry of ``out_indices``."""
