@@ -1,1 +1,1 @@
-"""Blocks with parameters, shared by backbones, necks and heads."""
+"""Blocks of networks, shared by backbones, necks and heads: layers, and the operations between them."""

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detkit.nn.ms_deform_attn import refuse_batch_second
+from detkit.nn.operators import Add
 
 
 class MultiheadAttention(nn.Module):
@@ -21,6 +22,7 @@ class MultiheadAttention(nn.Module):
         self.embed_dims, self.num_heads = embed_dims, num_heads
         self.attn = nn.MultiheadAttention(embed_dims, num_heads, attn_drop if dropout is None else dropout)   # holds the weights
         self.proj_drop = nn.Dropout(proj_drop if dropout is None else dropout)
+        self.add_query_pos, self.add_memory_pos, self.add = Add(), Add(), Add()
 
     def forward(self, query: Tensor, memory: Tensor, query_pos: Tensor | None = None, memory_pos: Tensor | None = None,
                 visible: Tensor | None = None) -> Tensor:
@@ -33,13 +35,13 @@ class MultiheadAttention(nn.Module):
         """
         attn, c = self.attn, self.embed_dims
         weight, bias = attn.in_proj_weight, attn.in_proj_bias
-        asking = query if query_pos is None else query + query_pos
+        asking = query if query_pos is None else self.add_query_pos(query, query_pos)
         if memory is query:
             q, k = F.linear(asking, weight[:2 * c], bias[:2 * c]).chunk(2, -1)
         else:
             q = F.linear(asking, weight[:c], bias[:c])
-            k = F.linear(memory if memory_pos is None else memory + memory_pos, weight[c:2 * c], bias[c:2 * c])
+            k = F.linear(memory if memory_pos is None else self.add_memory_pos(memory, memory_pos), weight[c:2 * c], bias[c:2 * c])
         v = F.linear(memory, weight[2 * c:], bias[2 * c:])
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))             # (N, heads, length, C / heads)
         seen = F.scaled_dot_product_attention(q, k, v, visible, attn.dropout if self.training else 0.)
-        return query + self.proj_drop(attn.out_proj(seen.transpose(1, 2).flatten(2)))
+        return self.add(query, self.proj_drop(attn.out_proj(seen.transpose(1, 2).flatten(2))))

@@ -3,13 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from detkit.nn.conv import ConvModule, DepthwiseSeparableConvModule, keep_statistics
+from detkit.nn.operators import Add, Concat, Multiply, Resize
 from detkit.registry import ConfigError
 
 INIT = dict(type='Kaiming', layer='Conv2d', a=5**0.5, distribution='uniform', mode='fan_in', nonlinearity='leaky_relu')
@@ -20,10 +19,13 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Conv2d(channels, channels, 1)
+        self.gate = nn.Hardsigmoid()
+        self.multiply = Multiply()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * nn.functional.hardsigmoid(self.fc(x.mean((2, 3), keepdim=True)))
+        return self.multiply(x, self.gate(self.fc(self.pool(x))))
 
 
 class DarknetBottleneck(nn.Module):
@@ -33,11 +35,11 @@ class DarknetBottleneck(nn.Module):
         super().__init__()
         self.conv1 = ConvModule(channels, channels, 1, **options)
         self.conv2 = (DepthwiseSeparableConvModule if use_depthwise else ConvModule)(channels, channels, 3, padding=1, **options)
-        self.add_identity = add_identity
+        self.add = Add() if add_identity else None
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv2(self.conv1(x))
-        return out + x if self.add_identity else out
+        return out if self.add is None else self.add(out, x)
 
 
 class CSPNeXtBlock(nn.Module):
@@ -48,11 +50,11 @@ class CSPNeXtBlock(nn.Module):
         first = DepthwiseSeparableConvModule if use_depthwise else ConvModule
         self.conv1 = first(channels, channels, 3, padding=1, **options)
         self.conv2 = DepthwiseSeparableConvModule(channels, channels, 5, padding=2, **options)
-        self.add_identity = add_identity
+        self.add = Add() if add_identity else None
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv2(self.conv1(x))
-        return out + x if self.add_identity else out
+        return out if self.add is None else self.add(out, x)
 
 
 class CSPLayer(nn.Module):
@@ -70,10 +72,11 @@ class CSPLayer(nn.Module):
         self.short_conv = ConvModule(in_channels, mid, 1, **options)
         self.final_conv = ConvModule(2 * mid, out_channels, 1, **options)
         self.blocks = nn.Sequential(*(block(mid, add_identity, use_depthwise, **options) for _ in range(num_blocks)))
+        self.concat = Concat()
         self.attention = ChannelAttention(2 * mid) if channel_attention else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        joined = torch.cat([self.blocks(self.main_conv(x)), self.short_conv(x)], 1)
+        joined = self.concat(self.blocks(self.main_conv(x)), self.short_conv(x))
         return self.final_conv(self.attention(joined))
 
 
@@ -91,13 +94,14 @@ class SPPBottleneck(nn.Module):
         mid = in_channels // 2
         self.conv1 = ConvModule(in_channels, mid, 1, **options)
         self.poolings = nn.ModuleList(nn.MaxPool2d(k, 1, k // 2) for k in steps)
+        self.concat = Concat()
         self.conv2 = ConvModule(mid * (len(kernel_sizes) + 1), out_channels, 1, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = [self.conv1(x)]
         for pool in self.poolings:
             pooled.append(pool(pooled[-1]))
-        return self.conv2(torch.cat(pooled, 1))
+        return self.conv2(self.concat(*pooled))
 
 
 def csp_stages(table: list[list], widen_factor: float, deepen_factor: float, spp_kernel_sizes: tuple[int, ...], use_depthwise: bool,
@@ -174,11 +178,13 @@ class CSPPathAggregation(BaseModule):
     def __init__(self, in_channels: list[int], mix: Callable[[int, int], nn.Module], down: Callable[[int], nn.Module],
                  out: Callable[[int], nn.Module], upsample_cfg: dict, init_cfg: dict | None, **options: object) -> None:
         super().__init__(init_cfg)
-        self.upsample_cfg = dict(upsample_cfg)
         coarse_to_fine = range(len(in_channels) - 1, 0, -1)
         self.reduce_layers = nn.ModuleList(ConvModule(in_channels[i], in_channels[i - 1], 1, **options) for i in coarse_to_fine)
+        self.upsamples = nn.ModuleList(Resize(**upsample_cfg) for _ in coarse_to_fine)
+        self.top_down_concats = nn.ModuleList(Concat() for _ in coarse_to_fine)
         self.top_down_blocks = nn.ModuleList(mix(in_channels[i - 1] * 2, in_channels[i - 1]) for i in coarse_to_fine)
         self.downsamples = nn.ModuleList(map(down, in_channels[:-1]))
+        self.bottom_up_concats = nn.ModuleList(Concat() for _ in coarse_to_fine)
         self.bottom_up_blocks = nn.ModuleList(mix(a * 2, b) for a, b in zip(in_channels[:-1], in_channels[1:]))
         self.out_convs = nn.ModuleList(map(out, in_channels))
 
@@ -192,10 +198,11 @@ class CSPPathAggregation(BaseModule):
             raise ConfigError(f'{type(self).__name__} in_channels has {len(self.out_convs)} entries; the backbone gives {len(feats)} maps '
                               f'(its out_indices).')
         inner = [feats[-1]]                                        # fine to coarse
-        for x, reduce, mix in zip(feats[-2::-1], self.reduce_layers, self.top_down_blocks):
+        for x, reduce, upsample, concat, mix in zip(feats[-2::-1], self.reduce_layers, self.upsamples, self.top_down_concats,
+                                                    self.top_down_blocks):
             inner[0] = reduce(inner[0])
-            inner.insert(0, mix(torch.cat([F.interpolate(inner[0], **self.upsample_cfg), x], 1)))
+            inner.insert(0, mix(concat(upsample(inner[0]), x)))
         outs = [inner[0]]
-        for x, down, mix in zip(inner[1:], self.downsamples, self.bottom_up_blocks):
-            outs.append(mix(torch.cat([down(outs[-1]), x], 1)))
+        for x, down, concat, mix in zip(inner[1:], self.downsamples, self.bottom_up_concats, self.bottom_up_blocks):
+            outs.append(mix(concat(down(outs[-1]), x)))
         return tuple(conv(x) for conv, x in zip(self.out_convs, outs))

@@ -34,6 +34,7 @@ class DeformConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.conv_offset = nn.Conv2d(in_channels, (3 if self.modulated else 2) * self.places, kernel, stride, padding, dilation)
+        self.sigmoid = nn.Sigmoid() if self.modulated else None
         bound = 1 / math.sqrt(in_channels * kernel[0] * kernel[1])
         nn.init.uniform_(self.weight, -bound, bound)
         self.reset_offsets()
@@ -47,7 +48,7 @@ class DeformConv2d(nn.Module):
         offset, mask = self.conv_offset(x), None
         if self.modulated:
             offset, mask = offset.split([2 * self.places, self.places], 1)
-            mask = mask.float().sigmoid()
+            mask = self.sigmoid(mask.float())
         return deform_conv(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
 
 

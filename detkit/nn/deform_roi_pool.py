@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn as nn
 from torch import Tensor
 
+from detkit.nn.operators import Multiply
 from detkit.ops.deform_roi_pool import deform_roi_pool
 from detkit.ops.dense import roi_align
 
@@ -32,6 +33,7 @@ class DeformRoIPool(nn.Module):
         if self.modulated:
             self.mask_fc = nn.Sequential(nn.Linear(bins * output_channels, deform_fc_channels), nn.ReLU(inplace=True),
                                          nn.Linear(deform_fc_channels, bins), nn.Sigmoid())
+            self.multiply = Multiply()
         for last in (self.offset_fc[4], *([self.mask_fc[2]] if self.modulated else [])):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -41,7 +43,7 @@ class DeformRoIPool(nn.Module):
         x = roi_align(feature, rois, self.output_size, **self.settings).flatten(1)
         offset = self.offset_fc(x).reshape(-1, 2, *self.output_size)
         pooled = deform_roi_pool(feature, rois, offset, gamma=self.gamma, **self.settings)
-        return pooled * self.mask_fc(x).reshape(-1, 1, *self.output_size) if self.modulated else pooled
+        return self.multiply(pooled, self.mask_fc(x).reshape(-1, 1, *self.output_size)) if self.modulated else pooled
 
 
 class ModulatedDeformRoIPool(DeformRoIPool):

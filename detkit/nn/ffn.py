@@ -5,6 +5,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from detkit.nn.conv import build_activation
+from detkit.nn.operators import Add
 from detkit.registry import ConfigError
 
 
@@ -16,15 +17,16 @@ class FFN(nn.Module):
         super().__init__()
         if num_fcs < 2:
             raise ConfigError(f'FFN num_fcs={num_fcs} must be at least 2.')
-        self.embed_dims, self.add_identity = embed_dims, add_identity
+        self.embed_dims = embed_dims
         widths = [embed_dims, *[feedforward_channels] * (num_fcs - 1)]
         self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), build_activation(act_cfg), nn.Dropout(ffn_drop))
                                       for a, b in zip(widths, widths[1:])),
                                     nn.Linear(widths[-1], embed_dims), nn.Dropout(ffn_drop))
+        self.add = Add() if add_identity else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., embed_dims) -> the same shape."""
-        return x + self.layers(x) if self.add_identity else self.layers(x)
+        return self.layers(x) if self.add is None else self.add(x, self.layers(x))
 
 
 class MLP(nn.Module):
@@ -34,9 +36,10 @@ class MLP(nn.Module):
         super().__init__()
         widths = [in_channels, *[channels] * (num_layers - 1), out_channels]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.relus = nn.ModuleList(nn.ReLU() for _ in self.layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_channels) -> (..., out_channels)."""
-        for layer in self.layers[:-1]:
-            x = layer(x).relu()
+        for layer, relu in zip(self.layers, self.relus):
+            x = relu(layer(x))
         return self.layers[-1](x)

@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from detkit.nn.operators import Add
 from detkit.ops.ms_deform_attn import extents, ms_deform_attn
 from detkit.registry import ConfigError
 
@@ -33,6 +34,7 @@ class MultiScaleDeformableAttention(nn.Module):
         self.value_proj = nn.Linear(embed_dims, width)
         self.output_proj = nn.Linear(width, embed_dims)
         self.dropout = nn.Dropout(dropout)
+        self.add_query_pos, self.add = Add(), Add()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -71,7 +73,7 @@ class MultiScaleDeformableAttention(nn.Module):
         value = self.value_proj(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.)
-        where = query if query_pos is None else query + query_pos
+        where = query if query_pos is None else self.add_query_pos(query, query_pos)
         points = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(where).unflatten(-1, (*points, 2)).float()                       # (N, Q, heads, L, P, 2)
         weights = self.attention_weights(where).unflatten(-1, (self.num_heads, -1)).float().softmax(-1).unflatten(-1, points[1:])
@@ -81,7 +83,7 @@ class MultiScaleDeformableAttention(nn.Module):
             offsets = offsets * (references[:, :, None, :, None, 2:] * (0.5 / self.num_points))
         locations = references[:, :, None, :, None, :2] + offsets
         seen = ms_deform_attn(value.unflatten(-1, (self.num_heads, -1)), shapes, locations, weights)
-        return query + self.dropout(self.output_proj(seen))
+        return self.add(query, self.dropout(self.output_proj(seen)))
 
 
 def refuse_batch_second(batch_first: bool) -> None:

@@ -5,6 +5,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from detkit.nn.conv import ConvModule
+from detkit.nn.operators import Add
 
 
 class NonLocal2d(nn.Module):
@@ -24,9 +25,10 @@ class NonLocal2d(nn.Module):
         self.theta = ConvModule(in_channels, inner, 1, conv_cfg=conv_cfg, act_cfg=None)
         self.phi = ConvModule(in_channels, inner, 1, conv_cfg=conv_cfg, act_cfg=None)
         self.conv_out = ConvModule(inner, in_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
+        self.add = Add()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
         query, key, value = (conv(x).flatten(2).transpose(1, 2)[:, None] for conv in (self.theta, self.phi, self.g))
         seen = nn.functional.scaled_dot_product_attention(query, key, value, scale=self.scale)       # (N, 1, HW, inner)
-        return x + self.conv_out(seen[:, 0].transpose(1, 2).unflatten(2, x.shape[-2:]))
+        return self.add(x, self.conv_out(seen[:, 0].transpose(1, 2).unflatten(2, x.shape[-2:])))

@@ -13,7 +13,7 @@ def test_parameters_have_mmcvs_names():
 def test_the_shortcut_can_be_left_out():
     ffn, x = FFN(4, 8), torch.randn(2, 3, 4)
     want = ffn(x) - x
-    ffn.add_identity = False
+    ffn.add = None
     torch.testing.assert_close(ffn(x), want)
 
 

@@ -1,12 +1,12 @@
 """CSPDarknet, YOLOX's backbone (https://arxiv.org/abs/2107.08430; YOLOv4, https://arxiv.org/abs/2004.10934, Sec. 3.2)."""
 from __future__ import annotations
 
-import torch
 import torch.nn as nn
 from torch import Tensor
 
 from detkit.nn.conv import ConvModule
 from detkit.nn.csp import INIT, CSPBackbone, DarknetBottleneck, csp_stages
+from detkit.nn.operators import Concat
 from detkit.registry import MODELS, ConfigError
 
 # input channels, output channels, blocks, shortcut in blocks, spatial pyramid pooling
@@ -21,12 +21,13 @@ class Focus(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, **options: object) -> None:
         super().__init__()
+        self.concat = Concat()
         self.conv = ConvModule(in_channels * 4, out_channels, kernel_size, padding=(kernel_size - 1) // 2, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W), even sides -> (N, C', H / 2, W / 2)."""
         left, right = x[..., ::2], x[..., 1::2]
-        return self.conv(torch.cat([left[..., ::2, :], left[..., 1::2, :], right[..., ::2, :], right[..., 1::2, :]], 1))
+        return self.conv(self.concat(left[..., ::2, :], left[..., 1::2, :], right[..., ::2, :], right[..., 1::2, :]))
 
 
 @MODELS.register_module()

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from detkit.nn.conv import build_norm
 from detkit.nn.drop_path import DropPath
 from detkit.nn.ffn import FFN
+from detkit.nn.operators import Add
 from detkit.registry import MODELS, ConfigError
 
 APART = -100.     # added to the logits of two places that a shift brought into one window; the number of the paper's program
@@ -124,10 +125,11 @@ class SwinBlock(nn.Module):
         self.norm2 = build_norm(norm_cfg, channels)[1]
         self.ffn = FFN(channels, hidden, act_cfg=act_cfg, ffn_drop=drop_rate, add_identity=False)
         self.drop_path = DropPath(drop_path)
+        self.add1, self.add2 = Add(), Add()
 
     def forward(self, x: Tensor, apart: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), apart))
-        return x + self.drop_path(self.ffn(self.norm2(x)))
+        x = self.add1(x, self.drop_path(self.attn(self.norm1(x), apart)))
+        return self.add2(x, self.drop_path(self.ffn(self.norm2(x))))
 
 
 class PatchEmbed(nn.Module):
@@ -217,6 +219,7 @@ class SwinTransformer(BaseModule):
             self.places = tuple(side // patch_size for side in pair(pretrain_img_size))
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, self.places[0] * self.places[1], embed_dims))
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+            self.add_pos_embed = Add()
         self.drop_after_pos = nn.Dropout(drop_rate)
         total, made = sum(depths), 0
         self.stages = nn.ModuleList()
@@ -237,7 +240,8 @@ class SwinTransformer(BaseModule):
         """(N, 3, H, W) -> one map (N, C, H / stride, W / stride), rounded up, per entry of ``out_indices``."""
         x = self.patch_embed(x)
         if self.absolute_pos_embed is not None:
-            x = x + resized(self.absolute_pos_embed, self.places, tuple(x.shape[1:3])).unflatten(1, tuple(x.shape[1:3]))
+            table = resized(self.absolute_pos_embed, self.places, tuple(x.shape[1:3]))
+            x = self.add_pos_embed(x, table.unflatten(1, tuple(x.shape[1:3])))
         x = self.drop_after_pos(x)
         outs = []
         for i in range(max(self.out_indices) + 1):

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -59,11 +58,12 @@ class RPNHead(BaseModule):
         self.several = num_convs > 1      # checkpoints name one conv rpn_conv, several rpn_conv.0.conv, ...
         self.rpn_conv = nn.Sequential(*conv_tower(num_convs, in_channels, feat_channels, inplace=False)) if self.several \
             else nn.Conv2d(in_channels, feat_channels, 3, padding=1)
+        self.rpn_relu = nn.ReLU()
         self.rpn_cls = nn.Conv2d(feat_channels, A, 1)
         self.rpn_reg = nn.Conv2d(feat_channels, A * 4, 1)
 
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
-        hidden = [F.relu(self.rpn_conv(x)) for x in feats]
+        hidden = [self.rpn_relu(self.rpn_conv(x)) for x in feats]
         return DenseOutputs(cls=[flatten_level(self.rpn_cls(x), 1) for x in hidden],
                             reg=[flatten_level(self.rpn_reg(x), 4) for x in hidden],
                             sizes=[tuple(x.shape[-2:]) for x in feats])

@@ -26,6 +26,7 @@ from detkit.models.dense_heads.outputs import (
 from detkit.models.dense_heads.rtmdet_head import geometric_mean_logits, quality_losses
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
 from detkit.nn.conv import bias_for_probability, conv_tower
+from detkit.nn.operators import Concat, Resize
 from detkit.ops.masks import resize_masks
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
@@ -66,13 +67,15 @@ class MaskFeatModule(nn.Module):
     def __init__(self, in_channels: int, feat_channels: int, stacked_convs: int, num_levels: int, num_prototypes: int,
                  **options: object) -> None:
         super().__init__()
+        self.resizes = nn.ModuleList(Resize(mode='bilinear') for _ in range(num_levels - 1))
+        self.concat = Concat()
         self.fusion_conv = nn.Conv2d(num_levels * in_channels, in_channels, 1)
         self.stacked_convs = nn.Sequential(*conv_tower(stacked_convs, in_channels, feat_channels, **options))
         self.projection = nn.Conv2d(feat_channels, num_prototypes, 1)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         size = feats[0].shape[-2:]
-        joined = torch.cat([feats[0], *(F.interpolate(x, size, mode='bilinear') for x in feats[1:])], 1)
+        joined = self.concat(feats[0], *(resize(x, size) for resize, x in zip(self.resizes, feats[1:])))
         return self.projection(self.stacked_convs(self.fusion_conv(joined)))
 
 

@@ -22,6 +22,7 @@ from detkit.models.dense_heads.outputs import (
 from detkit.models.settings import DensePostprocess, TaskAlignedTraining, settings
 from detkit.nn.conv import ConvModule, Scale, bias_for_probability
 from detkit.nn.deform_conv import DeformConv2d
+from detkit.nn.operators import Concat
 from detkit.ops.dense import deform_conv
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
@@ -97,6 +98,8 @@ class TOODHead(BaseModule):
         self.inter_convs = nn.ModuleList(
             ConvModule(in_channels if i == 0 else feat_channels, feat_channels, 3, padding=1, norm_cfg=norm_cfg,
                        conv_cfg=dict(type='DCNv2', deform_groups=4) if i < num_dcn else conv_cfg) for i in range(stacked_convs))
+        self.concat = Concat()
+        self.pool = nn.AdaptiveAvgPool2d(1)
         self.cls_decomp = TaskDecomposition(feat_channels, stacked_convs, norm_cfg)
         self.reg_decomp = TaskDecomposition(feat_channels, stacked_convs, norm_cfg)
         self.tood_cls = nn.Conv2d(feat_channels, num_classes, 3, padding=1)
@@ -135,8 +138,8 @@ class TOODHead(BaseModule):
             for conv in self.inter_convs:
                 x = conv(x)
                 layers.append(x)
-            x = torch.cat(layers, 1)
-            mean = x.mean((2, 3), keepdim=True)
+            x = self.concat(*layers)
+            mean = self.pool(x)
             logits = geometric_mean(self.tood_cls(self.cls_decomp(x, mean)).float(), self.cls_prob_module(x).float())
             boxes = self.boxes_of(anchors / stride, self.tood_reg(self.reg_decomp(x, mean)).float(), scale)
             cls.append(flatten_level(logits, self.num_classes))

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +12,7 @@ from detkit.models.query_heads.outputs import QueryOutputs, stacked
 from detkit.nn.attention import MultiheadAttention
 from detkit.nn.ffn import MLP
 from detkit.nn.ms_deform_attn import refuse_batch_second
+from detkit.nn.operators import Add, Concat, Multiply
 from detkit.nn.positional import build_encoding, sines
 from detkit.nn.tokens import flatten_levels
 from detkit.nn.transformer import Decoder, Encoder, run_decoder
@@ -39,6 +39,9 @@ class ConditionalAttention(nn.Module):
         self.out_proj = nn.Linear(embed_dims, embed_dims)
         nn.init.zeros_(self.out_proj.bias)
         self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
+        self.add_query_pos, self.add_memory_pos, self.add = Add(), Add(), Add()
+        if cross_attn:
+            self.query_concat, self.key_concat = Concat(-1), Concat(-1)
 
     def forward(self, query: Tensor, memory: Tensor, query_pos: Tensor, memory_pos: Tensor | None = None, visible: Tensor | None = None,
                 place: Tensor | None = None) -> Tensor:
@@ -47,12 +50,13 @@ class ConditionalAttention(nn.Module):
         q, k = self.qcontent_proj(query), self.kcontent_proj(memory)
         k_pos = self.kpos_proj(memory_pos if self.cross_attn else query_pos)
         if self.qpos_proj is not None:
-            q, k = q + self.qpos_proj(query_pos), k + k_pos
+            q, k = self.add_query_pos(q, self.qpos_proj(query_pos)), self.add_memory_pos(k, k_pos)
         q, k, v = self.heads(q), self.heads(k), self.heads(self.v_proj(memory))
         if self.cross_attn:
-            q, k = torch.cat([q, self.heads(self.qpos_sine_proj(place))], -1), torch.cat([k, self.heads(k_pos).expand_as(k)], -1)
+            q = self.query_concat(q, self.heads(self.qpos_sine_proj(place)))
+            k = self.key_concat(k, self.heads(k_pos).expand_as(k))
         seen = F.scaled_dot_product_attention(q, k, v, visible, self.attn_drop.p if self.training else 0.)
-        return query + self.proj_drop(self.out_proj(seen.transpose(1, 2).flatten(2)))
+        return self.add(query, self.proj_drop(self.out_proj(seen.transpose(1, 2).flatten(2))))
 
     def heads(self, x: Tensor) -> Tensor:
         """(N, length, C) -> (N, heads, length, C / heads)."""
@@ -68,6 +72,7 @@ class ConditionalDecoder(Decoder):
         super().__init__(ConditionalAttention, layer_cfg=layer_cfg, self_attention=ConditionalAttention, **options)
         c = self.embed_dims
         self.query_scale, self.ref_point_head = MLP(c, c, c, 2), MLP(c, c, 2, 2)
+        self.multiply = Multiply()
         for layer in (*self.query_scale.layers, *self.ref_point_head.layers):
             nn.init.xavier_uniform_(layer.weight)
         for layer in self.layers[1:]:
@@ -103,7 +108,7 @@ class ConditionalDETR(Detector):
         encoded = sines(reference.flip(-1), query_pos.shape[2] // 2).flatten(2).to(memory.dtype)
 
         def look(layer: int, query: Tensor, carried: None) -> dict[str, Any]:
-            place = encoded if layer == 0 else encoded * self.decoder.query_scale(query)
+            place = encoded if layer == 0 else self.decoder.multiply(encoded, self.decoder.query_scale(query))
             return dict(query_pos=query_pos, memory_pos=tokens.pos, visible=visible, place=place)
 
         def predict(layer: int, query: Tensor, carried: None) -> tuple[tuple[Tensor, Tensor], None]:

@@ -1,12 +1,13 @@
 """Balanced feature pyramid (Libra R-CNN, https://arxiv.org/abs/1904.02701, Sec. 3.2)."""
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from detkit.nn.conv import ConvModule
 from detkit.nn.non_local import NonLocal2d
+from detkit.nn.operators import Add, MaxResize, Mean, Resize
 from detkit.registry import MODELS, ConfigError
 
 REFINEMENTS = (None, 'conv', 'non_local')
@@ -30,6 +31,9 @@ class BFP(BaseModule):
         if not 0 <= refine_level < num_levels:
             raise ConfigError(f'BFP refine_level={refine_level} must be one of its {num_levels} levels, 0 to {num_levels - 1}.')
         self.num_levels, self.refine_level, self.refine = num_levels, refine_level, None
+        self.gathers = nn.ModuleList(resizing(finer=i < refine_level) for i in range(num_levels))
+        self.scatters = nn.ModuleList(resizing(finer=i > refine_level) for i in range(num_levels))
+        self.mean, self.adds = Mean(), nn.ModuleList(Add() for _ in range(num_levels))
         if refine_type == 'conv':
             self.refine = ConvModule(in_channels, in_channels, 3, padding=1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         elif refine_type == 'non_local':
@@ -44,12 +48,12 @@ class BFP(BaseModule):
         if len(feats) != self.num_levels:
             raise ConfigError(f'BFP num_levels={self.num_levels}; it was given {len(feats)} maps.')
         size = feats[self.refine_level].shape[-2:]
-        mean = sum(resized(x, size, finer=i < self.refine_level) for i, x in enumerate(feats)) / len(feats)
+        mean = self.mean(*(gather(x, size) for gather, x in zip(self.gathers, feats)))
         if self.refine is not None:
             mean = self.refine(mean)
-        return tuple(x + resized(mean, x.shape[-2:], finer=i > self.refine_level) for i, x in enumerate(feats))
+        return tuple(add(x, scatter(mean, x.shape[-2:])) for add, scatter, x in zip(self.adds, self.scatters, feats))
 
 
-def resized(x: Tensor, size: tuple[int, int], finer: bool) -> Tensor:
-    """To ``size``: by maxima where ``x`` is the finer map, else by repetition."""
-    return F.adaptive_max_pool2d(x, size) if finer else F.interpolate(x, size, mode='nearest')
+def resizing(finer: bool) -> nn.Module:
+    """The module that brings a map to another size: by maxima where it is the finer one, else by repetition."""
+    return MaxResize() if finer else Resize(mode='nearest')

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from detkit.nn.conv import ConvModule
+from detkit.nn.operators import Add, Resize
 from detkit.registry import MODELS, ConfigError
 
 EXTRA_SOURCES = ('on_input', 'on_lateral', 'on_output')
@@ -40,12 +40,17 @@ class FPN(BaseModule):
         if self.extra_source and self.extra_source not in EXTRA_SOURCES:
             raise ConfigError(f"FPN add_extra_convs='{add_extra_convs}' is unknown. Known: {', '.join(EXTRA_SOURCES)}.")
         self.num_ins, self.first, self.end, self.num_outs = len(in_channels), start_level, end, num_outs
-        self.relu_before_extra, self.upsample_cfg = relu_before_extra_convs, dict(upsample_cfg)
         options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, inplace=False)
         lateral = options | (dict(norm_cfg=None) if no_norm_on_lateral else {})
         self.lateral_convs = nn.ModuleList(ConvModule(c, out_channels, 1, **lateral) for c in used)
+        self.upsamples = nn.ModuleList(Resize(**upsample_cfg) for _ in used[1:])                  # from the finest on, as the sums
+        self.adds = nn.ModuleList(Add() for _ in used[1:])
         self.fpn_convs = nn.ModuleList(ConvModule(out_channels, out_channels, 3, padding=1, **options) for _ in used)
-        for i in range(num_outs - len(used) if self.extra_source else 0):
+        extra = range(num_outs - len(used))
+        self.extra_pools = nn.ModuleList(nn.MaxPool2d(1, stride=2) for _ in extra if not self.extra_source)
+        self.extra_relus = nn.ModuleList()
+        for i in extra if self.extra_source else ():
+            self.extra_relus.append(nn.ReLU() if relu_before_extra_convs and i > 0 else nn.Identity())
             c = used[-1] if i == 0 and self.extra_source == 'on_input' else out_channels
             self.fpn_convs.append(ConvModule(c, out_channels, 3, stride=2, padding=1, **options))
 
@@ -59,15 +64,12 @@ class FPN(BaseModule):
             raise ConfigError(f'FPN in_channels has {self.num_ins} entries; the backbone gives {len(feats)} maps (its out_indices).')
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, feats[self.first:self.end])]
         for i in range(len(laterals) - 1, 0, -1):
-            size = {} if 'scale_factor' in self.upsample_cfg else dict(size=laterals[i - 1].shape[-2:])
-            laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], **size, **self.upsample_cfg)
+            upsampled = self.upsamples[i - 1](laterals[i], laterals[i - 1].shape[-2:])
+            laterals[i - 1] = self.adds[i - 1](laterals[i - 1], upsampled)
         outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals)]
-        while len(outs) < self.num_outs:
-            first = len(outs) == len(laterals)
-            if not self.extra_source:
-                outs.append(F.max_pool2d(outs[-1], 1, stride=2))
-                continue
-            sources = dict(on_input=feats[self.end - 1], on_lateral=laterals[-1], on_output=outs[-1])
-            x = sources[self.extra_source] if first else outs[-1]
-            outs.append(self.fpn_convs[len(outs)](F.relu(x) if self.relu_before_extra and not first else x))
+        for pool in self.extra_pools:
+            outs.append(pool(outs[-1]))
+        sources = dict(on_input=feats[self.end - 1], on_lateral=laterals[-1], on_output=outs[-1])
+        for i, relu in enumerate(self.extra_relus):
+            outs.append(self.fpn_convs[len(outs)](relu(sources[self.extra_source] if i == 0 else outs[-1])))
         return tuple(outs)

@@ -58,12 +58,13 @@ def add_layers(head: QueryHead) -> None:
     c = head.embed_dims
     head.fc_cls = nn.Linear(c, head.cls_out_channels)
     head.reg_ffn = FFN(c, c, head.num_reg_fcs, add_identity=False)
+    head.reg_relu = nn.ReLU()
     head.fc_reg = nn.Linear(c, 4)
 
 
 def raw_boxes(head: QueryHead, state: Tensor) -> Tensor:
     """(N, Q, C) -> (N, Q, 4)."""
-    return head.fc_reg(head.reg_ffn(state).relu())
+    return head.fc_reg(head.reg_relu(head.reg_ffn(state)))
 
 
 def with_class_weights(loss_cls: dict, num_classes: int) -> tuple[dict, float]:

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.model import BaseModule, caffe2_xavier_init
 from torch import Tensor
 
 from detkit.models.query_heads.pixel_decoder import GN, SINE, fpn_convs
 from detkit.nn.attention import MultiheadAttention
 from detkit.nn.conv import ConvModule
+from detkit.nn.operators import Add, Resize
 from detkit.nn.positional import build_encoding
 from detkit.nn.tokens import flatten_levels
 from detkit.nn.transformer import Encoder
@@ -23,7 +23,7 @@ class PixelDecoder(BaseModule):
                  act_cfg: dict | None = dict(type='ReLU'), init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.memory_channels = in_channels[-1]
-        self.lateral_convs, self.output_convs = fpn_convs(in_channels[:-1], feat_channels, norm_cfg, act_cfg)
+        add_fpn(self, in_channels[:-1], feat_channels, norm_cfg, act_cfg)
         self.last_feat_conv = ConvModule(in_channels[-1], feat_channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.mask_feature = nn.Conv2d(feat_channels, out_channels, 3, padding=1)
         initialise(self, self.mask_feature, self.last_feat_conv.conv)
@@ -41,7 +41,7 @@ class TransformerEncoderPixelDecoder(BaseModule):
                  act_cfg: dict | None = dict(type='ReLU'), positional_encoding: dict = SINE, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.memory_channels = feat_channels
-        self.lateral_convs, self.output_convs = fpn_convs(in_channels[:-1], feat_channels, norm_cfg, act_cfg)
+        add_fpn(self, in_channels[:-1], feat_channels, norm_cfg, act_cfg)
         self.encoder = MODELS.build(encoder, type=Encoder, attention=MultiheadAttention)
         if self.encoder.embed_dims != feat_channels:
             raise ConfigError(f'embed_dims={self.encoder.embed_dims} of the encoder and feat_channels={feat_channels} must agree.')
@@ -59,10 +59,18 @@ class TransformerEncoderPixelDecoder(BaseModule):
         return upwards(self, self.encoder_out_proj(memory), feats), memory
 
 
+def add_fpn(decoder: nn.Module, in_channels: list[int], channels: int, norm_cfg: dict | None, act_cfg: dict | None) -> None:
+    """Give ``decoder`` the layers that ``upwards`` uses, one of each for every map but the coarsest."""
+    decoder.lateral_convs, decoder.output_convs = fpn_convs(in_channels, channels, norm_cfg, act_cfg)
+    decoder.upsamples = nn.ModuleList(Resize(mode='nearest') for _ in in_channels)
+    decoder.adds = nn.ModuleList(Add() for _ in in_channels)
+
+
 def upwards(decoder: nn.Module, top: Tensor, feats: tuple[Tensor, ...]) -> Tensor:
     """The FPN's way from ``top`` to the finest map, and the convolution that makes masks' features of it."""
-    for lateral, output, x in list(zip(decoder.lateral_convs, decoder.output_convs, feats))[::-1]:
-        top = output(lateral(x) + F.interpolate(top, x.shape[-2:], mode='nearest'))
+    steps = zip(decoder.lateral_convs, decoder.upsamples, decoder.adds, decoder.output_convs, feats)
+    for lateral, upsample, add, output, x in list(steps)[::-1]:
+        top = output(add(lateral(x), upsample(top, x.shape[-2:])))
     return decoder.mask_feature(top)
 
 

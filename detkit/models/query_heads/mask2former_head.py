@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.model import BaseModule, caffe2_xavier_init
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -28,6 +27,7 @@ from detkit.models.query_heads.mask_queries import (
 )
 from detkit.models.query_heads.pixel_decoder import SINE, xavier_normal
 from detkit.models.settings import settings
+from detkit.nn.operators import Add, Resize
 from detkit.nn.positional import build_encoding
 from detkit.nn.transformer import DecoderLayer
 from detkit.ops.points import sample_points, uncertain_points
@@ -102,6 +102,8 @@ class Mask2FormerHead(BaseModule):
         self.positional_encoding = build_encoding(positional_encoding, c)
         self.query_embed, self.query_feat = nn.Embedding(num_queries, feat_channels), nn.Embedding(num_queries, feat_channels)
         self.level_embed = nn.Embedding(num_transformer_feat_level, feat_channels)
+        self.level_adds = nn.ModuleList(Add() for _ in range(num_transformer_feat_level))
+        self.level_resizes = nn.ModuleList(Resize(mode='bilinear', align_corners=False) for _ in range(num_transformer_feat_level))
         self.cls_embed = nn.Linear(feat_channels, self.num_classes + 1)
         self.mask_embed = mask_embedding(feat_channels, out_channels)
         self.loss_cls, self.loss_mask, self.loss_dice = (MODELS.build(cfg) for cfg in (loss_cls, loss_mask, loss_dice))
@@ -115,10 +117,11 @@ class Mask2FormerHead(BaseModule):
         the paper's code."""
         features, maps = self.pixel_decoder(feats)
         memories, places, resized = [], [], []
-        for x, project, level in zip(maps, self.decoder_input_projs, self.level_embed.weight):
-            memories.append(project(x).flatten(2).transpose(1, 2) + level)
+        for x, project, add, resize, level in zip(maps, self.decoder_input_projs, self.level_adds, self.level_resizes,
+                                                  self.level_embed.weight):
+            memories.append(add(project(x).flatten(2).transpose(1, 2), level))
             places.append(self.positional_encoding(x.shape[-2:], x.device).flatten(1, 2).to(x.dtype))
-            resized.append(F.interpolate(features, x.shape[-2:], mode='bilinear', align_corners=False))
+            resized.append(resize(features, x.shape[-2:]))
         query, query_pos = (e.weight.expand(features.shape[0], -1, -1) for e in (self.query_feat, self.query_embed))
         logits, embeds = zip(self.predict(query))
         for i, layer in enumerate(self.transformer_decoder.layers):

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.model import BaseModule, caffe2_xavier_init
 from torch import Tensor
 
 from detkit.nn.conv import ConvModule
 from detkit.nn.ms_deform_attn import MultiScaleDeformableAttention
+from detkit.nn.operators import Add, Resize
 from detkit.nn.positional import build_encoding
 from detkit.nn.tokens import flatten_levels
 from detkit.nn.transformer import Encoder
@@ -43,6 +43,8 @@ class MSDeformAttnPixelDecoder(BaseModule):
         self.positional_encoding = build_encoding(positional_encoding, feat_channels)
         self.level_encoding = nn.Embedding(levels, feat_channels)
         self.lateral_convs, self.output_convs = fpn_convs(in_channels[::-1][levels:], feat_channels, norm_cfg, act_cfg)
+        self.upsamples = nn.ModuleList(Resize(mode='bilinear', align_corners=False) for _ in self.lateral_convs)
+        self.adds = nn.ModuleList(Add() for _ in self.lateral_convs)
         self.mask_feature = nn.Conv2d(feat_channels, out_channels, 1)
         for module in (*(m.conv for m in (*self.lateral_convs, *self.output_convs)), self.mask_feature):
             caffe2_xavier_init(module)
@@ -58,8 +60,8 @@ class MSDeformAttnPixelDecoder(BaseModule):
         memory = self.encoder(tokens.feats, tokens.pos, references=tokens.references(), shapes=tokens.shapes)
         parts = memory.split([h * w for h, w in tokens.shapes], 1)
         outs = [part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(parts, tokens.shapes)]
-        for lateral, output, x in zip(self.lateral_convs, self.output_convs, coarse[len(outs):]):
-            outs.append(output(lateral(x) + F.interpolate(outs[-1], x.shape[-2:], mode='bilinear', align_corners=False)))
+        for lateral, upsample, add, output, x in zip(self.lateral_convs, self.upsamples, self.adds, self.output_convs, coarse[len(outs):]):
+            outs.append(output(add(lateral(x), upsample(outs[-1], x.shape[-2:]))))
         return self.mask_feature(outs[-1]), outs[:self.num_outs]
 
 

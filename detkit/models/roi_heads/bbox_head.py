@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -63,6 +62,7 @@ class ConvFCBBoxHead(BaseModule):
                 ConvModule(i, conv_out_channels, 3, padding=1, conv_cfg=conv_cfg, norm_cfg=norm_cfg) for i in inputs[:-1]))
             inputs = [inputs[-1] * (1 if flat or not num_fcs else area)] + [fc_out_channels] * num_fcs
             self.add_module(f'{name}_fcs', nn.ModuleList(nn.Linear(i, fc_out_channels) for i in inputs[:-1]))
+            self.add_module(f'{name}_relus', nn.ModuleList(nn.ReLU() for _ in inputs[:-1]))
             return inputs[-1], flat or num_fcs > 0
 
         convs, fcs = (d if n is None else n for d, n in zip(self.shared_by_default, (num_shared_convs, num_shared_fcs)))
@@ -74,16 +74,16 @@ class ConvFCBBoxHead(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(n, C, S, S) -> class logits (n, K + 1) and deltas (n, K or 1, 4)."""
-        x = self.through(x, self.shared_convs, self.shared_fcs)
-        cls = self.flat(self.through(x, self.cls_convs, self.cls_fcs))
-        reg = self.flat(self.through(x, self.reg_convs, self.reg_fcs))
+        x = self.through(x, self.shared_convs, self.shared_fcs, self.shared_relus)
+        cls = self.flat(self.through(x, self.cls_convs, self.cls_fcs, self.cls_relus))
+        reg = self.flat(self.through(x, self.reg_convs, self.reg_fcs, self.reg_relus))
         return self.fc_cls(cls), self.fc_reg(reg).unflatten(1, (-1, 4))
 
-    def through(self, x: Tensor, convs: nn.ModuleList, fcs: nn.ModuleList) -> Tensor:
+    def through(self, x: Tensor, convs: nn.ModuleList, fcs: nn.ModuleList, relus: nn.ModuleList) -> Tensor:
         for conv in convs:
             x = conv(x)
-        for fc in fcs:
-            x = F.relu(fc(self.flat(x)))
+        for fc, relu in zip(fcs, relus):
+            x = relu(fc(self.flat(x)))
         return x
 
     def flat(self, x: Tensor) -> Tensor:

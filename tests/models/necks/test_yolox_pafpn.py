@@ -48,7 +48,7 @@ def test_options_reach_the_layers():
 
 
 def test_blocks_have_no_shortcuts():
-    assert not any(layer.blocks[0].add_identity for layer in (*neck().top_down_blocks, *neck().bottom_up_blocks))
+    assert all(layer.blocks[0].add is None for layer in (*neck().top_down_blocks, *neck().bottom_up_blocks))
 
 
 def test_another_number_of_maps_is_refused():
