@@ -22,6 +22,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         'detkit.models.necks.channel_mapper': 'ChannelMapper',
         'detkit.models.necks.csp_next_pafpn': 'CSPNeXtPAFPN',
         'detkit.models.necks.yolox_pafpn': 'YOLOXPAFPN',
+        'detkit.nn.context_block': 'ContextBlock',
         'detkit.nn.positional': 'SinePositionalEncoding LearnedPositionalEncoding',
         'detkit.models.dense_heads.retina_head': 'RetinaHead',
         'detkit.models.dense_heads.fcos_head': 'FCOSHead',

@@ -1,7 +1,8 @@
 """ResNet (https://arxiv.org/abs/1512.03385) and ResNet-D (https://arxiv.org/abs/1812.01187), with MMDetection's names."""
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch.nn as nn
@@ -13,6 +14,8 @@ from detkit.nn.conv import build_conv, build_norm, keep_statistics
 from detkit.nn.deform_conv import DeformConv2d
 from detkit.nn.operators import Add
 from detkit.registry import MODELS, ConfigError, check_arguments
+
+POSITIONS = 'after_conv1', 'after_conv2', 'after_conv3'     # of plugins in a bottleneck
 
 
 class BasicBlock(nn.Module):
@@ -42,11 +45,13 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1 to ``inner`` channels, 3x3 in ``groups``, 1x1 to ``out_channels``; the shortcut is projected where its input does not fit.
 
-    ``style='caffe'`` strides in the first 1x1, ``'pytorch'`` in the 3x3. ``dcn``: the 3x3's config, if not ``conv_cfg``.
+    ``style='caffe'`` strides in the first 1x1, ``'pytorch'`` in the 3x3. ``dcn``: the 3x3's config, if not ``conv_cfg``. ``plugins``:
+    position and config of modules behind a convolution's norm and activation (the last one's norm alone).
     """
 
     def __init__(self, in_channels: int, stride: int, inner: int, out_channels: int, dilation: int, style: str, avg_down: bool,
-                 conv_cfg: dict | None, norm_cfg: dict, groups: int = 1, dcn: dict | None = None) -> None:
+                 conv_cfg: dict | None, norm_cfg: dict, groups: int = 1, dcn: dict | None = None,
+                 plugins: Sequence[tuple[str, dict]] = ()) -> None:
         super().__init__()
         self.out_channels = out_channels
         downsample = shortcut(in_channels, out_channels, stride, avg_down, conv_cfg, norm_cfg)
@@ -57,6 +62,11 @@ class Bottleneck(nn.Module):
         self.norm_names = add_norms(self, norm_cfg, [inner, inner, out_channels])
         self.relu1, self.relu2, self.relu3, self.add = *(nn.ReLU(inplace=True) for _ in range(3)), Add()
         self.downsample = downsample
+        self.plugin_names: dict[str, list[str]] = {position: [] for position in POSITIONS}
+        for position, cfg in plugins:
+            name, plugin = build_plugin(cfg, out_channels if position == POSITIONS[-1] else inner)
+            self.plugin_names[position].append(name)
+            self.add_module(name, plugin)
 
     def conv_norms(self) -> dict[str, str]:
         """For ``conv_norm_pairs``."""
@@ -65,9 +75,16 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         norm1, norm2, norm3 = (getattr(self, n) for n in self.norm_names)
         identity = x if self.downsample is None else self.downsample(x)
-        x = self.relu1(norm1(self.conv1(x)))
-        x = self.relu2(norm2(self.conv2(x)))
-        return self.relu3(self.add(norm3(self.conv3(x)), identity))
+        x = self.plugged('after_conv1', self.relu1(norm1(self.conv1(x))))
+        x = self.plugged('after_conv2', self.relu2(norm2(self.conv2(x))))
+        x = self.plugged('after_conv3', norm3(self.conv3(x)))
+        return self.relu3(self.add(x, identity))
+
+    def plugged(self, position: str, x: Tensor) -> Tensor:
+        """``x`` after the plugins of this position."""
+        for name in self.plugin_names[position]:
+            x = getattr(self, name)(x)
+        return x
 
 
 # depth -> class of the blocks, their output channels over their width, and how many there are in each stage
@@ -85,6 +102,16 @@ def residual_stage(make_block: Callable[[int, int], nn.Module], count: int, in_c
     for _ in range(count - 1):
         blocks.append(make_block(blocks[-1].out_channels, 1))
     return nn.Sequential(*blocks)
+
+
+def build_plugin(cfg: dict, channels: int) -> tuple[str, nn.Module]:
+    """The module that a plugin's ``cfg`` describes, and its name in a block, as in mmcv: ``ContextBlock`` with the postfix 1 is
+    ``context_block1``."""
+    options = dict(cfg)
+    postfix = options.pop('postfix', '')
+    plugin = MODELS.build(options, in_channels=channels)
+    words = re.sub(r'(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])', '_', type(plugin).__name__).lower()
+    return f'{getattr(plugin, "_abbr_", words)}{postfix}', plugin
 
 
 def add_norms(module: nn.Module, norm_cfg: dict, channels: list[int]) -> list[str]:
@@ -111,6 +138,9 @@ class ResNet(BaseModule):
         frozen_stages: the stem (0) and this many stages learn nothing; -1: all learn.
         groups, base_width: ResNeXt's: a bottleneck's 3x3 has this many groups, each ``base_width`` channels in the first stage.
         dcn: the 3x3 of bottlenecks becomes this deformable convolution in the stages that ``stage_with_dcn`` names.
+        plugins: further modules in bottlenecks, ``dict(cfg=dict(type='ContextBlock', ratio=1 / 16), position='after_conv3')`` each, in the
+            stages that its ``stages`` (a bool for each; all if left out) names. Any class in MODELS that takes ``in_channels`` and keeps
+            a map's shape. Two of one type need a ``postfix`` each in ``cfg``.
         norm_eval: BatchNorm keeps its statistics during training.
         with_cp: recompute blocks in the backward pass: less memory, more time.
         zero_init_residual: blocks start as the identity (when not loaded from a checkpoint).
@@ -126,8 +156,8 @@ class ResNet(BaseModule):
                  out_indices: tuple = (0, 1, 2, 3), style: str = 'pytorch', deep_stem: bool = False, avg_down: bool = False,
                  frozen_stages: int = -1, conv_cfg: dict | None = None, norm_cfg: dict = dict(type='BN', requires_grad=True),
                  norm_eval: bool = True, dcn: dict | None = None, stage_with_dcn: tuple = (False, False, False, False),
-                 with_cp: bool = False, zero_init_residual: bool = True, groups: int = 1, base_width: int = 64,
-                 init_cfg: dict | list | None = None) -> None:
+                 plugins: list[dict] | None = None, with_cp: bool = False, zero_init_residual: bool = True, groups: int = 1,
+                 base_width: int = 64, init_cfg: dict | list | None = None) -> None:
         if depth not in self.blocks:
             raise ConfigError(f'{type(self).__name__} depth={depth} is unknown. Known: {", ".join(map(str, self.blocks))}.')
         if style not in ('pytorch', 'caffe'):
@@ -142,6 +172,8 @@ class ResNet(BaseModule):
         if block is BasicBlock and (groups > 1 or dcn):
             raise ConfigError(f"ResNet depth={depth} has no bottlenecks, whose 3x3 {'dcn' if dcn else 'groups'} is about. "
                               f'Take depth 50, 101 or 152.')
+        if block is BasicBlock and plugins:
+            raise ConfigError(f'ResNet depth={depth} has no bottlenecks, into which plugins go. Take depth 50, 101 or 152.')
         dcn = checked_dcn(dcn, conv_cfg, stage_with_dcn, num_stages)
         super().__init__(init_cfg or [dict(type='Kaiming', layer='Conv2d'),
                                       dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])])
@@ -157,6 +189,8 @@ class ResNet(BaseModule):
                 options |= dict(inner=int(width * base_width / base_channels) * groups, groups=groups)
             if dcn and stage_with_dcn[i]:
                 options |= dict(dcn=dcn)
+            if plugins:
+                options |= dict(plugins=plugins_of_stage(plugins, i, num_stages))
             self.add_module(f'layer{i + 1}', residual_stage(partial(block, **options), count, channels, strides[i]))
             channels = width * expansion
         self.freeze()
@@ -238,6 +272,24 @@ def checked_dcn(dcn: dict | None, conv_cfg: dict | None, stages: tuple, num_stag
     if dcn.get('fallback_on_stride', False):
         raise ConfigError('ResNet dcn fallback_on_stride=True is not offered: every 3x3 of a stage is deformable, or none.', dcn)
     return {k: v for k, v in dcn.items() if k != 'fallback_on_stride'}
+
+
+def plugins_of_stage(plugins: list[dict], stage: int, num_stages: int) -> list[tuple[str, dict]]:
+    """Position and ``cfg`` of the plugins of a stage's blocks. Raises ConfigError for a key, position or ``stages`` that cannot be."""
+    chosen = []
+    for plugin in plugins:
+        for key in plugin:
+            if key not in ('cfg', 'position', 'stages'):
+                raise ConfigError(f"ResNet plugins have no '{key}'. They have: cfg, position, stages.", plugin)
+        if 'cfg' not in plugin or plugin.get('position') not in POSITIONS:
+            raise ConfigError(f"a ResNet plugin needs a cfg, and a position of {', '.join(POSITIONS)}, not {plugin.get('position')!r}.",
+                              plugin)
+        stages = plugin.get('stages', (True,) * num_stages)
+        if len(stages) != num_stages:
+            raise ConfigError(f'ResNet plugin stages={tuple(stages)} need an entry for each of num_stages={num_stages}.', plugin)
+        if stages[stage]:
+            chosen.append((plugin['position'], plugin['cfg']))
+    return chosen
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int, avg_down: bool, conv_cfg: dict | None,

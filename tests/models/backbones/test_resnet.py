@@ -193,19 +193,66 @@ def test_a_deformable_resnet_starts_as_a_plain_one_of_other_weights():
     (dict(depth=18, num_stages=3), 'ResNet num_stages=3 must lie in 1..4 and cover out_indices=(0, 1, 2, 3)'),
     (dict(depth=18, frozen_stages=5), 'and frozen_stages=5'),
     (dict(depth=18, strides=(1, 2)), 'ResNet strides=(1, 2) and dilations=(1, 1, 1, 1) need an entry for each of num_stages=4.'),
-    (dict(depth=18, plugins=[]), "ResNet takes no argument 'plugins'."),
+    (dict(depth=18, plugin=[]), "ResNet takes no argument 'plugin'."),
+    (dict(depth=18, plugins=[dict(cfg=dict(type='ContextBlock', ratio=0.5), position='after_conv3')]),
+     'ResNet depth=18 has no bottlenecks, into which plugins go.'),
+    (dict(depth=50, plugins=[dict(cfg=dict(type='ContextBlock', ratio=0.5), position='after_conv4')]),
+     "a ResNet plugin needs a cfg, and a position of after_conv1, after_conv2, after_conv3, not 'after_conv4'."),
+    (dict(depth=50, plugins=[dict(cfg=dict(type='ContextBlock', ratio=0.5), position='after_conv1', stages=(True,))]),
+     'ResNet plugin stages=(True,) need an entry for each of num_stages=4.'),
+    (dict(depth=50, plugins=[dict(cfg=dict(type='ContextBlock', ratio=0.5), position='after_conv1', stage=(True,))]),
+     "ResNet plugins have no 'stage'. They have: cfg, position, stages."),
+    (dict(depth=50, plugins=[dict(cfg=dict(type='ContextBlok', ratio=0.5), position='after_conv1')]), "no 'ContextBlok' in the registry"),
     (dict(depth=18, dcn=dict(type='DCN')), 'ResNet depth=18 has no bottlenecks, whose 3x3 dcn is about.'),
     (dict(depth=34, groups=2), 'ResNet depth=34 has no bottlenecks, whose 3x3 groups is about.'),
     (dict(depth=50, dcn=dict(type='DCN'), conv_cfg=dict(type='Conv2d')), "ResNet dcn goes without conv_cfg={'type': 'Conv2d'}"),
     (dict(depth=50, dcn=dict(type='DCN'), stage_with_dcn=(True,)), 'a stage_with_dcn for each of num_stages=4, not (True,)'),
     (dict(depth=50, dcn=dict(type='DCN', fallback_on_stride=True)), 'fallback_on_stride=True is not offered'),
     (dict(depth=50, dcn=dict(type='DCNv3'), stage_with_dcn=(True,) * 4), "conv_cfg type 'DCNv3' is unknown."),
-    (dict(type='ResNeXt', depth=50, plugins=[]), "ResNet takes no argument 'plugins'."),
-    (dict(type='ResNetV1d', depth=50, plugins=[]), "ResNet takes no argument 'plugins'.")])
+    (dict(type='ResNeXt', depth=50, plugin=[]), "ResNet takes no argument 'plugin'."),
+    (dict(type='ResNetV1d', depth=50, plugin=[]), "ResNet takes no argument 'plugin'.")])
 def test_wrong_settings_are_refused(cfg: dict, said: str):
     with pytest.raises(ConfigError) as caught:
         on_meta(**cfg)
     assert said in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------ plugins
+CONTEXT = dict(type='ContextBlock', ratio=0.25)
+
+
+def test_plugins_stand_in_the_stages_named_under_mmcvs_names():
+    model = small(depth=50, plugins=[dict(cfg=CONTEXT, position='after_conv3', stages=(False, True, False, True)),
+                                     dict(cfg=dict(CONTEXT, postfix='_inner'), position='after_conv1', stages=(False, False, False, True))])
+    names = {name for name, _ in model.named_modules() if name.endswith(('context_block', 'context_block_inner'))}
+    assert names == {*(f'layer2.{b}.context_block' for b in range(4)), *(f'layer4.{b}.context_block' for b in range(3)),
+                     *(f'layer4.{b}.context_block_inner' for b in range(3))}
+    assert model.layer4[0].context_block.conv_mask.in_channels == model.layer4[0].conv3.out_channels == 128
+    assert model.layer4[0].context_block_inner.conv_mask.in_channels == model.layer4[0].conv1.out_channels == 32
+
+
+@pytest.mark.parametrize('position', ['after_conv1', 'after_conv2', 'after_conv3'])
+def test_a_plugin_acts_behind_its_convolution(position: str, monkeypatch: pytest.MonkeyPatch):
+    class Double(nn.Module):
+        _abbr_ = 'doubling'
+
+        def __init__(self, in_channels: int) -> None:
+            super().__init__()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    monkeypatch.setattr(MODELS, '_module_dict', dict(MODELS._module_dict, Double=Double))
+    model = randomise(small(depth=50, num_stages=1, out_indices=(0,), plugins=[dict(cfg=dict(type='Double'), position=position)])).eval()
+    plain = small(depth=50, num_stages=1, out_indices=(0,)).eval()
+    plain.load_state_dict(model.state_dict())
+    for block in plain.layer1:                   # doubled by its norm
+        norm = getattr(block, f'bn{position[-1]}')
+        norm.weight.data *= 2
+        norm.bias.data *= 2
+    x = torch.randn(1, 3, 40, 48)
+    with torch.no_grad():
+        assert_close(model(x)[0], plain(x)[0], rtol=1e-4, atol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------ networks of other residual blocks
