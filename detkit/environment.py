@@ -12,13 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from detkit import __version__
+from detkit.threads import cpu_quota, usable_cpus
 
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'numpy', 'pycocotools', 'faster-coco-eval', 'albumentations', 'lmdb',
             'optuna', 'pillow', 'matplotlib', 'scipy', 'onnx', 'onnxruntime', 'tensorboard')
 OPENCVS = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
 CPU_FLAGS = ('avx2', 'avx512f', 'avx512_vnni', 'avx_vnni', 'avx512_bf16', 'amx_bf16', 'amx_int8', 'bf16', 'asimddp')
-VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'CUDA_VISIBLE_DEVICES', 'CUDA_LAUNCH_BLOCKING', 'NCCL_DEBUG',
-             'PYTORCH_CUDA_ALLOC_CONF', 'CUBLAS_WORKSPACE_CONFIG')
+VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'CUDA_VISIBLE_DEVICES', 'CUDA_LAUNCH_BLOCKING',
+             'NCCL_DEBUG', 'PYTORCH_CUDA_ALLOC_CONF', 'CUBLAS_WORKSPACE_CONFIG')
 
 
 def collect_env() -> dict[str, str]:
@@ -86,11 +87,12 @@ def cpu() -> str:
                 model = value.strip()
             if key.strip() in ('flags', 'Features') and not flags:
                 flags = set(value.split())
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    quota = cpu_quota()
+    limit = f'limited to {quota:g} by a cgroup' if quota < usable_cpus() else ''
     features = ' '.join(flag for flag in CPU_FLAGS if flag in flags)
     bf16 = 'native bf16' if flags & {'avx512_bf16', 'amx_bf16', 'bf16'} else 'no native bf16' if flags else ''
-    return ', '.join(part for part in (model or platform.processor() or platform.machine(), f'{usable} cores usable',
-                                       features, bf16) if part)
+    return ', '.join(part for part in (model or platform.processor() or platform.machine(), f'{usable_cpus()} cores usable',
+                                       limit, features, bf16) if part)
 
 
 def memory() -> str:

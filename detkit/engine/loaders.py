@@ -16,6 +16,7 @@ from detkit.data.cache.use import open_cache
 from detkit.engine.hooks.replay import parts
 from detkit.engine.loader_settings import check_loader, no_batch
 from detkit.engine.ring import Loader, RingLoader, make_buffers
+from detkit.opencv import cv2
 from detkit.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, ConfigError
 from detkit.signals import end_with_parent, ignore_stop_signals, kill_workers_at_exit
 
@@ -132,6 +133,7 @@ def worker_start(args: dict, seed: int | None) -> Callable | None:
 def start_worker(then: Callable | None, worker_id: int) -> None:
     ignore_stop_signals()
     end_with_parent()
+    cv2.setNumThreads(0)                                        # torch limits its own threads; a worker is one of several
     if then is not None:
         then(worker_id)
 

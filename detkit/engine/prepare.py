@@ -16,6 +16,7 @@ from detkit.config_checks import check_keys
 from detkit.engine.amp import settle_precision
 from detkit.engine.checkpoint import latest_checkpoint, read_meta
 from detkit.registry import OUR_SCOPES, ConfigError
+from detkit.threads import late_import_note
 
 GROUPS = {'training': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
           'validation': ('val_dataloader', 'val_cfg', 'val_evaluator'),
@@ -43,7 +44,8 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
     settle_randomness(cfg)
     name_apart(cfg)
     add_hooks(cfg)
-    return cfg, said
+    late = None if torch.cuda.is_available() else late_import_note()
+    return cfg, said + ([late] if late else [])
 
 
 def work_dir_of(cfg: Config) -> Path:
