@@ -8,6 +8,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 
 from detkit.mmdet_names import GUIDE, NEW_FORMS
+from detkit.structures.random_streams import RandomStream
 
 
 def field(name: str, kind: type) -> property:
@@ -59,12 +60,12 @@ def moved(element: BaseDataElement, device: torch.device, non_blocking: bool = F
     return copy
 
 
-def generator_of(sample: DetDataSample, purpose: int) -> torch.Generator | None:
-    """A CPU generator that depends on the sample's ``seed`` and ``purpose`` alone; None, torch's own, for a sample made without a seed.
+def generator_of(sample: DetDataSample, stream: RandomStream) -> torch.Generator | None:
+    """A CPU generator that depends on the sample's ``seed`` and ``stream`` alone; None, torch's own, for a sample made without a seed.
 
     So that a step that draws (sampling priors, denoising queries) is replayed with the sample, and a resumed run needs no saved state.
     """
-    return torch.Generator().manual_seed((int(sample.seed) * 1_000_003 + purpose) % 2**63) if 'seed' in sample else None
+    return torch.Generator().manual_seed((int(sample.seed) * 1_000_003 + stream) % 2**63) if 'seed' in sample else None
 
 
 def padded_sizes(samples: list[DetDataSample]) -> Tensor | None:

@@ -9,6 +9,7 @@ from kinds import make_sample
 from mmengine.structures import InstanceData, PixelData
 
 from detkit.structures import DetDataSample
+from detkit.structures.random_streams import RandomStream
 from detkit.structures.sample import generator_of, moved, padded_sizes
 
 FIELDS = ['gt_instances', 'ignored_instances', 'pred_instances', 'proposals', 'gt_sem_seg', 'pred_sem_seg', 'gt_panoptic_seg',
@@ -75,19 +76,19 @@ def test_a_sample_survives_a_worker_process():
     assert torch.equal(again.gt_instances.bboxes, sample.gt_instances.bboxes)
 
 
-def draw(sample: DetDataSample, purpose: int = 0) -> list[int]:
-    return torch.randperm(1000, generator=generator_of(sample, purpose))[:20].tolist()
+def draw(sample: DetDataSample, stream: RandomStream = RandomStream.PRIOR_SAMPLING) -> list[int]:
+    return torch.randperm(1000, generator=generator_of(sample, stream))[:20].tolist()
 
 
-def test_the_generator_follows_from_seed_and_purpose_alone():
+def test_the_generator_follows_from_seed_and_stream_alone():
     a, same, b = (DetDataSample(metainfo=dict(seed=s)) for s in (7, 7, 8))
     assert draw(a) == draw(same) == draw(a)
     assert draw(a) != draw(b)
-    assert draw(a, 0) != draw(a, 1)
+    assert draw(a, RandomStream.PRIOR_SAMPLING) != draw(a, RandomStream.ROI_SAMPLING)
 
 
 def test_a_sample_without_a_seed_draws_from_torchs_own_generator():
-    assert generator_of(DetDataSample(), 0) is None
+    assert generator_of(DetDataSample(), RandomStream.DENOISING) is None
 
 
 def test_any_seed_makes_a_generator():

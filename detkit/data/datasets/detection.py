@@ -31,11 +31,11 @@ from detkit.data.transforms.loading import UnreadableImage, check_local
 from detkit.files import existing_path, find_data, local_path
 from detkit.mmdet_names import old_attribute
 from detkit.registry import ConfigError, did_you_mean
+from detkit.structures.random_streams import RandomStream
 
 ON_ERROR = ('fail', 'skip')
 PREFIXES = ('img', 'seg', 'sub_data_root')     # what data_prefix may name
 FILTERS = ('filter_empty_gt', 'min_size', 'bbox_min_size')
-ANOTHER = 1 << 31       # in a key where transforms have their position: the draw of another sample is independent of theirs
 
 
 class DetDataset(BaseDataset):
@@ -173,7 +173,7 @@ class DetDataset(BaseDataset):
                 return data
             if self.test_mode:
                 break
-            index = int(np.random.default_rng([self.seed, epoch, index, attempt, ANOTHER]).integers(len(self)))
+            index = int(np.random.default_rng([self.seed, epoch, index, attempt, RandomStream.OTHER_SAMPLE]).integers(len(self)))
         unreadable = f' {len(self.unreadable)} of the images could not be read.' if self.unreadable else ''
         raise ValueError(f'{self.ann_file}: no sample could be made from image {self.get_data_info(first)["img_path"]}'
                          f'{"" if self.test_mode else f", nor from {self.max_refetch} others"}.{unreadable} '

@@ -16,8 +16,7 @@ from mmengine import dataset as mmdataset
 from detkit.data.classes import class_difference, class_names
 from detkit.data.formats.faults import BrokenAnnotations
 from detkit.registry import DATASETS, TRANSFORMS, ConfigError
-
-ANOTHER = 1 << 32       # in a key: beside the draws of the inner data set, whose positions are smaller
+from detkit.structures.random_streams import RandomStream
 
 
 def epoch_and_index(index: int | tuple[int, int], dataset: Any) -> tuple[int, int]:
@@ -169,7 +168,7 @@ class MultiImageMixDataset:
             data = self.mixed(epoch, index, attempt)
             if data is not None:
                 return data
-            index = int(np.random.default_rng([self.seed, epoch, index, attempt, ANOTHER]).integers(len(self)))
+            index = int(np.random.default_rng([self.seed, epoch, index, attempt, RandomStream.MIXING]).integers(len(self)))
         raise ValueError(f'MultiImageMixDataset: its pipeline ({", ".join(self.names)}) gave None for {self.max_refetch + 1} samples.')
 
     def mixed(self, epoch: int, index: int, attempt: int, steps: int | None = None) -> Any:
@@ -178,7 +177,7 @@ class MultiImageMixDataset:
         for position, transform in enumerate(self.transforms[:steps]):
             if results is None or self._skipped[position]:
                 continue
-            rng = np.random.default_rng([self.seed, epoch, index, attempt, ANOTHER + position])
+            rng = np.random.default_rng([self.seed, epoch, index, attempt, RandomStream.MIXING + position])
             results = transform({**results, 'rng': rng, 'num_samples': len(self), 'partner': self.partner(rng)})
         return results
 

@@ -18,10 +18,9 @@ from detkit.ops.nms import batched_nms, padded_nms
 from detkit.registry import ConfigError
 from detkit.structures import DetDataSample
 from detkit.structures.detections import Detections
+from detkit.structures.random_streams import RandomStream
 from detkit.structures.sample import generator_of
 from detkit.tasks.matching import Candidates
-
-SAMPLING = 0   # purpose of the generator that a prior sampler draws from
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def dense_targets(priors: Tensor, valid: list[Tensor], samples: list[DetDataSamp
             ends = torch.tensor(levels, device=index.device).cumsum(0)
             seen['levels'] = torch.searchsorted(ends, index, right=True).bincount(minlength=len(levels)).tolist()
         match = assigner(Candidates(priors[index], **seen), gt, sample.get('ignored_instances'))
-        pos, neg = sampler(match, generator_of(sample, SAMPLING))
+        pos, neg = sampler(match, generator_of(sample, RandomStream.PRIOR_SAMPLING))
         matched = match.index[pos]
         if match.quality is not None:
             t.quality[i, index[pos]] = match.quality[pos]

@@ -31,12 +31,12 @@ from detkit.ops.masks import resize_masks
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
 from detkit.structures.detections import Detections
+from detkit.structures.random_streams import RandomStream
 from detkit.structures.rle_masks import RLEMasks
 from detkit.structures.sample import generator_of
 from detkit.tasks.priors import grid_points
 from detkit.tasks.samplers import pick
 
-SAMPLING_MASKS = 5    # purpose of the generator that draws the priors whose masks are learnt
 REACH = 8             # offsets between a pixel and a prior count in so many strides of the prior
 NOWHERE = -100.       # logit of the pixels of a row that holds nothing
 CHUNK = 2**24         # numbers that a layer of dynamic convolutions gives at once in prediction
@@ -181,7 +181,7 @@ class RTMDetInsSepBNHead(BaseModule):
         for i, sample in enumerate(samples):
             positive = t.positive[i].nonzero().squeeze(1)
             if self.max_masks_to_train > 0:
-                positive = pick(positive, self.max_masks_to_train, generator_of(sample, SAMPLING_MASKS))
+                positive = pick(positive, self.max_masks_to_train, generator_of(sample, RandomStream.MASK_PRIORS))
             logits = self.dynamic_masks(out.prototypes[i, None], kernels[i, None, positive], priors[None, positive])[0]
             predicted.append(F.interpolate(logits[:, None], scale_factor=self.stride // self.mask_loss_stride, mode='bilinear').squeeze(1))
             half, step = self.mask_loss_stride // 2, self.mask_loss_stride

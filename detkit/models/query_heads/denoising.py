@@ -11,11 +11,11 @@ from detkit.models.settings import settings
 from detkit.ops.boxes import to_cxcywh
 from detkit.registry import ConfigError
 from detkit.structures import DetDataSample
+from detkit.structures.random_streams import RandomStream
 from detkit.structures.sample import generator_of
 from detkit.tasks.matching import NEGATIVE
 from detkit.tasks.query_boxes import inverse_sigmoid
 
-DENOISING = 3   # purpose of the generator that noise is drawn from
 EDGE = 1e-3     # noisy boxes are this far from 0 and 1
 
 
@@ -81,7 +81,7 @@ class DenoisingQueries(nn.Module):
             gt, height, width = sample.gt_instances, *sample.img_shape[:2]
             count = len(gt)
             noisy = noisy_copies(gt.labels.cpu(), gt.bboxes.cpu() / torch.tensor([width, height, width, height]), groups, self.num_classes,
-                                 self.noise, generator_of(sample, DENOISING))
+                                 self.noise, generator_of(sample, RandomStream.DENOISING))
             labels[i, :, :, :count], boxes[i, :, :, :count] = noisy
             filled[i, :, :, :count] = True
             index[i, :, 0, :count] = torch.arange(count)

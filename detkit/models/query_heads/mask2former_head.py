@@ -33,10 +33,10 @@ from detkit.nn.transformer import DecoderLayer
 from detkit.ops.points import sample_points, uncertain_points
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
+from detkit.structures.random_streams import RandomStream
 from detkit.structures.sample import generator_of
 from detkit.tasks.matching import Candidates
 
-MASK_POINTS = 4      # purpose of the generator: apart from other heads'
 CROSS_ENTROPY = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=5.0)
 DICE = dict(type='DiceLoss', use_sigmoid=True, activate=True, naive_dice=True, eps=1.0, loss_weight=5.0)
 
@@ -187,5 +187,5 @@ def where_masked(embeds: Tensor, features: Tensor) -> Tensor:
 
 def on_device(sample: DetDataSample, device: torch.device) -> torch.Generator | None:
     """As ``generator_of``, but of the masks' device: drawing millions of points elsewhere would take longer than using them."""
-    generator = generator_of(sample, MASK_POINTS)
+    generator = generator_of(sample, RandomStream.MASK_POINTS)
     return generator if generator is None or device.type == 'cpu' else torch.Generator(device).manual_seed(generator.initial_seed())

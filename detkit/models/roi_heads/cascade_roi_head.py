@@ -17,10 +17,9 @@ from detkit.models.settings import RoIPostprocess, RoITraining, settings
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import BitmapMasks, DetDataSample, PolygonMasks
 from detkit.structures.detections import Detections
+from detkit.structures.random_streams import RandomStream
 from detkit.structures.sample import generator_of
 from detkit.tasks.matching import Candidates, preceded_by_truth
-
-SAMPLING = 1   # purpose of the generator: apart from the proposal network's
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class CascadeRoIHead(BaseModule):
             own = len(gt)
             proposals = torch.cat([gt.bboxes, proposals])
             match = preceded_by_truth(match, own)
-        pos, neg = sampler(match, generator_of(sample, SAMPLING))
+        pos, neg = sampler(match, generator_of(sample, RandomStream.ROI_SAMPLING))
         background = gt.labels.new_full((len(neg),), at(self.bbox_head, stage).num_classes)
         index, matched = torch.cat([pos, neg]), match.index[pos]
         return SampledRoIs(proposals[index], torch.cat([gt.labels[matched], background]), matched, index < own)
