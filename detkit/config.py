@@ -20,12 +20,11 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-import mmengine.config.config as mmconfig
-import mmengine.config.utils as mmutils
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.config.utils import ImportTransformer, RemoveAssignFromAST
 
+from detkit import mmengine_patches
 from detkit.config_checks import (
     check_file_settings,
     check_keys,
@@ -229,12 +228,7 @@ class BaseValues(ast.NodeTransformer):
 
 @contextmanager
 def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -> Iterator[None]:
-    """mmengine 0.10.7's reader with some steps of it exchanged while the block runs.
-
-    It finds ``package::`` bases of its own list of packages only, asks ``pkg_resources`` (gone since setuptools 82) where a
-    package lies, says of a broken base the name of a temporary copy, takes ``import os`` or ``import torch`` for a sign of its pure
-    Python form even beside ``_base_``, and has no way to set a variable before it is used.
-    """
+    """Replace some steps of mmengine's reader while the block runs; ``detkit.mmengine_patches`` says why."""
     current = dict(overrides)                              # in the file that is being read
     placeholders: dict[str, str] = {}                      # of all files
 
@@ -281,22 +275,18 @@ def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -
                     current = outer
         return read_one
 
-    exchanged = [(Config, '_file2dict', staticmethod(reader(file2dict, lambda result: result[0]))),
-                 (Config, '_parse_lazy_import', staticmethod(reader(lazy, lambda result: result[0]))),
-                 (Config, '_get_base_files', staticmethod(base_files)),
-                 (Config, '_pre_substitute_base_vars', staticmethod(substitute)),
-                 (Config, '_is_lazy_import', staticmethod(is_pure_python)), (mmconfig, '_is_builtin_module', is_standard_library),
-                 (mmutils, '_is_builtin_module', is_standard_library),
-                 (Config, '_get_cfg_path', staticmethod(base_path)), (mmconfig, 'get_installed_path', installed_path),
-                 (mmconfig, 'RemoveAssignFromAST', Assigns), (mmconfig, 'ImportTransformer', Imports)]
-    before = [(owner, name, vars(owner)[name]) for owner, name, _ in exchanged]
-    try:
-        for owner, name, value in exchanged:
-            setattr(owner, name, value)
+    reader_class, module = f'{mmengine_patches.CONFIG}.Config', mmengine_patches.CONFIG
+    with mmengine_patches.replaced({
+            f'{reader_class}._file2dict': staticmethod(reader(file2dict, lambda result: result[0])),
+            f'{reader_class}._parse_lazy_import': staticmethod(reader(lazy, lambda result: result[0])),
+            f'{reader_class}._get_base_files': staticmethod(base_files),
+            f'{reader_class}._pre_substitute_base_vars': staticmethod(substitute),
+            f'{reader_class}._is_lazy_import': staticmethod(is_pure_python),
+            f'{reader_class}._get_cfg_path': staticmethod(base_path),
+            f'{module}._is_builtin_module': is_standard_library, 'mmengine.config.utils._is_builtin_module': is_standard_library,
+            f'{module}.get_installed_path': installed_path,
+            f'{module}.RemoveAssignFromAST': Assigns, f'{module}.ImportTransformer': Imports}):
         yield
-    finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
 
 
 def is_standard_library(module: str) -> bool:

@@ -282,6 +282,35 @@ def test_a_config_may_import_the_standard_library(tmp_path: Path) -> None:
     assert load_config(tmp_path / 'x.py').model.x == 'a/c'
 
 
+def test_a_template_may_stand_beside_an_import_of_the_standard_library(tmp_path: Path) -> None:
+    (tmp_path / 'x.py').write_text("import os\nmodel = dict(type='A', x='{{ fileBasenameNoExtension }}')\n")
+    assert load_config(tmp_path / 'x.py').model.x == 'x'
+
+
+READ_BASE = 'from mmengine.config import read_base\nwith read_base():\n    from {} import *\n'
+
+
+def test_a_pure_python_config_uses_the_standard_library_at_once(files: Path) -> None:
+    (files / 'x.py').write_text(f"{READ_BASE.format('.base')}from os.path import basename\nkind = dict(type='A', x=basename('/b/c'))\n")
+    assert load_config(files / 'x.py').kind.x == 'c'
+
+
+def test_a_pure_python_base_at_fault_is_named(files: Path) -> None:
+    (files / 'broken.py').write_text('x = 1\ny = x / 0\n')
+    (files / 'x.py').write_text(READ_BASE.format('.broken'))
+    with pytest.raises(ConfigError, match=r'broken\.py:2: ZeroDivisionError'):
+        load_config(files / 'x.py')
+
+
+def test_a_pure_python_base_may_lie_in_a_package(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (files / 'configs_of_mine').mkdir()
+    (files / 'configs_of_mine' / '__init__.py').touch()
+    (files / 'base.py').rename(files / 'configs_of_mine' / 'base.py')
+    monkeypatch.syspath_prepend(files)
+    (files / 'x.py').write_text(READ_BASE.format('configs_of_mine.base'))
+    assert load_config(files / 'x.py', ['max_epochs=4']).train_cfg.max_epochs == 4
+
+
 @pytest.mark.parametrize('base', [r'.\base.py', r'sub\..\base.py', '~/base.py', r'~\base.py'])
 def test_bases_with_backslashes_and_in_the_home_folder(files: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     monkeypatch.setenv('HOME', str(files))

@@ -15,10 +15,10 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import checkpoint as mmcheckpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from detkit import mmengine_patches
 from detkit.engine.sources import locate
 from detkit.engine.unpickle import StandIn, StoredHistory, UnsafeFile, load_as_data, refuse_programs
 from detkit.files import atomic_path
@@ -295,7 +295,7 @@ def guard_mmengine() -> None:
     """
     prefixes = ['', 'http://', 'https://', 'file://', 'torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://']
     CheckpointLoader.register_scheme(prefixes, load_for_mmengine, force=True)
-    mmcheckpoint.load_state_dict = fill_for_mmengine
+    mmengine_patches.replace({f'{mmengine_patches.CHECKPOINT}.load_state_dict': fill_for_mmengine})
 
 
 guard_mmengine()
