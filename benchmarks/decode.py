@@ -19,8 +19,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import roi_align as torchvision_roi_align
 from train_step import draw
 
-from detkit.ops.dense import roi_align
 from detkit.ops.masks import paste_masks
+from detkit.ops.roi_align import roi_align
 from detkit.structures import DetDataSample
 
 

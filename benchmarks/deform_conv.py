@@ -15,7 +15,7 @@ import torchvision
 from measure import headline, interleaved, table
 from torch import Tensor
 
-from detkit.ops.dense import deform_conv
+from detkit.ops.deform_conv import deform_conv
 
 LAYERS = {   # channels, height, width, convolution groups, deformable groups, version 2
     'c3 v1': (128, 64, 80, 1, 1, False), 'c4 v2': (256, 32, 40, 1, 1, True), 'c5 v2': (512, 16, 20, 1, 1, True),

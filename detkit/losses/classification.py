@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detkit.losses.weighting import reduce_loss
-from detkit.ops.dense import sigmoid_focal_loss
+from detkit.ops.focal_loss import sigmoid_focal_loss
 from detkit.registry import MODELS
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from detkit.ops.dense import deform_conv
+from detkit.ops.deform_conv import deform_conv
 from detkit.registry import ConfigError
 
 Pair = int | tuple[int, int]

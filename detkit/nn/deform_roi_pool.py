@@ -7,7 +7,7 @@ from torch import Tensor
 
 from detkit.nn.operators import Multiply
 from detkit.ops.deform_roi_pool import deform_roi_pool
-from detkit.ops.dense import roi_align
+from detkit.ops.roi_align import roi_align
 
 
 class DeformRoIPool(nn.Module):

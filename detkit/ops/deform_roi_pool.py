@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detkit.ops.dense import roi_align, to_grid
+from detkit.ops.points import to_grid
+from detkit.ops.roi_align import roi_align
 
 
 def deform_roi_pool(feature: Tensor, rois: Tensor, offset: Tensor, spatial_scale: float, sampling_ratio: int = 0,

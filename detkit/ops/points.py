@@ -15,6 +15,11 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps, grid.to(maps.dtype), align_corners=False).reshape(*maps.shape[:2], *points.shape[1:-1])
 
 
+def to_grid(pixels: Tensor, size: int) -> Tensor:
+    """Pixels, 0 the middle of the first, as grid_sample counts: -1 and 1 are the borders."""
+    return (2 * pixels + 1) / size - 1
+
+
 @torch.no_grad()
 def uncertain_points(logits: Tensor, num_points: int, oversample_ratio: float, importance_sample_ratio: float,
                      generator: torch.Generator | None = None) -> Tensor:

@@ -96,7 +96,7 @@ class BitmapMasks:
 
         RoIAlign is bilinear; ``binarize`` gives 1 where at least half is covered, else the covered share as float32.
         """
-        from detkit.ops.dense import roi_align
+        from detkit.ops.roi_align import roi_align
         if interpolation != 'bilinear':
             raise ValueError(f"crop_and_resize interpolation='{interpolation}' is not offered. Known: bilinear.")
         if len(self) == 0 or len(bboxes) == 0:

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from detkit.nn.deform_roi_pool import DeformRoIPool, ModulatedDeformRoIPool
-from detkit.ops.dense import roi_align
+from detkit.ops.roi_align import roi_align
 
 ROIS = torch.tensor([[0., 4, 4, 40, 36], [0, 0, 8, 16, 60]])
 

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from detkit.ops.deform_roi_pool import deform_roi_pool, sampled_bins
-from detkit.ops.dense import roi_align
+from detkit.ops.roi_align import roi_align
 
 ROIS = torch.tensor([[0, 8., 4, 90, 70], [1, 0, 0, 200, 160], [1, 30.3, 20.7, 31, 44], [0, 150, 100, 230, 190]])
 

@@ -6,7 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from detkit.nn.deform_roi_pool import DeformRoIPool, ModulatedDeformRoIPool
-from detkit.ops.dense import roi_align
+from detkit.ops.roi_align import roi_align
 from detkit.registry import MODELS, ConfigError, check_arguments, did_you_mean
 
 DEFORMABLE = {'DeformRoIPoolPack': DeformRoIPool, 'ModulatedDeformRoIPoolPack': ModulatedDeformRoIPool}
