@@ -106,7 +106,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
         'detkit.data.transforms.formatting': 'PackDetInputs',
     },
     'metric': {
-        'detkit.engine.dump': 'DumpDetResults',
+        'detkit.evaluation.dump': 'DumpDetResults',
         'detkit.evaluation.coco_metric': 'CocoMetric',
         'detkit.evaluation.panoptic_metric': 'CocoPanopticMetric',
     },

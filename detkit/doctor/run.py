@@ -22,10 +22,10 @@ from detkit.doctor.reading import quiet
 from detkit.engine.datasets import follow_classes
 from detkit.engine.hooks.checks import class_counts
 from detkit.engine.loaders import build_dataset
-from detkit.evaluation.coco_metric import encode_masks
 from detkit.ops.boxes import clip_boxes, scale_boxes
 from detkit.registry import METRICS, MODELS, ConfigError
 from detkit.structures.masks import polygon_to_bitmap, rle_to_bitmap
+from detkit.structures.rle_masks import rle_codes
 
 PERFECT = 0.9995            # AP that rounds to 1.000
 UNMATCHED = 0.05            # share of objects without a positive sample above which the finding is a warning
@@ -154,7 +154,7 @@ def returned(sample: Any, instances: list[dict], with_masks: bool) -> InstanceDa
     out = InstanceData(bboxes=scale_boxes(on_input, (1 / x, 1 / y)), scores=torch.ones(len(boxes)),
                        labels=torch.tensor([i['bbox_label'] for i in instances], dtype=torch.int64))
     if with_masks:
-        out.masks = [code for i in instances for code in encode_masks(bitmap(i, *sample.ori_shape[:2])[None])]
+        out.masks = [code for i in instances for code in rle_codes(bitmap(i, *sample.ori_shape[:2])[None])]
     return out
 
 

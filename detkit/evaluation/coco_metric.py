@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
@@ -13,7 +12,7 @@ from mmengine.logging import MMLogger
 from detkit.evaluation.coco import CocoResult, category_ids, evaluate_coco, no_common_class, read_ground_truth
 from detkit.files import find_data, write_json
 from detkit.registry import METRICS, ConfigError, did_you_mean
-from detkit.structures.rle_masks import RLEMasks
+from detkit.structures.rle_masks import rle_codes
 
 KINDS = ('bbox', 'segm', 'proposal')
 AP_ITEMS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'APs', 'mAP_m': 'APm', 'mAP_l': 'APl'}
@@ -120,7 +119,7 @@ class CocoMetric(BaseMetric):
             result = {key: predicted[key].detach().cpu().numpy() for key in ('bboxes', 'scores', 'labels')}
             result.update(img_id=sample['img_id'], ori_shape=tuple(sample['ori_shape'][:2]))
             if 'masks' in predicted:
-                result['masks'] = encode_masks(predicted['masks'])
+                result['masks'] = rle_codes(predicted['masks'])
             if 'mask_scores' in predicted:
                 result['mask_scores'] = predicted['mask_scores'].detach().cpu().numpy()
             if self.truth is None and not self.format_only:
@@ -236,19 +235,6 @@ def coco_detections(results: Sequence[dict], ids: Sequence[Any],
     return boxes, masks
 
 
-def encode_masks(masks: torch.Tensor | np.ndarray | RLEMasks | list[dict]) -> list[dict]:
-    """Masks (n, height, width), bool, as compressed RLE whose counts are text; RLE passes through."""
-    from pycocotools import mask as rle
-    if isinstance(masks, RLEMasks):
-        return masks.codes
-    if isinstance(masks, torch.Tensor):
-        masks = masks.detach().cpu().numpy()
-    if isinstance(masks, np.ndarray):
-        masks = [rle.encode(np.asfortranarray(m.astype(np.uint8))) for m in masks]
-    return [dict(size=[int(s) for s in m['size']],
-                 counts=m['counts'].decode() if isinstance(m['counts'], bytes) else m['counts']) for m in masks]
-
-
 def true_instances(sample: dict) -> list[dict]:
     """Ground truth of a sample in pixels of the original image: dicts with bbox (xyxy), bbox_label, ignore_flag, mask.
 
@@ -280,7 +266,7 @@ def listed_instances(instances: dict, ignore_flag: int) -> list[dict]:
     """One dict an object from the tensors of ``instances``; masks may be a tensor, BitmapMasks or PolygonMasks."""
     labels = instances.get('labels', ())
     masks = instances.get('masks')
-    codes = [None] * len(labels) if masks is None else encode_masks(getattr(masks, 'to_ndarray', lambda: masks)())
+    codes = [None] * len(labels) if masks is None else rle_codes(getattr(masks, 'to_ndarray', lambda: masks)())
     return [dict(bbox=[float(v) for v in box], bbox_label=int(label), ignore_flag=ignore_flag, mask=code)
             for box, label, code in zip(instances.get('bboxes', ()), labels, codes, strict=True)]
 
@@ -298,7 +284,7 @@ def truth_of_samples(results: Sequence[dict], classes: Sequence[str]) -> dict:
                        iscrowd=int(instance.get('ignore_flag', 0)))
             mask = instance.get('mask')
             if mask:
-                ann['segmentation'] = encode_masks([mask])[0] if isinstance(mask, dict) else mask
+                ann['segmentation'] = rle_codes([mask])[0] if isinstance(mask, dict) else mask
             annotations.append(ann)
     categories = [dict(id=label, name=name) for label, name in enumerate(classes)]
     return dict(images=images, annotations=annotations, categories=categories)

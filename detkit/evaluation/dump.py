@@ -11,9 +11,9 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from detkit.evaluation.coco_metric import encode_masks
 from detkit.files import atomic_path, write_json
 from detkit.registry import METRICS, ConfigError
+from detkit.structures.rle_masks import rle_codes
 
 TRUTH = ('gt_instances', 'ignored_instances', 'gt_sem_seg')
 
@@ -42,7 +42,7 @@ class DumpDetResults(BaseMetric):
         for sample in data_samples:
             kept = {k: on_cpu(v) for k, v in sample.items() if k not in TRUTH}
             if 'masks' in kept.get('pred_instances', ()):
-                kept['pred_instances']['masks'] = encode_masks(kept['pred_instances']['masks'])
+                kept['pred_instances']['masks'] = rle_codes(kept['pred_instances']['masks'])
             if 'pred_instances' not in kept and self.path.suffix == '.json':
                 raise ConfigError('this model predicts panoptic maps and no objects (test_cfg.instance_on). --out takes a .pkl then; '
                                   "CocoPanopticMetric(outfile_prefix=...) writes them in COCO's format.")

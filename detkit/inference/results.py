@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from detkit.evaluation.coco_metric import encode_masks
 from detkit.inference.sources import Frame, video_rate
 from detkit.opencv import cv2
+from detkit.structures.rle_masks import rle_codes
 from detkit.structures.sample import DetDataSample
 from detkit.visualization.picture import Picture
 
@@ -20,7 +20,7 @@ def as_dict(sample: DetDataSample) -> dict[str, list]:
     found = sample.pred_instances
     result = {key: found[key].detach().cpu().tolist() for key in ('labels', 'scores', 'bboxes')}
     if 'masks' in found:
-        result['masks'] = encode_masks(found.masks)
+        result['masks'] = rle_codes(found.masks)
     return result
 
 

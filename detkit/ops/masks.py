@@ -78,7 +78,7 @@ def resize_masks(masks: Tensor, steps: Sequence[tuple[Size, Size]], threshold: f
 def encode_masks(masks: Tensor | np.ndarray) -> list[dict]:
     """Bool or 0/1 masks (n, H, W), a code each."""
     if isinstance(masks, np.ndarray):
-        masks = torch.from_numpy(masks)
+        masks = torch.from_numpy(np.ascontiguousarray(masks))         # a flipped array's strides are negative
     size = tuple(masks.shape[1:])
     return [encode(m.detach().ne(0).T.contiguous().cpu().numpy(), (0, 0), size) for m in masks]
 

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detkit.ops.masks import encode_masks
+
 
 class RLEMasks:
     """The masks of one image: ``codes``, COCO's compressed RLE a mask, each of ``height`` x ``width`` pixels.
@@ -99,3 +101,15 @@ def decoded(code: dict) -> np.ndarray:
     """bool (height, width)."""
     from pycocotools import mask as coco
     return np.ascontiguousarray(coco.decode(code)).view(bool)
+
+
+def rle_codes(masks: Tensor | np.ndarray | RLEMasks | Sequence[dict]) -> list[dict]:
+    """Return one compressed COCO code for each mask, its counts as text.
+
+    ``masks``: (n, height, width), bool or 0 and 1; or masks that are codes already, with counts as text or bytes.
+    """
+    if isinstance(masks, (Tensor, np.ndarray)):
+        return encode_masks(masks)
+    codes = masks.codes if isinstance(masks, RLEMasks) else masks
+    return [dict(size=[int(side) for side in code['size']],
+                 counts=code['counts'].decode() if isinstance(code['counts'], bytes) else code['counts']) for code in codes]

@@ -7,7 +7,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from detkit.ops.masks import encode_masks
-from detkit.structures.rle_masks import RLEMasks
+from detkit.structures.rle_masks import RLEMasks, rle_codes
 
 
 @pytest.fixture
@@ -76,3 +76,15 @@ def test_is_a_field_of_instances(masks, dense):
     assert len(found[found.scores > 1].masks) == 0
     torch.testing.assert_close(found[:3].masks.to_tensor(), dense[:3])
     torch.testing.assert_close(found.to('cpu').masks.to_tensor(), dense)
+
+
+def test_codes_of_any_kind_of_masks_are_equal():
+    from pycocotools import mask as coco
+    masks = torch.zeros(3, 5, 6, dtype=torch.bool)
+    masks[0, 1:3, 2:] = masks[1, -1, -1] = True
+    expected = [dict(size=[5, 6], counts=coco.encode(np.asfortranarray(m, np.uint8))['counts'].decode()) for m in masks.numpy()]
+    as_bytes = [dict(code, counts=code['counts'].encode()) for code in expected]
+    upside_down = masks.flip(1).numpy().copy()[:, ::-1]                # a view with a negative stride
+    for given in (masks, masks.float(), masks.numpy(), masks.numpy().astype(np.uint8), upside_down, RLEMasks(expected, 5, 6), as_bytes):
+        assert rle_codes(given) == expected
+    assert rle_codes(torch.zeros(0, 5, 6)) == rle_codes([]) == []
