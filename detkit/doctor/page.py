@@ -54,7 +54,8 @@ def figure(picture: dict[str, Any]) -> str:
 
 
 def drawn(path: str, boxes: list[list[float]]) -> str:
-    from detkit.data.formats.pictures import UnreadablePicture, picture_size
+    from detkit.data.formats.faults import UnreadablePicture
+    from detkit.data.formats.pictures import picture_size
     try:
         width, height = picture_size(path)
         if width * height > MOST_PIXELS or path.lower().endswith('.dcm'):

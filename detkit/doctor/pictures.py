@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detkit.data.formats.pictures import UnreadablePicture, picture_size, without_pixel_limit
+from detkit.data.formats.faults import UnreadablePicture
+from detkit.data.formats.pictures import picture_size, without_pixel_limit
 from detkit.data.transforms.loading import UnreadableImage, read_image
 from detkit.opencv import cv2
 

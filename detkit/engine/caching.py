@@ -15,7 +15,7 @@ from detkit.config import load_config
 from detkit.data.cache.build import fill
 from detkit.data.cache.samples import CacheSettings, SampleCache, size_text
 from detkit.data.cache.use import cache_of
-from detkit.engine.hooks.replay import parts
+from detkit.data.datasets.wrappers import nested_datasets
 from detkit.registry import DATASETS, ConfigError, register_all_modules
 
 SPLITS = ('train', 'val', 'test')
@@ -68,7 +68,7 @@ def datasets_of(cfg: Config, splits: Sequence[str], settings: dict) -> Iterator[
         dataset = DATASETS.build(described)
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
-        found = [part for part in parts(dataset) if getattr(part, 'cache_settings', None)]
+        found = [part for part in nested_datasets(dataset) if getattr(part, 'cache_settings', None)]
         if not found:
             raise ConfigError(f'{split}_dataloader.dataset: {described.get("type")} keeps no cache.')
         yield from ((split, part) for part in found)

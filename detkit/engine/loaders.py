@@ -13,7 +13,7 @@ from mmengine.dist import get_rank, get_world_size
 from torch.utils.data import DataLoader, Subset
 
 from detkit.data.cache.use import open_cache
-from detkit.engine.hooks.replay import parts
+from detkit.data.datasets.wrappers import nested_datasets
 from detkit.engine.loader_settings import check_loader, no_batch
 from detkit.engine.ring import Loader, RingLoader, make_buffers
 from detkit.opencv import cv2
@@ -82,12 +82,12 @@ def build_dataset(described: Any, seed: int | None) -> Any:
     """Return the data set that ``described`` is, or is the config of, ready for use: annotations read, caches opened, and ``seed``
     handed to it and to those that it wraps."""
     dataset = DATASETS.build(described)
-    for part in parts(dataset):
+    for part in nested_datasets(dataset):
         if hasattr(part, 'seed') and seed is not None:
             part.seed = seed
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
-    for part in parts(dataset):
+    for part in nested_datasets(dataset):
         open_cache(part)
     return dataset
 

@@ -12,8 +12,8 @@ from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
 from torch.utils.data import DataLoader
 
+from detkit.data.datasets.wrappers import set_dataset_epoch
 from detkit.data.samplers import InfiniteSampler, MultiSourceSampler
-from detkit.engine.hooks.replay import set_epoch
 from detkit.registry import LOOPS, ConfigError
 
 INFINITE = (InfiniteSampler, MultiSourceSampler, MMInfiniteSampler)     # a pass over them never ends
@@ -65,7 +65,7 @@ def endless(loader: DataLoader, start: int) -> Iterator[Any]:
     for epoch in itertools.count(first):
         if hasattr(sampler, 'set_epoch'):
             sampler.set_epoch(epoch)
-        set_epoch(loader.dataset, epoch)
+        set_dataset_epoch(loader.dataset, epoch)
         yield from loader
 
 

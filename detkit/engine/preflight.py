@@ -27,14 +27,13 @@ from detkit.data.classes import class_difference, class_names, in_order_of
 from detkit.data.compose import Compose
 from detkit.data.datasets.detection import DetDataset
 from detkit.data.datasets.entries import WITHOUT_MASK, box_fault, box_reason
-from detkit.data.datasets.wrappers import MultiImageMixDataset
+from detkit.data.datasets.wrappers import MultiImageMixDataset, nested_datasets
 from detkit.data.transforms.loading import UnreadableImage
 from detkit.engine.checkpoint import folder_hint, read_meta
 from detkit.engine.datasets import check_resumed_classes, follow_classes, leaves, refuse_another_order, unread
 from detkit.engine.dry_run import dry_run
 from detkit.engine.hooks.checkpoint import unknown_metric
 from detkit.engine.hooks.checks import check_classes
-from detkit.engine.hooks.replay import parts
 from detkit.engine.loader_settings import loader_problems, no_batch
 from detkit.engine.part_checks import part_problems
 from detkit.engine.prepare import kind as type_name
@@ -416,12 +415,12 @@ def compare_with_checkpoint(cfg: Config, before: tuple[str, ...] | None, now: tu
 
 
 def det_datasets(dataset: Any) -> list[DetDataset]:
-    return [p for p in parts(dataset) if isinstance(p, DetDataset)]
+    return [p for p in nested_datasets(dataset) if isinstance(p, DetDataset)]
 
 
 def check_packed(dataset: Any, key: str, problems: Problems) -> None:
     """The last step of a pipeline makes what the model takes. Transforms that are not detkit's may do so too."""
-    makes_samples = next((p for p in parts(dataset) if isinstance(p, (MultiImageMixDataset, DetDataset))), None)
+    makes_samples = next((p for p in nested_datasets(dataset) if isinstance(p, (MultiImageMixDataset, DetDataset))), None)
     if makes_samples is None:
         return
     check_last_step(makes_samples.transforms if isinstance(makes_samples, MultiImageMixDataset) else makes_samples.pipeline.transforms,

@@ -1,9 +1,10 @@
 """Going on where another run stood: weights, optimizer, schedules, place in the data."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 
 from detkit.data.classes import class_names
 from detkit.engine.datasets import check_resumed_classes
@@ -12,12 +13,9 @@ from detkit.engine.hooks.ema import EMAHook
 from detkit.engine.schedule import resume_schedulers
 from detkit.registry import ConfigError
 
-if TYPE_CHECKING:
-    from detkit.engine.runner import DetRunner
 
-
-def resume_run(runner: 'DetRunner', filename: str, optimizer: bool, schedulers: bool) -> None:
-    """Bring ``runner`` to where the run that wrote ``filename`` stood.
+def resume_run(runner: Runner, filename: str, optimizer: bool, schedulers: bool) -> None:
+    """Bring ``runner`` (a DetRunner) to where the run that wrote ``filename`` stood.
 
     What the config says of optimizer and schedules holds; what it changes against the checkpoint is said in the log.
 
@@ -46,7 +44,7 @@ def resume_run(runner: 'DetRunner', filename: str, optimizer: bool, schedulers: 
     runner.logger.info(f'resumed after epoch {runner.epoch}, iteration {runner.iter}')
 
 
-def take_place(runner: 'DetRunner', meta: dict) -> None:
+def take_place(runner: Runner, meta: dict) -> None:
     """Set epoch and iteration; inside an epoch, how many of its batches are done."""
     loop, length = runner.train_loop, len(runner.train_dataloader)
     loop._epoch, loop._iter = meta['epoch'], meta['iter']
@@ -61,7 +59,7 @@ def take_place(runner: 'DetRunner', meta: dict) -> None:
                               f'processes): going on at the beginning of epoch {loop._epoch + 1}')
 
 
-def is_evaluation_pending(runner: 'DetRunner', meta: dict) -> bool:
+def is_evaluation_pending(runner: Runner, meta: dict) -> bool:
     """Whether the run was stopped after its last training step but before the evaluation that may belong there."""
     evaluated = runner.message_hub.runtime_info.get(EVALUATED)      # None: an older checkpoint, which does not tell
     counts_epochs = hasattr(runner.train_loop, 'skip')
@@ -69,7 +67,7 @@ def is_evaluation_pending(runner: 'DetRunner', meta: dict) -> bool:
     return evaluated is not None and evaluated < meta['iter'] and not is_inside_epoch
 
 
-def resume_optimizer(runner: 'DetRunner', checkpoint: dict, schedulers: bool) -> list[str]:
+def resume_optimizer(runner: Runner, checkpoint: dict, schedulers: bool) -> list[str]:
     """Load optimizer and schedules; return the settings that the config changes."""
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     wrappers, states = by_name(runner.optim_wrapper), by_name(checkpoint['optimizer'], runner.optim_wrapper)

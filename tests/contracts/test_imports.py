@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 NAMES_NOTHING = {'utils', 'util', 'misc', 'common', 'helper', 'helpers', 'tools', 'core'}
@@ -48,6 +50,14 @@ def test_an_import_upwards_or_sideways_breaks_the_contract(copy: Path, place: st
     done = lint(copy)
     assert done.returncode == 1
     assert said in ' '.join(done.stdout.split())
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Nor inside functions, nor for type checkers. The front door, ``detkit`` itself, is left out: it names what lies behind it."""
+    graph = grimp.build_graph('detkit', cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) - {'detkit'} for module in graph.modules - {'detkit'}}
+    assert len(imports) > 200
+    TopologicalSorter(imports).prepare()                   # raises CycleError with the circle
 
 
 def test_a_module_without_a_floor_breaks_the_contract(copy: Path):

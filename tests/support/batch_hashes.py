@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detkit.engine.hooks.replay import set_epoch
+from detkit.data.datasets.wrappers import set_dataset_epoch
 from detkit.engine.loaders import stop_workers
 from detkit.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 
@@ -23,7 +23,7 @@ class Runner:
 
     def call_hook(self, name: str, **kwargs: Any) -> None:
         if name == 'before_train_epoch' and isinstance(self.loop, EpochBasedTrainLoop):
-            set_epoch(self.loader.dataset, self.loop.epoch)
+            set_dataset_epoch(self.loader.dataset, self.loop.epoch)
             getattr(self.loader.sampler, 'set_epoch', self.loader.batch_sampler.sampler.set_epoch)(self.loop.epoch)
 
     def see(self, *args: Any) -> None:

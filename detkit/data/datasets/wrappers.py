@@ -6,7 +6,7 @@ that ``InfiniteSampler`` gives.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,22 @@ def epoch_and_index(index: int | tuple[int, int], dataset: Any) -> tuple[int, in
 def sample(dataset: Any, epoch: int, index: int) -> Any:
     """Sample ``index`` of pass ``epoch``; a data set that knows of no epochs is asked for the index alone."""
     return dataset[epoch, index] if hasattr(dataset, 'epoch') else dataset[index]
+
+
+def nested_datasets(dataset: Any) -> Iterator[Any]:
+    """Yield ``dataset`` and the data sets that it wraps, at any depth."""
+    yield dataset
+    for name in ('dataset', '_dataset', 'datasets'):
+        inner = vars(dataset).get(name) if hasattr(dataset, '__dict__') else None
+        for part in inner if isinstance(inner, (list, tuple)) else [] if inner is None else [inner]:
+            yield from nested_datasets(part)
+
+
+def set_dataset_epoch(dataset: Any, epoch: int) -> None:
+    """Tell ``dataset`` and those that it wraps which pass over the data begins."""
+    for part in nested_datasets(dataset):
+        if hasattr(part, 'set_epoch'):
+            part.set_epoch(epoch)
 
 
 @DATASETS.register_module()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from detkit.data.formats.pictures import UnreadablePicture
+from detkit.data.formats.faults import UnreadablePicture
 from detkit.registry import ConfigError
 
 

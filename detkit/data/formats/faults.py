@@ -1,4 +1,4 @@
-"""A fault of an annotation file: what, where, and what to do."""
+"""Faults of annotation files (what, where, and what to do) and of pictures."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,6 +11,10 @@ class BrokenAnnotations(ValueError):
     """An annotation file, or an entry of one, that cannot be used; the message says where and what to do. ``kind``: as of Fault."""
 
     kind = 'annotation unusable'
+
+
+class UnreadablePicture(ValueError):
+    """No picture, or one without a readable header; the message is the reason alone."""
 
 
 OnFault = Callable[[BrokenAnnotations], None]      # called for an entry that cannot be used; if it returns, the entry is left out

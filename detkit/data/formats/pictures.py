@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
-from detkit.data.formats.faults import BrokenAnnotations
+from detkit.data.formats.faults import BrokenAnnotations, UnreadablePicture
 from detkit.files import existing_path, similar_name
 
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.dcm')
@@ -17,10 +17,6 @@ TURNED = (5, 6, 7, 8)      # EXIF orientations that swap width and height
 ORIENTATION = 0x0112
 LIMIT_LOCK = Lock()
 LIMITS: list[int | None] = []      # Pillow's limit, and an entry for each thread that has it lifted; empty while it holds
-
-
-class UnreadablePicture(ValueError):
-    """No picture, or one without a readable header; the message is the reason alone."""
 
 
 def picture_size(path: str | Path, upright: bool = True) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from detkit.data.formats.dicom import pydicom_module, read_values, slices_beside
-from detkit.data.formats.pictures import UnreadablePicture
+from detkit.data.formats.faults import UnreadablePicture
 from detkit.data.transforms.base import BaseTransform
 from detkit.data.transforms.loading import UnreadableImage, as_bytes, check_local, with_image
 from detkit.registry import TRANSFORMS, ConfigError

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from detkit.data.compose import Compose
-from detkit.engine.hooks.replay import parts
+from detkit.data.datasets.wrappers import nested_datasets
 from detkit.engine.loaders import stop_workers
 from detkit.registry import HOOKS, ConfigError
 
@@ -37,7 +37,7 @@ class PipelineSwitchHook(Hook):
 
 def set_pipeline(dataset: Any, pipeline: list[dict]) -> None:
     """Give the innermost data sets of ``dataset`` a new pipeline."""
-    holders = [p for p in parts(dataset) if hasattr(p, 'pipeline')]
+    holders = [p for p in nested_datasets(dataset) if hasattr(p, 'pipeline')]
     if not holders:
         raise ConfigError(f'PipelineSwitchHook: {type(dataset).__name__} has no pipeline to switch.')
     for holder in holders:

@@ -9,7 +9,7 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from torch.nn.modules.batchnorm import _NormBase
 
-from detkit.engine.hooks.replay import parts
+from detkit.data.datasets.wrappers import nested_datasets
 from detkit.registry import HOOKS, ConfigError
 
 
@@ -31,7 +31,7 @@ class YOLOXModeSwitchHook(Hook):
         Raises:
             ConfigError: the training data is not mixed by a MultiImageMixDataset, or the model has no head with an L1 loss to add.
         """
-        self.done, self.mixing = False, [p for p in parts(runner.train_dataloader.dataset) if hasattr(p, 'update_skip_type_keys')]
+        self.done, self.mixing = False, [p for p in nested_datasets(runner.train_dataloader.dataset) if hasattr(p, 'update_skip_type_keys')]
         model = runner.model.module if hasattr(runner.model, 'module') else runner.model
         self.head = getattr(model, 'bbox_head', None)
         if not self.mixing:

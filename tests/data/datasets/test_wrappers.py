@@ -7,6 +7,7 @@ import pytest
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
+from detkit.data.datasets.wrappers import nested_datasets, set_dataset_epoch
 from detkit.data.formats.faults import BrokenAnnotations
 from detkit.data.samplers import AspectRatioBatchSampler, InfiniteSampler
 from detkit.registry import DATASETS, ConfigError
@@ -38,6 +39,15 @@ def test_the_epoch_of_the_inner_data_set_counts(coco):
     repeated = DATASETS.build(dict(type='RepeatDataset', times=2, dataset=inner(coco)))
     repeated.dataset.set_epoch(4)
     assert repeated.epoch == 4 and same(repeated[1], repeated[4, 1]) and not same(repeated[1], repeated[0, 1])
+
+
+def test_every_data_set_within_is_found_and_told_the_epoch(coco):
+    outer = DATASETS.build(dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[inner(coco), inner(coco)])))
+    kinds = [type(dataset).__name__ for dataset in nested_datasets(outer)]
+    assert kinds == ['RepeatDataset', 'ConcatDataset', 'CocoDataset', 'CocoDataset']
+    set_dataset_epoch(outer, 5)
+    assert [dataset.epoch for dataset in outer.dataset.datasets] == [5, 5]
+    assert list(nested_datasets([1, 2])) == [[1, 2]]                        # a list of samples is a data set that wraps none
 
 
 def test_wrappers_within_wrappers_keep_repetitions_apart(coco):

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from detkit.data.formats.pictures import UnreadablePicture, picture_size
+from detkit.data.formats.faults import UnreadablePicture
+from detkit.data.formats.pictures import picture_size
 from detkit.data.transforms.loading import read_image
 
 
