@@ -1,6 +1,7 @@
 """Uint8 images of several sizes -> one normalised, padded batch."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from detkit.registry import MODELS, ConfigError
 from detkit.structures import BitmapMasks, DetDataSample, PolygonMasks
 from detkit.structures.sample import moved
+from detkit.structures.train_state import TrainState
 
 
 @MODELS.register_module()
@@ -146,22 +148,19 @@ class BatchSyncRandomResize(nn.Module):
 
     ``random_size_range``: (low, high) of the height, pixels; the width keeps the batch's shape. Every ``interval`` iterations a new size is
     drawn; the first ``interval`` batches keep their size. The draw depends on the run's seed and the iteration alone, so that all
-    processes, and a resumed run, draw the same.
+    processes, and a resumed run, draw the same. Without a run, batches are counted from 0 and the seed is 0.
     """
+
+    train_state = TrainState()
 
     def __init__(self, random_size_range: tuple[int, int], interval: int = 10, size_divisor: int = 32) -> None:
         super().__init__()
         self.range, self.interval, self.divisor = tuple(random_size_range), interval, size_divisor
-        self.iteration = self.seed = 0
-
-    def set_iter(self, iteration: int, seed: int) -> None:
-        """Called before each iteration of a run. Without a run, batches are counted from 0 and the seed is 0."""
-        self.iteration, self.seed = iteration, seed
 
     def forward(self, inputs: Tensor, samples: list[DetDataSample]) -> tuple[Tensor, list[DetDataSample]]:
         height, width = inputs.shape[2:]
-        target = self.draw_height(self.iteration // self.interval) or height
-        self.iteration += 1
+        target = self.draw_height(self.train_state.iteration // self.interval) or height
+        self.train_state = replace(self.train_state, iteration=self.train_state.iteration + 1)
         factor = target / height
         size = target, int(round(width * factor / self.divisor)) * self.divisor
         if size != (height, width):
@@ -174,7 +173,7 @@ class BatchSyncRandomResize(nn.Module):
         if count == 0:
             return 0
         low, high = (round(x / self.divisor) for x in self.range)
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + count) % 2**63)
+        generator = torch.Generator().manual_seed((self.train_state.seed * 1_000_003 + count) % 2**63)
         return int(torch.randint(low, high + 1, (), generator=generator)) * self.divisor
 
 

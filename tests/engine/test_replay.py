@@ -9,12 +9,13 @@ import pytest
 from torch import nn
 
 from detkit.config import load_config
+from detkit.data.datasets.wrappers import set_dataset_epoch
 from detkit.data.synthetic import generate
 from detkit.engine import train
-from detkit.engine.hooks.replay import set_epoch
 from detkit.engine.loaders import build_loader
 from detkit.engine.ring import RingLoader
 from detkit.registry import MODELS, register_all_modules
+from detkit.structures.train_state import TrainState
 
 MIX = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True), dict(type='Resize', scale=(64, 64)),
        dict(type='CachedMosaic', img_scale=(64, 64), max_cached_images=4),
@@ -49,7 +50,7 @@ def hashes(root: Path, epochs: tuple[int, ...] = (0, 1), seed: int = 5, **option
     assert isinstance(loader, RingLoader) == bool(options.get('num_workers') and options.get('shared_batches', True) and is_uint8)
     found = []
     for epoch in epochs:
-        set_epoch(loader.dataset, epoch)
+        set_dataset_epoch(loader.dataset, epoch)
         loader.sampler.set_epoch(epoch)
         for batch in loader:
             total = hashlib.sha256()
@@ -88,17 +89,31 @@ def test_every_random_transform_can_be_replayed(root: Path):
 
 
 # ------------------------------------------------------------------------------------------------- the epoch, in the model
-def test_parts_of_a_model_that_ask_are_told_the_epoch(toy: Any, tmp_path: Path):
-    told = []
+def test_modules_that_ask_are_given_the_state_of_the_training(toy: Any, tmp_path: Path):
+    told, states = [], []
 
     class Asks(nn.Module):
-        def set_epoch(self, epoch: int) -> None:
+        train_state = TrainState()
+
+        def set_epoch(self, epoch: int) -> None:                       # MMDetection's form
             told.append(epoch)
-    cfg = toy(tmp_path)
+
+        def forward(self) -> None:
+            states.append(self.train_state)
+
     register_asking_detector(Asks)
-    cfg.model.type = 'AskingDetector'
-    train(cfg)
-    assert told == [0, 1, 2]
+
+    def run(**options: Any) -> list[TrainState]:
+        states.clear()
+        cfg = toy(tmp_path / 'run')
+        cfg.model.type = 'AskingDetector'
+        train(cfg, seed=7, **options)
+        return list(states)
+    whole = run()
+    assert told == [0, 1, 2] and {(s.max_epochs, s.max_iters, s.seed) for s in whole} == {(3, 9, 7)}
+    assert [(s.epoch, s.iteration) for s in whole] == [(i // 3, i) for i in range(9)]
+    resumed = run(resume=tmp_path / 'run' / 'epoch_1.pth')
+    assert resumed == whole[3:] and Asks().train_state == TrainState()
 
 
 def register_asking_detector(part: type[nn.Module]) -> None:
@@ -107,3 +122,8 @@ def register_asking_detector(part: type[nn.Module]) -> None:
         def __init__(self, **options: object) -> None:
             super().__init__(**options)
             self.part = part()
+
+        def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> Any:
+            if mode == 'loss':
+                self.part()
+            return super().forward(inputs, data_samples, mode)

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from detkit.models.preprocess import BatchFixedSizePad, BatchResize, BatchSyncRandomResize, DetDataPreprocessor
 from detkit.registry import MODELS, ConfigError
 from detkit.structures import BitmapMasks, DetDataSample
+from detkit.structures.train_state import TrainState
 
 
 def flat(value: int, height: int, width: int) -> torch.Tensor:
@@ -134,10 +135,10 @@ def test_random_sizes_change_each_interval_and_follow_from_seed_and_iteration(sa
     assert all(h % 32 == 0 and w % 32 == 0 and 32 <= h <= 256 and w == round(1.5 * h / 32) * 32 for h, w in first[3:])
     before = torch.get_rng_state()
     resumed, other = BatchSyncRandomResize((32, 256), interval=3), BatchSyncRandomResize((32, 256), interval=3)
-    resumed.set_iter(5, 0)
+    resumed.train_state = TrainState(iteration=5)
     assert shapes(resumed, sample, 7) == first[5:]
     assert torch.equal(torch.get_rng_state(), before)
-    other.set_iter(0, 50)
+    other.train_state = TrainState(seed=50)
     assert shapes(other, sample, 12) != first
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmengine.logging import MessageHub
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -23,10 +22,11 @@ from detkit.models.settings import DensePostprocess, TaskAlignedTraining, settin
 from detkit.nn.conv import ConvModule, Scale, bias_for_probability
 from detkit.nn.deform_conv import DeformConv2d
 from detkit.nn.operators import Concat
-from detkit.ops.dense import deform_conv
+from detkit.ops.deform_conv import deform_conv
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
 from detkit.structures.detections import Detections
+from detkit.structures.train_state import TrainState
 from detkit.tasks.atss import middle
 
 INIT = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal', name='tood_cls', std=0.01, bias_prob=0.01))
@@ -60,7 +60,7 @@ class TaskDecomposition(nn.Module):
 class TOODHead(BaseModule):
     """One tower for both tasks; each then takes its share, and both predictions are shifted towards each other (Sec. 3.1).
 
-    For the first ``initial_epoch`` epochs (see ``set_epoch``) anchors are assigned by ``train_cfg.initial_assigner`` and classified under
+    For the first ``initial_epoch`` epochs (``train_state``) anchors are assigned by ``train_cfg.initial_assigner`` and classified under
     ``initial_loss_cls``, then by the alignment of the predictions and under ``loss_cls``.
 
     Args:
@@ -68,6 +68,8 @@ class TOODHead(BaseModule):
         anchor_type: boxes by distances from the anchors' centres, in strides (``anchor_free``), or by the coder from anchors
             (``anchor_based``).
     """
+
+    train_state = TrainState()
 
     def __init__(self, num_classes: int, in_channels: int, stacked_convs: int = 4, feat_channels: int = 256, num_dcn: int = 0,
                  anchor_type: str = 'anchor_free', conv_cfg: dict | None = None,
@@ -84,7 +86,7 @@ class TOODHead(BaseModule):
         if anchor_type not in ('anchor_free', 'anchor_based') or self.anchors.num_base_priors != 1 or not 0 <= num_dcn <= stacked_convs:
             raise ConfigError(f"TOODHead anchor_type='{anchor_type}' must be anchor_free or anchor_based, a cell have one anchor, not "
                               f'{self.anchors.num_base_priors}, and num_dcn={num_dcn} lie between 0 and stacked_convs={stacked_convs}.')
-        self.num_classes, self.anchor_free, self.epoch = num_classes, anchor_type == 'anchor_free', None
+        self.num_classes, self.anchor_free = num_classes, anchor_type == 'anchor_free'
         self.coder = TASK_UTILS.build(bbox_coder)
         self.initial_loss_cls, self.loss_cls, self.loss_bbox = (MODELS.build(c) for c in (initial_loss_cls, loss_cls, loss_bbox))
         for loss in (self.initial_loss_cls, self.loss_cls):
@@ -122,13 +124,9 @@ class TOODHead(BaseModule):
                 nn.init.normal_(conv.weight, std=0.001)
         nn.init.constant_(self.cls_prob_module[2].bias, bias_for_probability(0.01))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Told by a training loop's hook. Where nobody does, the head asks what mmengine's runner publishes."""
-        self.epoch = epoch
-
     def at_start(self) -> bool:
-        epoch = MessageHub.get_current_instance().get_info('epoch', 0) if self.epoch is None else self.epoch
-        return epoch < self.training_cfg.initial_epoch
+        """Whether the training is in its first ``initial_epoch`` epochs."""
+        return self.train_state.epoch < self.training_cfg.initial_epoch
 
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
         """``cls``: logits of the aligned scores; ``reg``: boxes, xyxy pixels of the network input."""

@@ -2,18 +2,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
-from mmengine.logging import MessageHub
 from torch import nn
 from torch.testing import assert_close
 
-from detkit.engine.hooks.replay import tell_epoch
+from detkit.engine.hooks.replay import set_train_state
 from detkit.models.dense_heads.tood_head import TaskDecomposition, TOODHead, geometric_mean, moved
 from detkit.nn.deform_conv import ModulatedDeformConv2d
 from detkit.registry import MODELS, ConfigError
+from detkit.structures.train_state import TrainState
 
 
 def head(**cfg: object) -> TOODHead:
@@ -37,13 +37,6 @@ def losses(h: TOODHead, *samples: object) -> dict[str, float]:
     return {k: v.item() for k, v in h.loss(h((torch.zeros(len(samples), 8, 2, 3),)), list(samples)).items()}
 
 
-@pytest.fixture(autouse=True)
-def no_epoch_is_published() -> Iterator[None]:
-    MessageHub.get_current_instance().runtime_info.pop('epoch', None)
-    yield
-    MessageHub.get_current_instance().runtime_info.pop('epoch', None)
-
-
 def test_boxes_are_a_stride_to_each_side_of_the_centre_or_the_anchors_themselves():
     assert head()(FEATS).reg[0][0, :2].tolist() == [[-4, -4, 12, 12], [4, -4, 20, 12]]
     assert head(anchor_type='anchor_based')(FEATS).reg[0][0, 1].tolist() == [8, 0, 16, 8]
@@ -57,28 +50,26 @@ def test_the_first_epochs_learn_by_place(sample: Callable):
 
 def test_later_epochs_learn_by_alignment(sample: Callable):
     h = head()
-    h.set_epoch(4)
+    h.train_state = TrainState(epoch=4)
     found = losses(h, sample([[8, 0, 16, 8]], [1], size=(16, 24)))
     iou = 64 / 256                                                           # of the only anchor inside, so its target as well
     own = math.log(2) * (.5 - iou)**2
     assert found == pytest.approx(dict(loss_cls=11 * .25 * math.log(2) + own, loss_bbox=2 * (1 - iou) * iou), rel=1e-3)
 
 
-def test_the_epoch_comes_from_a_hook_or_from_mmengines_runner(sample: Callable):
+def test_the_epoch_comes_from_the_state_of_the_training():
     h = head()
     assert h.at_start()
-    MessageHub.get_current_instance().update_info('epoch', 4)
-    assert not h.at_start()
-    tell_epoch(nn.Sequential(h), 3)
+    set_train_state(nn.Sequential(h), TrainState(epoch=3))
     assert h.at_start()
-    tell_epoch(nn.Sequential(h), 4)
-    assert not h.at_start()
+    set_train_state(nn.Sequential(h), TrainState(epoch=4))
+    assert not h.at_start() and head().at_start()
 
 
 @pytest.mark.parametrize('epoch', [0, 4])
 def test_every_parameter_learns_even_without_objects(sample: Callable, epoch: int):
     h = head()
-    h.set_epoch(epoch)
+    h.train_state = TrainState(epoch=epoch)
     sum(h.loss(h(FEATS), [sample([], size=(16, 24))]).values()).backward()
     assert [n for n, p in h.named_parameters() if p.grad is None] == []
 
@@ -86,7 +77,7 @@ def test_every_parameter_learns_even_without_objects(sample: Callable, epoch: in
 @pytest.mark.parametrize('epoch', [0, 4])
 def test_a_batch_is_the_mean_of_its_images_where_positives_are_alike(sample: Callable, epoch: int):
     h = head()
-    h.set_epoch(epoch)
+    h.train_state = TrainState(epoch=epoch)
     samples = [sample([[0, 0, 8, 8]], [0], size=(16, 24)), sample([[16, 8, 24, 16]], [1], size=(16, 24))]
     both, alone = losses(h, *samples), [losses(h, s) for s in samples]
     factor = 2 if epoch == 0 else 1                                          # alignments sum up to less than 1: divided by 1
