@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from detkit.config import dump_config
 from detkit.data.classes import class_names
-from detkit.engine.amp import use_channels_last
+from detkit.engine.amp import settle_memory_format
 from detkit.engine.checkpoint import (
     INTERRUPTED,
     LoadReport,
@@ -139,8 +139,8 @@ class DetRunner(mmrunner.Runner):
         if not (self.distributed and torch.cuda.is_available()) and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
             self.logger.info('SyncBN became BN: it needs several processes and CUDA')
             model = revert_sync_batchnorm(model)
-        if self.cfg.get('channels_last'):
-            use_channels_last(model)
+        for line in settle_memory_format(self.cfg, model):
+            self.logger.info(line)
         with warnings.catch_warnings():                    # torch renames an argument that mmengine 0.10.7 passes
             warnings.filterwarnings('ignore', message='.broadcast_buffers. is deprecated', category=FutureWarning)
             return super().wrap_model(model_wrapper_cfg, model)

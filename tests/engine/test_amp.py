@@ -9,7 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from detkit.engine import amp, train
-from detkit.engine.amp import AmpOptimWrapper, choose_dtype, native_bf16, settle_precision
+from detkit.engine.amp import AmpOptimWrapper, choose_dtype, native_bf16, settle_memory_format, settle_precision
 from detkit.registry import ConfigError
 
 
@@ -86,10 +86,20 @@ def test_auto_follows_what_the_cpu_has(monkeypatch: pytest.MonkeyPatch, flags: s
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     cfg = Config(dict(amp='auto', channels_last='auto', optim_wrapper=dict(type='AmpOptimWrapper', optimizer={}, loss_scale='dynamic')))
     said = settle_precision(cfg)
-    assert native_bf16()[0] is native and cfg.channels_last is native
+    assert native_bf16()[0] is native and cfg.channels_last == (True if native else 'auto')
     assert cfg.optim_wrapper.type == ('AmpOptimWrapper' if native else 'OptimWrapper')
-    assert all(('on' if native else 'off') in line and 'CPU' in line for line in said) and len(said) == 2
+    assert all(('on' if native else 'off') in line and 'CPU' in line for line in said) and len(said) == (2 if native else 1)
     assert ('dtype' in cfg.optim_wrapper) is native and ('loss_scale' in cfg.optim_wrapper) is native
+
+
+@pytest.mark.parametrize('given, depthwise, chosen, line', [
+    ('auto', True, True, 'channels_last: on (the model has depthwise convolutions)'),
+    ('auto', False, False, 'channels_last: off (the model has no depthwise convolutions)'),
+    (True, False, True, None), (False, True, False, None), (None, True, None, None)])
+def test_depthwise_convolutions_decide_where_bfloat16_does_not(given: Any, depthwise: bool, chosen: bool | None, line: str | None) -> None:
+    model, cfg = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4 if depthwise else 2)), Config(dict(channels_last=given))
+    assert settle_memory_format(cfg, model) == ([line] if line else []) and cfg.channels_last == chosen
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last) is bool(chosen)
 
 
 def test_without_the_keys_nothing_changes() -> None:
