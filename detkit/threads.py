@@ -11,9 +11,10 @@ import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
-# How often a waiting thread looks for work before it sleeps. libgomp's own 300000 keep a core busy for milliseconds: whoever else needs
-# that core, a data-loader worker or a second training, waits, and so does the thread that everybody waits for.
-SPIN_COUNT = 10000
+# How often a waiting thread looks for work before it sleeps; libgomp's own choice where it has more threads than CPUs. Its usual 300000
+# keep a core busy for milliseconds: whoever else needs that core, a data-loader worker or a second training, waits, and so does the
+# thread that the others wait for. Without any looking, waking up costs more than small operations take.
+SPIN_COUNT = 1000
 
 
 def set_thread_variables(environ: MutableMapping[str, str] = os.environ, root: Path = Path('/')) -> dict[str, str]:

@@ -27,7 +27,7 @@ SHOW = f'import json, os; print(json.dumps({{k: os.environ.get(k) for k in {NAME
 
 
 def test_importing_detkit_bounds_the_spinning(root: Path):
-    assert in_fresh_process(root, f'import detkit; {SHOW}')['GOMP_SPINCOUNT'] == '10000'
+    assert in_fresh_process(root, f'import detkit; {SHOW}')['GOMP_SPINCOUNT'] == '1000'
 
 
 @pytest.mark.parametrize('chosen', [{'GOMP_SPINCOUNT': '7'}, {'OMP_WAIT_POLICY': 'ACTIVE'}])
@@ -54,7 +54,7 @@ class Settings(torch.utils.data.Dataset):
 
 loader = torch.utils.data.DataLoader(Settings(), num_workers=1, batch_size=None, worker_init_fn=partial(start_worker, None))
 print(json.dumps([early, *next(iter(loader))]))'''
-    assert in_fresh_process(root, program) == ['10000', '10000', 1, 1]
+    assert in_fresh_process(root, program) == ['1000', '1000', 1, 1]
 
 
 def test_torch_takes_the_number_of_the_quota(root: Path, tmp_path: Path):
@@ -109,11 +109,11 @@ def test_threads_stay_below_the_quota(tmp_path: Path, monkeypatch: pytest.Monkey
     assert set_thread_variables(environ, tmp_path).get('OMP_NUM_THREADS') == number == environ.get('OMP_NUM_THREADS')
     environ = {'OMP_NUM_THREADS': '5'}
     set_thread_variables(environ, tmp_path)
-    assert environ == {'OMP_NUM_THREADS': '5', 'GOMP_SPINCOUNT': '10000'}
+    assert environ == {'OMP_NUM_THREADS': '5', 'GOMP_SPINCOUNT': '1000'}
 
 
 @pytest.mark.parametrize(('was_loaded', 'set_variables', 'expected'), [
-    (True, {'GOMP_SPINCOUNT': '10000'}, 'too late for GOMP_SPINCOUNT=10000'), (True, {}, None), (False, {'GOMP_SPINCOUNT': '10000'}, None)])
+    (True, {'GOMP_SPINCOUNT': '1000'}, 'too late for GOMP_SPINCOUNT=1000'), (True, {}, None), (False, {'GOMP_SPINCOUNT': '1000'}, None)])
 def test_a_run_is_told_when_torch_came_first(monkeypatch: pytest.MonkeyPatch, was_loaded: bool, set_variables: dict, expected: str | None):
     monkeypatch.setattr(threads, 'TORCH_WAS_LOADED', was_loaded)
     monkeypatch.setattr(threads, 'SET_VARIABLES', set_variables)
