@@ -1,6 +1,8 @@
-"""Where each registered name lives: registry -> module -> names. One line a module.
+"""Where each registered name lives: registry -> module -> names. One line for each module.
 
-A test holds this table against the ``register_module`` decorators; nothing else lists them.
+A class with several names (``SingleStageDetector`` is ``RetinaNet`` too) has all of them in its line and takes them from here
+(``names_in``): a head with a detector's name of its own is added in this file alone. A test holds the table against the
+``register_module`` decorators.
 """
 
 CATALOGUE: dict[str, dict[str, str]] = {
@@ -146,3 +148,8 @@ CATALOGUE: dict[str, dict[str, str]] = {
         'detkit.engine.schedule': 'QuadraticWarmupParamScheduler QuadraticWarmupLR QuadraticWarmupMomentum',
     },
 }
+
+
+def names_in(registry: str, module: str) -> list[str]:
+    """Return the names that ``module`` registers in ``registry``: for a class that has all of them."""
+    return CATALOGUE[registry][module].split()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import detkit.registry
-from detkit.catalogue import CATALOGUE
+from detkit.catalogue import CATALOGUE, names_in
 from detkit.registry import REGISTRIES, Registry
 
 VARIABLES = {variable: value.name for variable, value in vars(detkit.registry).items() if isinstance(value, Registry)}
@@ -21,18 +21,21 @@ def is_registration(node: ast.AST) -> bool:
             and isinstance(node.func.value, ast.Name) and node.func.value.id in VARIABLES)
 
 
-def names_of(call: ast.Call, default: str | None) -> list[str]:
-    """The names that a ``register_module`` call gives: ``name='A'``, ``name=['A', 'B']``, or the decorated thing's own."""
+def names_of(call: ast.Call, default: str | None, module: str) -> list[str]:
+    """The names that a ``register_module`` call gives: ``name='A'``, ``name=['A', 'B']``, ``name=names_in('model', __name__)`` in a file
+    that registers nothing else, or the decorated thing's own."""
     given = next((word.value for word in call.keywords if word.arg == 'name'), call.args[0] if call.args else None)
     if given is None:
         assert default is not None, f'line {call.lineno}: register_module(module=...) without a name'
         return [default]
+    if ast.unparse(given) == "names_in('model', __name__)":
+        return names_in('model', module)
     value = ast.literal_eval(given)
     return [value] if isinstance(value, str) else list(value)
 
 
-def registrations(path: Path) -> Iterator[tuple[str, str]]:
-    """(registry, name) of every ``register_module`` in a file, as a decorator or called."""
+def registrations(path: Path, module: str = '') -> Iterator[tuple[str, str]]:
+    """(registry, name) of every ``register_module`` in a file, that of ``module``, as a decorator or called."""
     tree = ast.parse(path.read_text(encoding='utf-8'))
     decorators = {}
     for node in ast.walk(tree):
@@ -40,7 +43,7 @@ def registrations(path: Path) -> Iterator[tuple[str, str]]:
             decorators.update({id(call): node.name for call in node.decorator_list if is_registration(call)})
     for node in ast.walk(tree):
         if is_registration(node):
-            for name in names_of(node, decorators.get(id(node))):
+            for name in names_of(node, decorators.get(id(node)), module):
                 yield VARIABLES[node.func.value.id], name
 
 
@@ -56,9 +59,15 @@ def test_catalogue_and_decorators_list_the_same_names(root: Path):
     scanned = set()
     for path in sorted((root / 'detkit').rglob('*.py')):
         module = '.'.join(path.relative_to(root).with_suffix('').parts)
-        scanned |= {(registry, module, name) for registry, name in registrations(path)}
+        scanned |= {(registry, module, name) for registry, name in registrations(path, module)}
     assert sorted(scanned - set(NAMES)) == [], 'registered, but not in detkit/catalogue.py'
     assert sorted(set(NAMES) - scanned) == [], 'in detkit/catalogue.py, but registered nowhere'
+
+
+def test_a_detector_has_all_names_of_its_line():
+    single_stage = detkit.registry.MODELS.get('SingleStageDetector')
+    names = names_in('model', 'detkit.models.detectors.single_stage')
+    assert {'RetinaNet', 'RTMDet', 'YOLOX'} < set(names) and all(detkit.registry.MODELS.get(name) is single_stage for name in names)
 
 
 def test_no_name_stands_twice_in_a_registry():

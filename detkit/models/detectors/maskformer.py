@@ -7,6 +7,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
+from detkit.catalogue import names_in
 from detkit.models.detectors.detector import Detector
 from detkit.models.query_heads.mask_queries import MaskQueries
 from detkit.registry import MODELS, ConfigError
@@ -14,7 +15,7 @@ from detkit.structures import DetDataSample
 from detkit.structures.detections import Detections
 
 
-@MODELS.register_module(name=['MaskFormer', 'Mask2Former'])
+@MODELS.register_module(name=names_in('model', __name__))
 class MaskFormer(Detector):
     """Backbone, a head of mask queries, and what is made of them: instances, a panoptic map, or both (``test_cfg``).
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from detkit.catalogue import names_in
 from detkit.models.dense_heads.outputs import DenseOutputs
 from detkit.models.detectors.detector import Detector
 from detkit.registry import MODELS
 
 
-@MODELS.register_module(name=['SingleStageDetector', 'RetinaNet', 'RTMDet', 'FCOS', 'GFL', 'TOOD', 'CenterNet', 'YOLOX'])
+@MODELS.register_module(name=names_in('model', __name__))
 class SingleStageDetector(Detector):
 
     def __init__(self, backbone: dict, bbox_head: dict, neck: dict | list[dict] | None = None, train_cfg: dict | None = None,

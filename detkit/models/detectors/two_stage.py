@@ -7,6 +7,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from detkit.catalogue import names_in
 from detkit.models.dense_heads.outputs import DenseOutputs
 from detkit.models.detectors.detector import Detector
 from detkit.ops.boxes import scale_boxes
@@ -16,7 +17,7 @@ from detkit.structures import DetDataSample, RLEMasks
 from detkit.structures.detections import Detections
 
 
-@MODELS.register_module(name=['TwoStageDetector', 'FasterRCNN', 'MaskRCNN', 'CascadeRCNN'])
+@MODELS.register_module(name=names_in('model', __name__))
 class TwoStageDetector(Detector):
     """Faster R-CNN (https://arxiv.org/abs/1506.01497); Mask and Cascade R-CNN have other RoI heads. The network part ends at the
     proposal head: which regions the second stage looks at depends on its outputs. ``train_cfg.rpn_proposal`` may be left out: then as
