@@ -11,7 +11,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 
-from detkit.engine.dump import DumpDetResults
+from detkit.evaluation.dump import DumpDetResults
 from detkit.structures import DetDataSample
 
 
