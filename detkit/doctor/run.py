@@ -207,6 +207,8 @@ class Recorder:
 
     def __call__(self, candidates: Any, gt: Any, ignored: Any = None) -> Any:
         match = self.assigner(candidates, gt, ignored)
+        if 'bboxes' not in gt:                # queries that are matched by masks
+            return match
         hit = torch.zeros(len(gt.bboxes), dtype=torch.bool)
         hit[match.index[match.index >= 0].cpu().unique()] = True
         self.matched.append(hit)
@@ -250,6 +252,10 @@ def examine_matching(model: nn.Module, batch_of: Callable[[int], Iterator[dict]]
             module.assigner = recorder.assigner
     for name, (module, recorder) in recorders.items():
         judge_matching(name, module, recorder, report)
+    for name, module in model.named_children():
+        if callable(getattr(module, 'loss', None)) and not getattr(recorders.get(name, (None, None))[1], 'matched', None):
+            report.add('note', 'matching not examined', 'train', f'{name}: {type(module).__name__} does not say which objects its '
+                       'predictions learn', 'Nothing to do: whether the loss falls is tried all the same.')
 
 
 def terms(model: nn.Module, batch: dict) -> dict[str, Tensor]:
