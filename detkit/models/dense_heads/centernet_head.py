@@ -13,6 +13,7 @@ from torch import Tensor
 from detkit.losses.weighting import mean_over_processes
 from detkit.models.dense_heads.outputs import chosen_rows
 from detkit.models.settings import HeatmapPostprocess, settings
+from detkit.models.targets import AssignedBy
 from detkit.nn.conv import bias_for_probability
 from detkit.registry import MODELS, ConfigError
 from detkit.structures import DetDataSample
@@ -34,9 +35,23 @@ class HeatmapOutputs:
         return HeatmapOutputs(self.center.float(), self.size.float(), self.shift.float())
 
 
+@dataclass(frozen=True)
+class HeatmapTargets:
+    """What the cells of a batch should predict; P cells learn an object's size and shift."""
+
+    heat: Tensor      # (N, K, H, W) in [0, 1]
+    cells: Tensor     # (P,) int64 into N * H * W cells, image by image
+    sizes: Tensor     # (P, 2) width, height in cells
+    shifts: Tensor    # (P, 2) x, y of the centre in its cell
+    matched_objects: list[Tensor]   # N x (M,) int64; of two objects with the same cell the last
+    assigned_by: AssignedBy = 'geometry'
+
+
 @MODELS.register_module()
 class CenterNetHead(BaseModule):
     """An object is a peak of its class's heatmap; size and shift are read there. No anchors, no NMS."""
+
+    strides = (STRIDE,)
 
     def __init__(self, in_channels: int, feat_channels: int, num_classes: int,
                  loss_center_heatmap: dict = dict(type='GaussianFocalLoss', loss_weight=1.0),
@@ -68,9 +83,9 @@ class CenterNetHead(BaseModule):
             raise ConfigError(f'CenterNetHead looks at one feature map; the neck gives {len(feats)}.')
         return HeatmapOutputs(self.heatmap_head(feats[0]), self.wh_head(feats[0]), self.offset_head(feats[0]))
 
-    def loss(self, out: HeatmapOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
+    def targets(self, out: HeatmapOutputs, samples: list[DetDataSample]) -> HeatmapTargets:
         shape = out.center.shape[-2:]
-        heat, cells, sizes, shifts = [], [], [], []
+        heat, cells, sizes, shifts, matched = [], [], [], [], []
         for i, sample in enumerate(samples):
             gt = sample.gt_instances
             scale = gt.bboxes.new_tensor([side / whole for side, whole in zip(shape[::-1], sample.batch_input_shape[::-1])])
@@ -83,14 +98,18 @@ class CenterNetHead(BaseModule):
             cells.append(index[kept] + i * shape[0] * shape[1])
             sizes.append(size[kept])
             shifts.append((center - cell)[kept])
-        heat, cells = torch.stack(heat), torch.cat(cells)
-        total = mean_over_processes((heat == 1).sum().float()).clamp(min=1)
+            matched.append(kept.nonzero().squeeze(1))
+        return HeatmapTargets(torch.stack(heat), torch.cat(cells), torch.cat(sizes), torch.cat(shifts), matched)
+
+    def loss(self, out: HeatmapOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
+        t = self.targets(out, samples)
+        total = mean_over_processes((t.heat == 1).sum().float()).clamp(min=1)
 
         def at_centers(maps: Tensor) -> Tensor:
-            return maps.permute(0, 2, 3, 1).flatten(0, 2)[cells]
-        return dict(loss_center_heatmap=self.loss_center_heatmap(out.center.sigmoid(), heat, avg_factor=total),
-                    loss_wh=self.loss_wh(at_centers(out.size), torch.cat(sizes), avg_factor=total * 2),
-                    loss_offset=self.loss_offset(at_centers(out.shift), torch.cat(shifts), avg_factor=total * 2))
+            return maps.permute(0, 2, 3, 1).flatten(0, 2)[t.cells]
+        return dict(loss_center_heatmap=self.loss_center_heatmap(out.center.sigmoid(), t.heat, avg_factor=total),
+                    loss_wh=self.loss_wh(at_centers(out.size), t.sizes, avg_factor=total * 2),
+                    loss_offset=self.loss_offset(at_centers(out.shift), t.shifts, avg_factor=total * 2))
 
     def predict(self, out: HeatmapOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         """Boxes in pixels of the image without the border that a ``RandomCenterCropPad`` laid around it."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
@@ -16,8 +17,10 @@ from detkit.models.dense_heads.outputs import (
     flatten_level,
     padded_detections,
     refuse_background_score,
+    sigmoid_scores,
 )
 from detkit.models.settings import DensePostprocess, settings
+from detkit.models.targets import AssignedBy
 from detkit.nn.conv import Scale, conv_tower
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
@@ -26,6 +29,21 @@ from detkit.structures.detections import Detections
 INF = 1e9
 LEAST_HEAT, LEAST_PROBABILITY = 1e-4, 1e-4      # a target below is 0; scores are kept this far from 0 and 1 in the loss
 INIT = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal', name='conv_cls', std=0.01, bias_prob=0.01))
+
+
+@dataclass(frozen=True)
+class PyramidHeatmapTargets:
+    """What every cell should predict, over all levels."""
+
+    heat: Tensor         # (N, A, K) in [0, 1]
+    distances: Tensor    # (N, A, 4) to the sides of the object that a positive learns, pixels
+    matched: Tensor      # (N, A) int64: which of the image's objects; -1: none
+    priors: Tensor       # (N, A, 4) x, y, stride, stride
+    assigned_by: AssignedBy = 'geometry'
+
+    @property
+    def matched_objects(self) -> list[Tensor]:
+        return [which[which >= 0].unique() for which in self.matched]
 
 
 @MODELS.register_module()
@@ -64,7 +82,7 @@ class CenterNetUpdateHead(BaseModule):
         self.num_classes, self.strides, self.regress_ranges = num_classes, tuple(strides), tuple(regress_ranges)
         self.least_radius, self.delta = hm_min_radius, (1 - hm_min_overlap) / (1 + hm_min_overlap)
         self.more_pos_thresh, self.more_pos_topk, self.soft_weight_on_reg = more_pos_thresh, more_pos_topk, soft_weight_on_reg
-        self.priors = TASK_UTILS.build(dict(type='MlvlPointGenerator', strides=list(strides)))
+        self.prior_generator = TASK_UTILS.build(dict(type='MlvlPointGenerator', strides=list(strides)))
         self.coder = TASK_UTILS.build(bbox_coder)
         self.loss_cls, self.loss_bbox = MODELS.build(loss_cls), MODELS.build(loss_bbox)
         refuse_background_score(self.loss_cls, 'CenterNetUpdateHead')
@@ -90,35 +108,37 @@ class CenterNetUpdateHead(BaseModule):
         return DenseOutputs(cls, reg, sizes=[tuple(x.shape[-2:]) for x in feats])
 
     def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        cls, reg = torch.cat(out.cls, 1), torch.cat(out.reg, 1)
-        levels = self.priors(out.sizes, cls.device)
-        priors = torch.cat(levels)
-        ranges = torch.cat([p.new_tensor(r).expand(len(p), 2) for p, r in zip(levels, self.regress_ranges)])
-        heat, target = map(torch.stack, zip(*[self.targets(priors, ranges, s.gt_instances) for s in samples]))     # (N, A, K), (N, A, 4)
-        places = [self.good_places(priors, reg[i].detach(), out.sizes, s.gt_instances) for i, s in enumerate(samples)]
+        cls, reg, t = torch.cat(out.cls, 1), torch.cat(out.reg, 1), self.targets(out, samples)
+        places = [self.good_places(t.priors[i], reg[i].detach(), out.sizes, s.gt_instances) for i, s in enumerate(samples)]
         image = torch.cat([torch.full_like(at, i) for i, (at, _) in enumerate(places)])
         at, labels = map(torch.cat, zip(*places))
         num_pos = mean_over_processes(torch.tensor(float(len(at)), device=cls.device)).clamp(min=1)
         scores = cls.sigmoid().clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-        positive = target.amax(-1) >= 0
-        weight = heat.amax(-1)[positive] if self.soft_weight_on_reg else heat.new_ones(int(positive.sum()))
-        points = priors.expand(len(samples), -1, -1)[positive]
-        return dict(loss_cls=self.loss_cls(scores, heat, positives=(image, at, labels), avg_factor=num_pos),
-                    loss_bbox=self.loss_bbox(*self.in_strides(points, reg[positive], target[positive]), weight,
+        positive = t.matched >= 0
+        weight = t.heat.amax(-1)[positive] if self.soft_weight_on_reg else t.heat.new_ones(int(positive.sum()))
+        return dict(loss_cls=self.loss_cls(scores, t.heat, positives=(image, at, labels), avg_factor=num_pos),
+                    loss_bbox=self.loss_bbox(*self.in_strides(t.priors[positive], reg[positive], t.distances[positive]), weight,
                                              mean_over_processes(weight.sum()).clamp(min=1)))
 
     def in_strides(self, points: Tensor, *distances: Tensor) -> list[Tensor]:
         """(P, 4) points and strides, (P, 4) distances in pixels -> boxes around the points that reach as many strides, for the loss."""
         return [self.coder.decode(points, d / points[:, 2:].repeat(1, 2)) for d in distances]
 
-    def targets(self, priors: Tensor, ranges: Tensor, gt: InstanceData) -> tuple[Tensor, Tensor]:
-        """Of one image the heatmap (A, K) and distances (A, 4) in pixels, negative where no box is learnt.
+    def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> PyramidHeatmapTargets:
+        levels = self.prior_generator(out.sizes, out.device)
+        priors = torch.cat(levels)
+        ranges = torch.cat([p.new_tensor(r).expand(len(p), 2) for p, r in zip(levels, self.regress_ranges)])
+        parts = zip(*[self.targets_of_image(priors, ranges, s.gt_instances) for s in samples])
+        return PyramidHeatmapTargets(*map(torch.stack, parts), priors.expand(len(samples), -1, -1))
+
+    def targets_of_image(self, priors: Tensor, ranges: Tensor, gt: InstanceData) -> tuple[Tensor, Tensor, Tensor]:
+        """The heatmap (A, K), distances (A, 4) in pixels to the sides of the object that each cell learns, and (A,) which one; -1: none.
 
         ``priors`` (A, 4) x, y, stride, stride; ``ranges`` (A, 2) pixels.
         """
         heat = priors.new_zeros(len(priors), self.num_classes)
         if len(gt) == 0:
-            return heat, priors.new_full((len(priors), 4), -1.)
+            return heat, priors.new_zeros(len(priors), 4), priors.new_full((len(priors),), -1, dtype=torch.long)
         points, strides = priors[:, None, :2], priors[:, None, 2:]
         centers, size = (gt.bboxes[:, :2] + gt.bboxes[:, 2:]) / 2, gt.bboxes[:, 2:] - gt.bboxes[:, :2]
         d = torch.cat([points - gt.bboxes[:, :2], gt.bboxes[:, 2:] - points], -1)                                   # (A, G, 4)
@@ -130,8 +150,8 @@ class CenterNetUpdateHead(BaseModule):
         nearest, which = distance.masked_fill(~learns, INF).min(1)
         for label in gt.labels.unique().tolist():
             heat[:, label] = torch.exp(-distance[:, gt.labels == label].amin(1))
-        target = d[torch.arange(len(d), device=d.device), which].masked_fill(nearest[:, None] == INF, -1.)
-        return heat.masked_fill(heat < LEAST_HEAT, 0), target
+        distances = d[torch.arange(len(d), device=d.device), which]
+        return heat.masked_fill(heat < LEAST_HEAT, 0), distances, which.masked_fill(nearest == INF, -1)
 
     @torch.no_grad()
     def good_places(self, priors: Tensor, reg: Tensor, sizes: list[tuple[int, int]], gt: InstanceData) -> tuple[Tensor, Tensor]:
@@ -163,10 +183,11 @@ class CenterNetUpdateHead(BaseModule):
         return at.flatten(1)[chosen], gt.labels[:, None].expand_as(chosen)[chosen]
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
+        return detections(out, sigmoid_scores, self.prior_generator(out.sizes, out.device), self.coder.decode, self.postprocess, samples)
 
     def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
-        return padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, sizes)
+        priors = self.prior_generator(out.sizes, out.device)
+        return padded_detections(out, sigmoid_scores, priors, self.coder.decode, self.postprocess, sizes)
 
 
 def half_diagonal(boxes: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
@@ -16,8 +17,10 @@ from detkit.models.dense_heads.outputs import (
     flatten_level,
     padded_detections,
     refuse_background_score,
+    sigmoid_scores,
 )
 from detkit.models.settings import DensePostprocess, settings
+from detkit.models.targets import AssignedBy
 from detkit.nn.conv import Scale, conv_tower
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
 from detkit.structures import DetDataSample
@@ -25,6 +28,21 @@ from detkit.structures.detections import Detections
 
 INF = 1e8
 INIT = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal', name='conv_cls', std=0.01, bias_prob=0.01))
+
+
+@dataclass(frozen=True)
+class PointTargets:
+    """What every point should predict."""
+
+    labels: Tensor       # (N, A) int64; num_classes is background
+    distances: Tensor    # (N, A, 4) to the sides of the object that a positive learns, pixels
+    matched: Tensor      # (N, A) int64: which of the image's objects; -1: none
+    priors: Tensor       # (N, A, 4) x, y, stride, stride
+    assigned_by: AssignedBy = 'geometry'
+
+    @property
+    def matched_objects(self) -> list[Tensor]:
+        return [which[which >= 0].unique() for which in self.matched]
 
 
 @MODELS.register_module()
@@ -57,7 +75,7 @@ class FCOSHead(BaseModule):
         self.num_classes, self.strides, self.regress_ranges = num_classes, tuple(strides), tuple(regress_ranges)
         self.radius = center_sample_radius if center_sampling else None
         self.norm_on_bbox, self.centerness_on_reg = norm_on_bbox, centerness_on_reg
-        self.priors = TASK_UTILS.build(dict(type='MlvlPointGenerator', strides=list(strides)))
+        self.prior_generator = TASK_UTILS.build(dict(type='MlvlPointGenerator', strides=list(strides)))
         self.coder = TASK_UTILS.build(bbox_coder)
         self.loss_cls, self.loss_bbox, self.loss_centerness = (MODELS.build(c) for c in (loss_cls, loss_bbox, loss_centerness))
         refuse_background_score(self.loss_cls, 'FCOSHead')
@@ -86,30 +104,35 @@ class FCOSHead(BaseModule):
         return DenseOutputs(cls, reg, sizes=[tuple(x.shape[-2:]) for x in feats], quality=centerness)
 
     def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        levels = self.priors(out.sizes, out.cls[0].device)
-        priors = torch.cat(levels)
-        ranges = torch.cat([p.new_tensor(r).expand(len(p), 2) for p, r in zip(levels, self.regress_ranges)])
-        labels, distances = map(torch.stack, zip(*[self.targets(priors, ranges, s.gt_instances) for s in samples]))
-        positive = labels < self.num_classes                                                        # (N, A)
+        t = self.targets(out, samples)
+        positive = t.matched >= 0                                                                   # (N, A)
         cls, reg, quality = torch.cat(out.cls, 1), torch.cat(out.reg, 1)[positive], torch.cat(out.quality, 1)[positive]
         num_pos = mean_over_processes(positive.sum().float()).clamp(min=1)
-        at, target = priors.expand(len(samples), -1, -1)[positive], distances[positive]
+        at, target = t.priors[positive], t.distances[positive]
         centerness = centerness_of(target)
         total = mean_over_processes(centerness.sum()).clamp(min=1e-6)
-        loss_cls = self.loss_cls(cls.flatten(0, 1), labels.flatten(), avg_factor=num_pos)
+        loss_cls = self.loss_cls(cls.flatten(0, 1), t.labels.flatten(), avg_factor=num_pos)
         if len(target) == 0:
             return dict(loss_cls=loss_cls, loss_bbox=reg.sum(), loss_centerness=quality.sum())
         return dict(loss_cls=loss_cls,
                     loss_bbox=self.loss_bbox(self.coder.decode(at, reg), self.coder.decode(at, target), centerness, total),
                     loss_centerness=self.loss_centerness(quality, centerness, avg_factor=num_pos))
 
-    def targets(self, priors: Tensor, ranges: Tensor, gt: InstanceData) -> tuple[Tensor, Tensor]:
-        """(A,) labels, background = K, and (A, 4) distances to the sides of the object that each point learns (Sec. 3.2).
+    def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> PointTargets:
+        levels = self.prior_generator(out.sizes, out.device)
+        priors = torch.cat(levels)
+        ranges = torch.cat([p.new_tensor(r).expand(len(p), 2) for p, r in zip(levels, self.regress_ranges)])
+        parts = zip(*[self.targets_of_image(priors, ranges, s.gt_instances) for s in samples])
+        return PointTargets(*map(torch.stack, parts), priors.expand(len(samples), -1, -1))
+
+    def targets_of_image(self, priors: Tensor, ranges: Tensor, gt: InstanceData) -> tuple[Tensor, Tensor, Tensor]:
+        """(A,) labels, background = K, (A, 4) distances to the sides of the object that each point learns (Sec. 3.2), and (A,) which one.
 
         ``priors`` (A, 4) x, y, stride, stride; ``ranges`` (A, 2) pixels.
         """
         if len(gt) == 0:
-            return priors.new_full((len(priors),), self.num_classes, dtype=torch.long), priors.new_zeros(len(priors), 4)
+            nothing = priors.new_full((len(priors),), -1, dtype=torch.long)
+            return torch.full_like(nothing, self.num_classes), priors.new_zeros(len(priors), 4), nothing
         points = priors[:, None, :2]
         d = torch.cat([points - gt.bboxes[:, :2], gt.bboxes[:, 2:] - points], -1)                   # (A, G, 4)
         inside = d.amin(-1) > 0 if self.radius is None else self.near_center(points, priors[:, None, 2:], gt.bboxes)
@@ -117,7 +140,9 @@ class FCOSHead(BaseModule):
         candidate = inside & (longest >= ranges[:, :1]) & (longest <= ranges[:, 1:])
         area = (gt.bboxes[:, 2:] - gt.bboxes[:, :2]).prod(-1).expand(len(priors), -1).masked_fill(~candidate, INF)
         smallest, which = area.min(1)
-        return gt.labels[which].masked_fill(smallest == INF, self.num_classes), d[torch.arange(len(d), device=d.device), which]
+        background = smallest == INF
+        return (gt.labels[which].masked_fill(background, self.num_classes), d[torch.arange(len(d), device=d.device), which],
+                which.masked_fill(background, -1))
 
     def near_center(self, points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
         """(A, 1, 2), (A, 1, 2), (G, 4) -> (A, G): inside the box and within ``radius`` strides of its centre."""
@@ -126,10 +151,11 @@ class FCOSHead(BaseModule):
         return torch.cat([points - low, high - points], -1).amin(-1) > 0
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
+        return detections(out, sigmoid_scores, self.prior_generator(out.sizes, out.device), self.coder.decode, self.postprocess, samples)
 
     def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
-        return padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, sizes)
+        priors = self.prior_generator(out.sizes, out.device)
+        return padded_detections(out, sigmoid_scores, priors, self.coder.decode, self.postprocess, sizes)
 
 
 def centerness_of(distances: Tensor) -> Tensor:

@@ -10,11 +10,14 @@ from torch import Tensor
 from detkit.losses.weighting import mean_over_processes
 from detkit.models.dense_heads.outputs import (
     DenseOutputs,
+    DenseTargets,
     dense_targets,
     detections,
     flatten_level,
     padded_detections,
+    prior_set,
     refuse_background_score,
+    sigmoid_scores,
 )
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
 from detkit.nn.conv import Scale, conv_tower
@@ -55,7 +58,8 @@ class GFLHead(BaseModule):
                  test_cfg: dict | None = None, init_cfg: dict | None = INIT) -> None:
         super().__init__(init_cfg)
         self.num_classes, self.reg_max = num_classes, reg_max
-        self.anchors = TASK_UTILS.build(anchor_generator)
+        self.prior_generator = TASK_UTILS.build(anchor_generator)
+        self.strides = tuple(map(min, self.prior_generator.strides))
         self.coder = TASK_UTILS.build(bbox_coder)
         self.loss_cls, self.loss_dfl, self.loss_bbox = (MODELS.build(c) for c in (loss_cls, loss_dfl, loss_bbox))
         refuse_background_score(self.loss_cls, 'GFLHead')
@@ -68,7 +72,7 @@ class GFLHead(BaseModule):
         self.reg_convs = conv_tower(stacked_convs, in_channels, feat_channels, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         self.gfl_cls = nn.Conv2d(feat_channels, num_classes, 3, padding=1)
         self.gfl_reg = nn.Conv2d(feat_channels, 4 * (reg_max + 1), 3, padding=1)
-        self.scales = nn.ModuleList(Scale() for _ in self.anchors.strides)
+        self.scales = nn.ModuleList(Scale() for _ in self.strides)
         self.integral = Integral(reg_max)
 
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
@@ -84,21 +88,23 @@ class GFLHead(BaseModule):
             reg.append(flatten_level(scale(self.gfl_reg(r)).float(), 4 * (self.reg_max + 1)))
         return DenseOutputs(cls, reg, sizes=[tuple(x.shape[-2:]) for x in feats])
 
-    def points(self, anchors: list[Tensor]) -> list[Tensor]:
-        """L x (A_l, 4) anchors -> L x (A_l, 3): x, y of their centres and the stride of their level, pixels."""
-        return [torch.cat([(a[:, :2] + a[:, 2:]) / 2, a.new_full((a.shape[0], 1), s[0])], 1) for a, s in zip(anchors, self.anchors.strides)]
+    def points(self, out: DenseOutputs) -> list[Tensor]:
+        """L x (A_l, 3): x, y of the anchors' centres and the stride of their level, pixels."""
+        anchors, strides = self.prior_generator(out.sizes, out.device), self.prior_generator.strides
+        return [torch.cat([(a[:, :2] + a[:, 2:]) / 2, a.new_full((a.shape[0], 1), s[0])], 1) for a, s in zip(anchors, strides)]
 
     def boxes_of(self, points: Tensor, logits: Tensor, max_shape: tuple[int, int] | None = None) -> Tensor:
         """(..., 3), (..., 4 * (reg_max + 1)) -> (..., 4) xyxy pixels."""
         return self.coder.decode(points, self.integral(logits) * points[..., 2:], max_shape)
 
+    def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> DenseTargets:
+        return dense_targets(prior_set(self.prior_generator, out, samples), samples, self.num_classes, self.assigner, self.sampler,
+                             self.training_cfg)
+
     def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
         cls, reg = torch.cat(out.cls, 1), torch.cat(out.reg, 1)
-        levels = self.anchors(out.sizes, cls.device)
-        valid = [self.anchors.valid(out.sizes, s.pad_shape, cls.device) for s in samples]
-        t = dense_targets(torch.cat(levels), valid, samples, self.num_classes, self.assigner, self.sampler, self.training_cfg,
-                          levels=list(map(len, levels)))
-        points = torch.cat(self.points(levels)).expand(len(samples), -1, -1)[t.positive]
+        t = self.targets(out, samples)
+        points = torch.cat(self.points(out)).expand(len(samples), -1, -1)[t.positive]
         logits, target = reg[t.positive], t.boxes[t.positive]
         boxes = self.boxes_of(points, logits)
         quality = cls.new_zeros(cls.shape[:2])
@@ -114,7 +120,7 @@ class GFLHead(BaseModule):
                     loss_dfl=self.loss_dfl(logits.reshape(-1, self.reg_max + 1), sides.flatten(), weight.repeat_interleave(4), 4 * total))
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return detections(out, self.points(self.anchors(out.sizes, out.cls[0].device)), self.boxes_of, self.postprocess, samples)
+        return detections(out, sigmoid_scores, self.points(out), self.boxes_of, self.postprocess, samples)
 
     def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
-        return padded_detections(out, self.points(self.anchors(out.sizes, out.cls[0].device)), self.boxes_of, self.postprocess, sizes)
+        return padded_detections(out, sigmoid_scores, self.points(out), self.boxes_of, self.postprocess, sizes)

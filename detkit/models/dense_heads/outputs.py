@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from mmengine.structures import InstanceData
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from detkit.losses.weighting import mean_over_processes
 from detkit.models.settings import DensePostprocess, DenseTraining
+from detkit.models.targets import AssignedBy
 from detkit.ops.boxes import larger_than
 from detkit.ops.nms import batched_nms, padded_nms
 from detkit.registry import ConfigError
@@ -32,11 +34,42 @@ class DenseOutputs:
     sizes: list[tuple[int, int]]   # L x (height, width) of the feature map
     quality: list[Tensor] | None = None   # L x (N, A_l) logits of centerness, IoU, ...
 
+    @property
+    def device(self) -> torch.device:
+        return self.cls[0].device
+
     def float(self) -> 'DenseOutputs':
         """In float32, in which losses and boxes are computed whatever the network ran in."""
         def up(levels: list[Tensor] | None) -> list[Tensor] | None:
             return None if levels is None else [x.float() for x in levels]
         return replace(self, cls=up(self.cls), reg=up(self.reg), quality=up(self.quality))
+
+    def image(self, i: int) -> 'DenseOutputs':
+        """A batch of image ``i`` alone, detached."""
+        def one(levels: list[Tensor] | None) -> list[Tensor] | None:
+            return None if levels is None else [x[i:i + 1].detach() for x in levels]
+        return replace(self, cls=one(self.cls), reg=one(self.reg), quality=one(self.quality))
+
+
+@dataclass(frozen=True)
+class PriorSet:
+    """The priors of a batch, all levels one after the other."""
+
+    priors: Tensor         # (A, 4), the same for all images, or (N, A, 4)
+    levels: list[int]      # number of priors on each level, in order
+    valid: Tensor          # (N, A) bool; False in the batch's padding
+    approximations: Tensor | None = None   # (A, m, 4) or (N, A, m, 4) anchors that each prior stands for (SABL)
+
+    def of_image(self, i: int) -> Tensor:
+        """(A, 4)"""
+        return self.priors if self.priors.dim() == 2 else self.priors[i]
+
+    def candidates(self, i: int, index: Tensor, **predictions: Tensor) -> Candidates:
+        """The priors ``index`` (n,), ascending, of image ``i`` as its assigner sees them."""
+        ends = torch.searchsorted(index, torch.tensor(self.levels, device=index.device).cumsum(0)).tolist()
+        around = self.approximations if self.approximations is None or self.priors.dim() == 2 else self.approximations[i]
+        return Candidates(self.of_image(i)[index], levels=[b - a for a, b in zip([0, *ends], ends)],
+                          approximations=None if around is None else around[index], **predictions)
 
 
 @dataclass(frozen=True)
@@ -50,6 +83,31 @@ class DenseTargets:
     positive: Tensor       # (N, A) bool
     quality: Tensor        # (N, A) in [0, 1], where the assigner gives one
     avg_factor: Tensor     # what the sampler says a loss is divided by, the mean over processes
+    priors: Tensor         # (N, A, 4)
+    assigned: list[Tensor]   # N x (n,) int64: the assigner's answer for the priors that it saw, before sampling
+    assigned_by: AssignedBy
+
+    @property
+    def matched_objects(self) -> list[Tensor]:
+        return [index[index >= 0].unique() for index in self.assigned]
+
+
+@dataclass(frozen=True)
+class DenseScores:
+    """Per level, the scores by which detections are selected, as the head's paper combines them."""
+
+    values: list[Tensor]                  # L x (N, A_l, K): the best are kept; at 0 a prior is no candidate for the class
+    factors: list[Tensor] | None = None   # L x (N, A_l): multiply the scores of those that are kept
+
+
+class Selection(NamedTuple):
+    """The best n pairs of a prior and a class of each image, over all levels."""
+
+    boxes: Tensor     # (N, n, 4) xyxy pixels of the network input
+    scores: Tensor    # (N, n); 0: the row holds nothing
+    labels: Tensor    # (N, n) int64
+    groups: Tensor    # (N, n) int64: boxes suppress each other only within a group
+    index: Tensor     # (N, n) int64: of the prior, over all levels
 
 
 def refuse_background_score(loss: torch.nn.Module, head: str) -> None:
@@ -63,45 +121,44 @@ def flatten_level(x: Tensor, channels: int) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, channels)
 
 
-def dense_targets(priors: Tensor, valid: list[Tensor], samples: list[DetDataSample], num_classes: int, assigner: Callable,
-                  sampler: Callable, cfg: DenseTraining, logits: Tensor | None = None, boxes: Tensor | None = None,
-                  class_agnostic: bool = False, approximations: Tensor | None = None, levels: list[int] | None = None) -> DenseTargets:
+def prior_set(generator: Callable, out: DenseOutputs, samples: list[DetDataSample], approximations: Tensor | None = None) -> PriorSet:
+    """The priors that ``generator`` lays over the feature maps of ``out``, the same for every image."""
+    levels = generator(out.sizes, out.device)
+    valid = torch.stack([generator.valid(out.sizes, s.pad_shape, out.device) for s in samples])
+    return PriorSet(torch.cat(levels), list(map(len, levels)), valid, approximations)
+
+
+def dense_targets(priors: PriorSet, samples: list[DetDataSample], num_classes: int, assigner: Callable, sampler: Callable,
+                  cfg: DenseTraining, logits: Tensor | None = None, boxes: Tensor | None = None) -> DenseTargets:
     """Assign each image's objects to the priors.
 
-    Args:
-        priors: (A, 4), the same for every image. valid: per image (A,) bool, False in the batch's padding.
-        logits, boxes: (N, A, K), (N, A, 4): the predictions, for an assigner that looks at them.
-        class_agnostic: every object has label 0 (proposals).
-        levels: how many priors lie on each level, in order, for an assigner that asks.
-        approximations: (A, m, 4) anchors that each prior stands for, for an assigner that compares those.
+    ``logits`` (N, A, K) and ``boxes`` (N, A, 4) are the predictions, for an assigner that looks at them.
     """
-    shape = len(samples), len(priors)
-    t = DenseTargets(labels=priors.new_full(shape, num_classes, dtype=torch.long), label_weights=priors.new_zeros(shape),
-                     boxes=priors.new_zeros(*shape, 4), matched=priors.new_zeros(shape, dtype=torch.long),
-                     positive=priors.new_zeros(shape, dtype=torch.bool), quality=priors.new_zeros(shape), avg_factor=priors.new_zeros(()))
+    shape, new = priors.valid.shape, priors.priors
+    t = DenseTargets(labels=new.new_full(shape, num_classes, dtype=torch.long), label_weights=new.new_zeros(shape),
+                     boxes=new.new_zeros(*shape, 4), matched=new.new_zeros(shape, dtype=torch.long),
+                     positive=new.new_zeros(shape, dtype=torch.bool), quality=new.new_zeros(shape), avg_factor=new.new_zeros(()),
+                     priors=new.expand(*shape, 4), assigned=[],
+                     assigned_by='predictions' if assigner.looks_at_predictions else 'geometry')
     avg_factor = 0
-    for i, (sample, inside) in enumerate(zip(samples, valid)):
-        index = within_border(priors, inside, sample.img_shape, cfg.allowed_border).nonzero().squeeze(1)
+    for i, sample in enumerate(samples):
+        index = within_border(priors.of_image(i), priors.valid[i], sample.img_shape, cfg.allowed_border).nonzero().squeeze(1)
         gt = sample.gt_instances
         seen = dict(logits=logits[i, index].detach(), boxes=boxes[i, index].detach()) if assigner.looks_at_predictions else {}
-        if approximations is not None:
-            seen['approximations'] = approximations[index]
-        if levels is not None:
-            ends = torch.tensor(levels, device=index.device).cumsum(0)
-            seen['levels'] = torch.searchsorted(ends, index, right=True).bincount(minlength=len(levels)).tolist()
-        match = assigner(Candidates(priors[index], **seen), gt, sample.get('ignored_instances'))
+        match = assigner(priors.candidates(i, index, **seen), gt, sample.get('ignored_instances'))
+        t.assigned.append(match.index)
         pos, neg = sampler(match, generator_of(sample, RandomStream.PRIOR_SAMPLING))
         matched = match.index[pos]
         if match.quality is not None:
             t.quality[i, index[pos]] = match.quality[pos]
         pos, neg = index[pos], index[neg]
-        t.labels[i, pos] = 0 if class_agnostic else gt.labels[matched]
+        t.labels[i, pos] = gt.labels[matched]
         t.label_weights[i, pos] = cfg.pos_weight if cfg.pos_weight > 0 else 1.
         t.label_weights[i, neg] = 1.
         t.boxes[i, pos], t.matched[i, pos] = gt.bboxes[matched], matched
         t.positive[i, pos] = True
         avg_factor += sampler.avg_factor(len(pos), len(neg))
-    return replace(t, avg_factor=mean_over_processes(priors.new_tensor(float(avg_factor))))
+    return replace(t, avg_factor=mean_over_processes(new.new_tensor(float(avg_factor))))
 
 
 def within_border(anchors: Tensor, valid: Tensor, img_shape: tuple[int, int], allowed_border: float) -> Tensor:
@@ -112,72 +169,97 @@ def within_border(anchors: Tensor, valid: Tensor, img_shape: tuple[int, int], al
     return valid & (anchors[:, :2] >= -allowed_border).all(1) & (anchors[:, 2:] < limit).all(1)
 
 
-def detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: DensePostprocess,
-               samples: list[DetDataSample], group_by: str = 'class', masks_of: Callable | None = None) -> list[InstanceData]:
-    """Per image: threshold and top-k on each level, decode, drop tiny boxes, NMS within class (or level).
+def sigmoid_scores(out: DenseOutputs) -> DenseScores:
+    """One sigmoid score per class; where the head predicts a quality, its sigmoid multiplies the scores of those that are kept."""
+    return DenseScores([x.sigmoid() for x in out.cls], out.quality and [x.sigmoid() for x in out.quality])
 
-    ``decode`` gives boxes, or boxes and (n,) factors of their scores: a coder that knows how sure it is. ``masks_of(images, index)``
-    gives masks (k, n, h, w) of k images, a slice of the batch, from indices (k, n) into the priors of all levels.
-    Returns per image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first, and such ``masks``.
+
+def detections(out: DenseOutputs, scores: Callable[[DenseOutputs], DenseScores], priors: list[Tensor], decode: Callable,
+               cfg: DensePostprocess, samples: list[DetDataSample], group_by: str = 'class',
+               masks_of: Callable | None = None) -> list[InstanceData]:
+    """For each image: threshold and top-k on each level, decode, drop tiny boxes, NMS within class (or level).
+
+    Args:
+        scores: called with the outputs of one image at a time.
+        priors: L x (A_l, c), the same for all images, or (N, A_l, c).
+        decode: (N, n, c) priors, (N, n, ...) predictions and ``max_shape`` -> boxes (N, n, 4), or boxes and (N, n) factors of their
+            scores: a coder that knows how sure it is.
+        group_by: 'class' or 'level'. masks_of: gives masks (k, n, h, w) of k images, a slice of the batch, from indices (k, n) into the
+            priors of all levels.
+
+    Returns for each image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first, and such ``masks``.
     """
     results = []
     for i, sample in enumerate(samples):
-        levels, start = [], 0
-        for level, prior in enumerate(priors):
-            scores = out.cls[level][i].detach().sigmoid()                      # (A_l, K)
-            keep, labels, kept = top_candidates(scores, cfg.score_thr, cfg.nms_pre)
-            if out.quality is not None:
-                kept = kept * out.quality[level][i, keep].detach().sigmoid()
-            groups = labels if group_by == 'class' else torch.full_like(labels, level)
-            levels.append((prior[keep], out.reg[level][i, keep].detach(), kept, labels, groups, keep + start))
-            start += len(prior)
-        prior, reg, scores, labels, groups, index = (torch.cat(x) for x in zip(*levels))
-        boxes = decode(prior, reg, max_shape=sample.img_shape[:2])
-        if isinstance(boxes, tuple):
-            boxes, scores = boxes[0], scores * boxes[1]
-        if cfg.min_bbox_size >= 0:
-            big = larger_than(boxes, cfg.min_bbox_size)
-            boxes, scores, labels, groups, index = boxes[big], scores[big], labels[big], groups[big], index[big]
-        keep, scores = batched_nms(boxes, scores, groups, cfg.nms)
-        keep, scores = keep[:cfg.max_per_img], scores[:cfg.max_per_img]
-        results.append(InstanceData(bboxes=boxes[keep], scores=scores, labels=labels[keep]))
+        own = [p if p.dim() == 2 else p[i:i + 1].detach() for p in priors]
+        found = select_candidates(out.image(i), scores, own, decode, cfg, sample.img_shape[:2], group_by, best_pairs)
+        kept = found.scores[0] > 0
+        boxes, values, labels, groups, index = (x[0][kept] for x in found)
+        keep, values = batched_nms(boxes, values, groups, cfg.nms)
+        keep, values = keep[:cfg.max_per_img], values[:cfg.max_per_img]
+        results.append(InstanceData(bboxes=boxes[keep], scores=values, labels=labels[keep]))
         if masks_of is not None:
             results[-1].masks = masks_of(slice(i, i + 1), index[keep][None])[0]
     return results
 
 
-def padded_detections(out: DenseOutputs, priors: list[Tensor], decode: Callable, cfg: DensePostprocess, sizes: Tensor,
-                      group_by: str = 'class', masks_of: Callable | None = None) -> Detections:
-    """``detections`` of a batch of images of ``sizes`` (N, 2) inside its padding, without a loop over images: exportable.
+def padded_detections(out: DenseOutputs, scores: Callable[[DenseOutputs], DenseScores], priors: list[Tensor], decode: Callable,
+                      cfg: DensePostprocess, sizes: Tensor, group_by: str = 'class', masks_of: Callable | None = None) -> Detections:
+    """``detections`` of a batch of images of ``sizes`` (N, 2) inside its padding, without a loop over images: exportable."""
+    boxes, values, labels, groups, index = select_candidates(out, scores, priors, decode, cfg, sizes, group_by, best_pairs_padded)
+    keep, values = padded_nms(boxes, values, groups, cfg.nms, cfg.max_per_img)
+    found = chosen_rows(boxes, labels, keep, values)
+    return found if masks_of is None else found._replace(masks=masks_of(slice(None), index.gather(1, keep)))
 
-    Arguments as there; ``decode`` is given priors and predictions with the images in front, (N, n, 4) and (N, n, ...).
+
+def select_candidates(out: DenseOutputs, scores: Callable, priors: list[Tensor], decode: Callable, cfg: DensePostprocess,
+                      sizes: tuple[int, int] | Tensor, group_by: str, best: Callable) -> Selection:
+    """The ``best`` pairs of a prior and a class on each level, decoded; those with tiny boxes have score 0.
+
+    ``sizes``: height and width of the images, or (N, 2).
     """
-    levels, start = [], 0
-    for level, prior in enumerate(priors):
-        scores = out.cls[level].sigmoid()                                      # (N, A_l, K)
-        classes = scores.shape[2]
-        scores = torch.where(scores > cfg.score_thr, scores, 0.).flatten(1)
-        if cfg.nms_pre > 0:
-            kept, pairs = scores.topk(torch.sym_min(cfg.nms_pre, scores.shape[1]), 1)
-        else:
-            kept, pairs = scores, torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+    scored, levels, start = scores(out), [], 0
+    for level, (values, reg, prior) in enumerate(zip(scored.values, out.reg, priors)):
+        classes = values.shape[2]
+        kept, pairs = best(values.flatten(1), cfg.score_thr, cfg.nms_pre)
         at, labels = pairs // classes, pairs % classes
-        if out.quality is not None:
-            kept = kept * out.quality[level].sigmoid().gather(1, at)
-        reg = out.reg[level]
-        reg = reg.gather(1, at[..., None].expand(-1, -1, reg.shape[2]))
+        if scored.factors is not None:
+            kept = kept * scored.factors[level].gather(1, at)
         groups = labels if group_by == 'class' else torch.full_like(labels, level)
-        levels.append((prior[at], reg, kept, labels, groups, at + start))
-        start = start + prior.shape[0]
-    prior, reg, scores, labels, groups, index = (torch.cat(x, 1) for x in zip(*levels))
+        levels.append((rows_at(prior, at), rows_at(reg, at), kept, labels, groups, at + start))
+        start = start + prior.shape[-2]
+    prior, reg, kept, labels, groups, index = (torch.cat(x, 1) for x in zip(*levels))
     boxes = decode(prior, reg, max_shape=sizes)
     if isinstance(boxes, tuple):
-        boxes, scores = boxes[0], scores * boxes[1]
+        boxes, kept = boxes[0], kept * boxes[1]
     if cfg.min_bbox_size >= 0:
-        scores = scores * larger_than(boxes, cfg.min_bbox_size)
-    keep, scores = padded_nms(boxes, scores, groups, cfg.nms, cfg.max_per_img)
-    found = chosen_rows(boxes, labels, keep, scores)
-    return found if masks_of is None else found._replace(masks=masks_of(slice(None), index.gather(1, keep)))
+        kept = kept * larger_than(boxes, cfg.min_bbox_size)
+    return Selection(boxes, kept, labels, groups, index)
+
+
+def best_pairs(scores: Tensor, threshold: float, limit: int) -> tuple[Tensor, Tensor]:
+    """Scores (1, P) of one image -> the best ``limit`` above ``threshold`` (1, n), best first, and their indices (1, n)."""
+    flat = scores[0]
+    pairs = (flat > threshold).nonzero().squeeze(1) if threshold > 0 else torch.arange(len(flat), device=flat.device)
+    values = flat[pairs]
+    if 0 < limit < len(values):
+        values, order = values.topk(limit)
+    else:
+        values, order = values.sort(descending=True)
+    return values[None], pairs[order][None]
+
+
+def best_pairs_padded(scores: Tensor, threshold: float, limit: int) -> tuple[Tensor, Tensor]:
+    """``best_pairs`` of a batch (N, P), in tensors of one shape (N, n): those at or below ``threshold`` have score 0."""
+    scores = torch.where(scores > threshold, scores, 0.)
+    if limit > 0:
+        return scores.topk(torch.sym_min(limit, scores.shape[1]), 1)
+    return scores, torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+
+
+def rows_at(values: Tensor, at: Tensor) -> Tensor:
+    """The rows ``at`` (N, n) of values (A, c), the same for all images, or (N, A, c): (N, n, c)."""
+    return values[at] if values.dim() == 2 else values.gather(1, at[..., None].expand(-1, -1, values.shape[2]))
 
 
 def chosen_rows(boxes: Tensor, labels: Tensor, keep: Tensor, scores: Tensor) -> Detections:
@@ -185,17 +267,3 @@ def chosen_rows(boxes: Tensor, labels: Tensor, keep: Tensor, scores: Tensor) -> 
     found = scores > 0
     return Detections(boxes.gather(1, keep[..., None].expand(-1, -1, 4)) * found[..., None], scores,
                       labels.gather(1, keep).masked_fill(~found, -1))
-
-
-def top_candidates(scores: Tensor, threshold: float, limit: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(A, K) -> prior index, class index and score of the best ``limit`` pairs above ``threshold``, best first."""
-    num_classes = scores.shape[1]
-    flat = scores.flatten()
-    pairs = (flat > threshold).nonzero().squeeze(1) if threshold > 0 else torch.arange(len(flat), device=flat.device)
-    values = flat[pairs]
-    if 0 < limit < len(values):
-        values, order = values.topk(limit)
-    else:
-        values, order = values.sort(descending=True)
-    pairs = pairs[order]
-    return pairs // num_classes, pairs % num_classes, values

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from detkit.models.dense_heads.outputs import (
     DenseOutputs,
+    DenseTargets,
     dense_targets,
     detections,
     flatten_level,
     padded_detections,
+    prior_set,
     refuse_background_score,
+    sigmoid_scores,
 )
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
 from detkit.nn.conv import conv_tower
@@ -43,7 +46,8 @@ class RetinaHead(BaseModule):
                  test_cfg: dict | None = None, init_cfg: dict | None = INIT) -> None:
         super().__init__(init_cfg)
         self.num_classes, self.reg_decoded_bbox = num_classes, reg_decoded_bbox
-        self.anchors = TASK_UTILS.build(anchor_generator)
+        self.prior_generator = TASK_UTILS.build(anchor_generator)
+        self.strides = tuple(map(min, self.prior_generator.strides))
         self.coder = TASK_UTILS.build(bbox_coder)
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
@@ -54,7 +58,7 @@ class RetinaHead(BaseModule):
             self.assigner = TASK_UTILS.build(self.training_cfg.assigner)
             self.sampler = TASK_UTILS.build(self.training_cfg.sampler)
 
-        A = self.anchors.num_base_priors
+        A = self.prior_generator.num_base_priors
         self.cls_convs = conv_tower(stacked_convs, in_channels, feat_channels, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         self.reg_convs = conv_tower(stacked_convs, in_channels, feat_channels, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         self.retina_cls = nn.Conv2d(feat_channels, A * num_classes, 3, padding=1)
@@ -72,12 +76,14 @@ class RetinaHead(BaseModule):
             reg.append(flatten_level(self.retina_reg(r), 4))
         return DenseOutputs(cls, reg, sizes=[tuple(x.shape[-2:]) for x in feats])
 
+    def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> DenseTargets:
+        return dense_targets(prior_set(self.prior_generator, out, samples), samples, self.num_classes, self.assigner, self.sampler,
+                             self.training_cfg)
+
     def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
         cls, reg = torch.cat(out.cls, 1), torch.cat(out.reg, 1)                     # (N, A, K), (N, A, 4)
-        anchors = torch.cat(self.anchors(out.sizes, cls.device))
-        valid = [self.anchors.valid(out.sizes, s.pad_shape, cls.device) for s in samples]
-        t = dense_targets(anchors, valid, samples, self.num_classes, self.assigner, self.sampler, self.training_cfg)
-        at, pred, target = anchors.expand(len(samples), -1, -1)[t.positive], reg[t.positive], t.boxes[t.positive]
+        t = self.targets(out, samples)
+        at, pred, target = t.priors[t.positive], reg[t.positive], t.boxes[t.positive]
         if self.reg_decoded_bbox:
             pred = self.coder.decode(at, pred)
         else:
@@ -86,7 +92,8 @@ class RetinaHead(BaseModule):
                     loss_bbox=self.loss_bbox(pred, target, avg_factor=t.avg_factor))
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return detections(out, self.anchors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
+        return detections(out, sigmoid_scores, self.prior_generator(out.sizes, out.device), self.coder.decode, self.postprocess, samples)
 
     def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
-        return padded_detections(out, self.anchors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, sizes)
+        priors = self.prior_generator(out.sizes, out.device)
+        return padded_detections(out, sigmoid_scores, priors, self.coder.decode, self.postprocess, sizes)

@@ -1,6 +1,8 @@
 """Region proposal network (Faster R-CNN, https://arxiv.org/abs/1506.01497, Sec. 3.1)."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn as nn
 from mmengine.model import BaseModule
@@ -9,11 +11,14 @@ from torch import Tensor
 
 from detkit.models.dense_heads.outputs import (
     DenseOutputs,
+    DenseTargets,
     dense_targets,
     detections,
     flatten_level,
     padded_detections,
+    prior_set,
     refuse_background_score,
+    sigmoid_scores,
 )
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
 from detkit.nn.conv import conv_tower
@@ -42,7 +47,8 @@ class RPNHead(BaseModule):
             raise ConfigError(f'RPNHead num_classes={num_classes}: proposals have one class. Set it to 1 or leave it out.')
         super().__init__(init_cfg)
         self.reg_decoded_bbox = reg_decoded_bbox
-        self.anchors = TASK_UTILS.build(anchor_generator)
+        self.prior_generator = TASK_UTILS.build(anchor_generator)
+        self.strides = tuple(map(min, self.prior_generator.strides))
         self.coder = TASK_UTILS.build(bbox_coder)
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
@@ -54,7 +60,7 @@ class RPNHead(BaseModule):
             self.assigner = TASK_UTILS.build(self.training_cfg.assigner)
             self.sampler = TASK_UTILS.build(self.training_cfg.sampler)
 
-        A = self.anchors.num_base_priors
+        A = self.prior_generator.num_base_priors
         self.several = num_convs > 1      # checkpoints name one conv rpn_conv, several rpn_conv.0.conv, ...
         self.rpn_conv = nn.Sequential(*conv_tower(num_convs, in_channels, feat_channels, inplace=False)) if self.several \
             else nn.Conv2d(in_channels, feat_channels, 3, padding=1)
@@ -68,12 +74,15 @@ class RPNHead(BaseModule):
                             reg=[flatten_level(self.rpn_reg(x), 4) for x in hidden],
                             sizes=[tuple(x.shape[-2:]) for x in feats])
 
+    def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> DenseTargets:
+        """Labels are 0 for an object of any class, 1 for background."""
+        t = dense_targets(prior_set(self.prior_generator, out, samples), samples, 1, self.assigner, self.sampler, self.training_cfg)
+        return replace(t, labels=(~t.positive).long())
+
     def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
         cls, reg = torch.cat(out.cls, 1), torch.cat(out.reg, 1)                     # (N, A, 1), (N, A, 4)
-        anchors = torch.cat(self.anchors(out.sizes, cls.device))
-        valid = [self.anchors.valid(out.sizes, s.pad_shape, cls.device) for s in samples]
-        t = dense_targets(anchors, valid, samples, 1, self.assigner, self.sampler, self.training_cfg, class_agnostic=True)
-        at, pred, target = anchors.expand(len(samples), -1, -1)[t.positive], reg[t.positive], t.boxes[t.positive]
+        t = self.targets(out, samples)
+        at, pred, target = t.priors[t.positive], reg[t.positive], t.boxes[t.positive]
         if self.reg_decoded_bbox:
             pred = self.coder.decode(at, pred)
         else:
@@ -85,8 +94,9 @@ class RPNHead(BaseModule):
     def predict(self, out: DenseOutputs, samples: list[DetDataSample], for_training: bool = False) -> list[InstanceData]:
         """Proposals: boxes with objectness, NMS within each level. ``for_training``: as ``proposal_cfg`` says, where there is one."""
         cfg = self.proposals_for_training if for_training and self.proposals_for_training else self.postprocess
-        return detections(out, self.anchors(out.sizes, out.cls[0].device), self.coder.decode, cfg, samples, group_by='level')
+        priors = self.prior_generator(out.sizes, out.device)
+        return detections(out, sigmoid_scores, priors, self.coder.decode, cfg, samples, group_by='level')
 
     def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
-        anchors = self.anchors(out.sizes, out.cls[0].device)
-        return padded_detections(out, anchors, self.coder.decode, self.postprocess, sizes, group_by='level')
+        priors = self.prior_generator(out.sizes, out.device)
+        return padded_detections(out, sigmoid_scores, priors, self.coder.decode, self.postprocess, sizes, group_by='level')

@@ -15,7 +15,9 @@ from detkit.models.dense_heads.outputs import (
     detections,
     flatten_level,
     padded_detections,
+    prior_set,
     refuse_background_score,
+    sigmoid_scores,
 )
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
 from detkit.nn.conv import ConvModule, bias_for_probability, conv_tower
@@ -47,7 +49,8 @@ class RTMDetSepBNHead(BaseModule):
                  train_cfg: dict | None = None, test_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.num_classes, self.with_objectness, self.exp_on_reg = num_classes, with_objectness, exp_on_reg
-        self.priors = TASK_UTILS.build(anchor_generator)
+        self.prior_generator = TASK_UTILS.build(anchor_generator)
+        self.strides = tuple(map(min, self.prior_generator.strides))
         self.coder = TASK_UTILS.build(bbox_coder)
         self.loss_cls = MODELS.build(loss_cls)
         self.loss_bbox = MODELS.build(loss_bbox)
@@ -61,7 +64,7 @@ class RTMDetSepBNHead(BaseModule):
         self.build_layers(in_channels, feat_channels, stacked_convs, share_conv, pred_kernel_size, options)
 
     def build_layers(self, in_channels: int, channels: int, depth: int, share_conv: bool, kernel: int, options: dict) -> None:
-        levels = range(self.priors.num_levels)
+        levels = range(self.prior_generator.num_levels)
 
         def predictor(outputs: int) -> nn.ModuleList:
             return nn.ModuleList(nn.Conv2d(channels, outputs, kernel, padding=kernel // 2) for _ in levels)
@@ -89,7 +92,7 @@ class RTMDetSepBNHead(BaseModule):
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
         """``reg``: distances left, top, right, bottom in pixels of the network input."""
         cls, reg = [], []
-        for i, (x, (stride, _)) in enumerate(zip(feats, self.priors.strides)):
+        for i, (x, (stride, _)) in enumerate(zip(feats, self.prior_generator.strides)):
             c = r = x
             for conv in self.cls_convs[i]:
                 c = conv(c)
@@ -102,18 +105,22 @@ class RTMDetSepBNHead(BaseModule):
             reg.append(flatten_level((distances.exp() if self.exp_on_reg else distances) * stride, 4))
         return DenseOutputs(cls, reg, sizes=[tuple(x.shape[-2:]) for x in feats])
 
+    def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> DenseTargets:
+        priors = prior_set(self.prior_generator, out, samples)
+        return dense_targets(priors, samples, self.num_classes, self.assigner, self.sampler, self.training_cfg, torch.cat(out.cls, 1),
+                             self.coder.decode(priors.priors, torch.cat(out.reg, 1).detach()))
+
     def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        cls, priors = torch.cat(out.cls, 1), torch.cat(self.priors(out.sizes, out.cls[0].device))
-        boxes = self.coder.decode(priors, torch.cat(out.reg, 1))                          # (N, A, 4)
-        valid = [self.priors.valid(out.sizes, s.pad_shape, cls.device) for s in samples]
-        t = dense_targets(priors, valid, samples, self.num_classes, self.assigner, self.sampler, self.training_cfg, cls, boxes)
-        return quality_losses(self.loss_cls, self.loss_bbox, cls, boxes, t)
+        t = self.targets(out, samples)
+        boxes = self.coder.decode(t.priors, torch.cat(out.reg, 1))                        # (N, A, 4)
+        return quality_losses(self.loss_cls, self.loss_bbox, torch.cat(out.cls, 1), boxes, t)
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples)
+        return detections(out, sigmoid_scores, self.prior_generator(out.sizes, out.device), self.coder.decode, self.postprocess, samples)
 
     def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
-        return padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, sizes)
+        priors = self.prior_generator(out.sizes, out.device)
+        return padded_detections(out, sigmoid_scores, priors, self.coder.decode, self.postprocess, sizes)
 
 
 def quality_losses(loss_cls: nn.Module, loss_bbox: nn.Module, cls: Tensor, boxes: Tensor, t: DenseTargets) -> dict[str, Tensor]:

@@ -21,7 +21,9 @@ from detkit.models.dense_heads.outputs import (
     detections,
     flatten_level,
     padded_detections,
+    prior_set,
     refuse_background_score,
+    sigmoid_scores,
 )
 from detkit.models.dense_heads.rtmdet_head import geometric_mean_logits, quality_losses
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
@@ -59,6 +61,9 @@ class InstanceOutputs(DenseOutputs):
 
     def float(self) -> 'InstanceOutputs':
         return replace(super().float(), kernels=[k.float() for k in self.kernels], prototypes=self.prototypes.float())
+
+    def image(self, i: int) -> 'InstanceOutputs':
+        return replace(super().image(i), kernels=[k[i:i + 1].detach() for k in self.kernels], prototypes=self.prototypes[i:i + 1].detach())
 
 
 class MaskFeatModule(nn.Module):
@@ -105,7 +110,8 @@ class RTMDetInsSepBNHead(BaseModule):
                  train_cfg: dict | None = None, test_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.num_classes, self.with_objectness, self.max_masks_to_train = num_classes, with_objectness, max_masks_to_train
-        self.priors = TASK_UTILS.build(anchor_generator)
+        self.prior_generator = TASK_UTILS.build(anchor_generator)
+        self.strides = tuple(map(min, self.prior_generator.strides))
         self.coder = TASK_UTILS.build(bbox_coder)
         self.loss_cls, self.loss_bbox, self.loss_mask = (MODELS.build(c) for c in (loss_cls, loss_bbox, loss_mask))
         refuse_background_score(self.loss_cls, 'RTMDetInsSepBNHead')
@@ -114,19 +120,19 @@ class RTMDetInsSepBNHead(BaseModule):
         if self.training_cfg:
             self.assigner = TASK_UTILS.build(self.training_cfg.assigner)
             self.sampler = TASK_UTILS.build(self.training_cfg.sampler)
-        self.stride, self.mask_loss_stride = self.priors.strides[0][0], mask_loss_stride
+        self.stride, self.mask_loss_stride = self.prior_generator.strides[0][0], mask_loss_stride
         if num_dyconvs < 2 or self.stride % mask_loss_stride:
             raise ConfigError(f'RTMDetInsSepBNHead num_dyconvs={num_dyconvs} must be at least 2, and mask_loss_stride={mask_loss_stride} '
                               f'divide the stride {self.stride} of the finest level.')
         widths = [num_prototypes + 2, *[dyconv_channels] * (num_dyconvs - 1), 1]
         self.dynamic_layers = list(zip(widths[1:], widths[:-1]))                       # (outputs, inputs) of each convolution
         options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.mask_head = MaskFeatModule(in_channels, feat_channels, 4, self.priors.num_levels, num_prototypes, norm_cfg=norm_cfg,
+        self.mask_head = MaskFeatModule(in_channels, feat_channels, 4, self.prior_generator.num_levels, num_prototypes, norm_cfg=norm_cfg,
                                         act_cfg=act_cfg)
         self.build_layers(in_channels, feat_channels, stacked_convs, share_conv, pred_kernel_size, options)
 
     def build_layers(self, in_channels: int, channels: int, depth: int, share_conv: bool, kernel: int, options: dict) -> None:
-        levels = range(self.priors.num_levels)
+        levels = range(self.prior_generator.num_levels)
 
         def predictor(outputs: int) -> nn.ModuleList:
             return nn.ModuleList(nn.Conv2d(channels, outputs, kernel, padding=kernel // 2) for _ in levels)
@@ -154,7 +160,7 @@ class RTMDetInsSepBNHead(BaseModule):
     def forward(self, feats: tuple[Tensor, ...]) -> InstanceOutputs:
         """``reg``: distances left, top, right, bottom in pixels of the network input."""
         cls, reg, kernels = [], [], []
-        for i, (x, (stride, _)) in enumerate(zip(feats, self.priors.strides)):
+        for i, (x, (stride, _)) in enumerate(zip(feats, self.prior_generator.strides)):
             c = k = x
             for conv in self.cls_convs[i]:
                 c = conv(c)
@@ -168,21 +174,26 @@ class RTMDetInsSepBNHead(BaseModule):
             kernels.append(flatten_level(self.rtm_kernel[i](k), self.rtm_kernel[i].out_channels))
         return InstanceOutputs(cls, reg, sizes=[tuple(x.shape[-2:]) for x in feats], kernels=kernels, prototypes=self.mask_head(feats))
 
-    def loss(self, out: InstanceOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        cls, priors = torch.cat(out.cls, 1), torch.cat(self.priors(out.sizes, out.cls[0].device))
-        boxes = self.coder.decode(priors, torch.cat(out.reg, 1))                          # (N, A, 4)
-        valid = [self.priors.valid(out.sizes, s.pad_shape, cls.device) for s in samples]
+    def targets(self, out: InstanceOutputs, samples: list[DetDataSample]) -> DenseTargets:
+        priors, cls = prior_set(self.prior_generator, out, samples), torch.cat(out.cls, 1)
+        boxes = self.coder.decode(priors.priors, torch.cat(out.reg, 1).detach())
         samples = [with_bitmaps(s, cls.device) for s in samples]
-        t = dense_targets(priors, valid, samples, self.num_classes, self.assigner, self.sampler, self.training_cfg, cls, boxes)
-        return quality_losses(self.loss_cls, self.loss_bbox, cls, boxes, t) | dict(loss_mask=self.mask_loss(out, priors, t, samples))
+        return dense_targets(priors, samples, self.num_classes, self.assigner, self.sampler, self.training_cfg, cls, boxes)
 
-    def mask_loss(self, out: InstanceOutputs, priors: Tensor, t: DenseTargets, samples: list[DetDataSample]) -> Tensor:
+    def loss(self, out: InstanceOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
+        cls = torch.cat(out.cls, 1)
+        samples = [with_bitmaps(s, cls.device) for s in samples]
+        t = self.targets(out, samples)
+        boxes = self.coder.decode(t.priors, torch.cat(out.reg, 1))                        # (N, A, 4)
+        return quality_losses(self.loss_cls, self.loss_bbox, cls, boxes, t) | dict(loss_mask=self.mask_loss(out, t, samples))
+
+    def mask_loss(self, out: InstanceOutputs, t: DenseTargets, samples: list[DetDataSample]) -> Tensor:
         kernels, predicted, wanted = torch.cat(out.kernels, 1), [], []
         for i, sample in enumerate(samples):
             positive = t.positive[i].nonzero().squeeze(1)
             if self.max_masks_to_train > 0:
                 positive = pick(positive, self.max_masks_to_train, generator_of(sample, RandomStream.MASK_PRIORS))
-            logits = self.dynamic_masks(out.prototypes[i, None], kernels[i, None, positive], priors[None, positive])[0]
+            logits = self.dynamic_masks(out.prototypes[i, None], kernels[i, None, positive], t.priors[i, None, positive])[0]
             predicted.append(F.interpolate(logits[:, None], scale_factor=self.stride // self.mask_loss_stride, mode='bilinear').squeeze(1))
             half, step = self.mask_loss_stride // 2, self.mask_loss_stride
             masks = sample.gt_instances.masks[:, half::step, half::step]
@@ -199,7 +210,8 @@ class RTMDetInsSepBNHead(BaseModule):
         and the pixels' places are two maps that all masks share: no mask needs a copy of the maps, and a batch is two matrix products.
         """
         height, width = prototypes.shape[2:]
-        places = grid_points((height, width), self.priors.strides[0], self.priors.offset, prototypes.device)   # (h * w, 2)
+        grid = self.prior_generator
+        places = grid_points((height, width), grid.strides[0], grid.offset, prototypes.device)       # (h * w, 2)
         ones = torch.cat([-places, torch.ones_like(places[:, :1])], 1).T                             # -x, -y, 1
         maps = torch.cat([ones.expand(prototypes.shape[0], -1, -1), prototypes.flatten(2)], 1)           # (N, 3 + C, h * w)
         sizes = [o * i for o, i in self.dynamic_layers] + [o for o, _ in self.dynamic_layers]
@@ -216,7 +228,7 @@ class RTMDetInsSepBNHead(BaseModule):
 
     def masks_of(self, out: InstanceOutputs, images: slice, index: Tensor) -> Tensor:
         """Logits (k, n, h, w) at the finest level's stride, for ``detections``."""
-        kernels, priors = torch.cat(out.kernels, 1)[images], torch.cat(self.priors(out.sizes, index.device))
+        kernels, priors = torch.cat(out.kernels, 1)[images], torch.cat(self.prior_generator(out.sizes, index.device))
         kernels = kernels.gather(1, index[..., None].expand(-1, -1, kernels.shape[2]))
         return self.dynamic_masks(out.prototypes[images], kernels, priors[index])
 
@@ -227,7 +239,8 @@ class RTMDetInsSepBNHead(BaseModule):
 
     def predict(self, out: InstanceOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
         """``masks``: logits (n, h, w) of the whole padded input, at the finest level's stride."""
-        return detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, samples,
+        priors = self.prior_generator(out.sizes, out.device)
+        return detections(out, sigmoid_scores, priors, self.coder.decode, self.postprocess, samples,
                           masks_of=partial(self.masks_in_parts, out))
 
     def full_masks(self, instances: InstanceData, sample: DetDataSample, size: tuple[int, int], factor: tuple[float, float]) -> RLEMasks:
@@ -239,7 +252,8 @@ class RTMDetInsSepBNHead(BaseModule):
 
     def decode(self, out: InstanceOutputs, sizes: Tensor) -> Detections:
         """``masks``: logits at the finest level's stride, as ``predict``'s: scores would lose what lies between pixels when enlarged."""
-        found = padded_detections(out, self.priors(out.sizes, out.cls[0].device), self.coder.decode, self.postprocess, sizes,
+        priors = self.prior_generator(out.sizes, out.device)
+        found = padded_detections(out, sigmoid_scores, priors, self.coder.decode, self.postprocess, sizes,
                                   masks_of=partial(self.masks_of, out))
         return found._replace(masks=found.masks.masked_fill((found.scores <= 0)[..., None, None], NOWHERE))
 

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from detkit.models.dense_heads.outputs import (
     DenseOutputs,
+    DenseTargets,
     dense_targets,
     detections,
     flatten_level,
     padded_detections,
+    prior_set,
     refuse_background_score,
+    sigmoid_scores,
 )
 from detkit.models.dense_heads.retina_head import INIT
 from detkit.models.settings import DensePostprocess, DenseTraining, settings
@@ -47,8 +50,9 @@ class SABLRetinaHead(BaseModule):
         super().__init__(init_cfg)
         self.num_classes = num_classes
         self.approximations = TASK_UTILS.build(approx_anchor_generator)
-        self.squares = TASK_UTILS.build(square_anchor_generator)
-        if self.squares.strides != self.approximations.strides or self.squares.num_base_priors != 1:
+        self.prior_generator = TASK_UTILS.build(square_anchor_generator)
+        self.strides = tuple(map(min, self.prior_generator.strides))
+        if self.prior_generator.strides != self.approximations.strides or self.prior_generator.num_base_priors != 1:
             raise ConfigError("SABLRetinaHead square_anchor_generator needs one scale, one ratio, and approx_anchor_generator's strides.",
                               square_anchor_generator)
         self.coder = TASK_UTILS.build(bbox_coder)
@@ -82,15 +86,16 @@ class SABLRetinaHead(BaseModule):
                                   for conv in (self.retina_bbox_cls, self.retina_bbox_reg)], -1))
         return DenseOutputs(cls, reg, sizes=[tuple(x.shape[-2:]) for x in feats])
 
+    def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> DenseTargets:
+        approximations = torch.cat(self.approximations(out.sizes, out.device))
+        per_prior = self.approximations.num_base_priors
+        priors = prior_set(self.prior_generator, out, samples, approximations.unflatten(0, (-1, per_prior)))
+        return dense_targets(priors, samples, self.num_classes, self.assigner, self.sampler, self.training_cfg)
+
     def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
         cls, reg = torch.cat(out.cls, 1), torch.cat(out.reg, 1)                     # (N, A, K), (N, A, 8S)
-        squares = torch.cat(self.squares(out.sizes, cls.device))
-        approximations = torch.cat(self.approximations(out.sizes, cls.device)).unflatten(0, (len(squares), -1))
-        valid = [self.squares.valid(out.sizes, s.pad_shape, cls.device) for s in samples]
-        t = dense_targets(squares, valid, samples, self.num_classes, self.assigner, self.sampler, self.training_cfg,
-                          approximations=approximations)
-        at = squares.expand(len(samples), -1, -1)[t.positive]
-        right, right_weights, offsets, offset_weights = self.coder.encode(at, t.boxes[t.positive])
+        t = self.targets(out, samples)
+        right, right_weights, offsets, offset_weights = self.coder.encode(t.priors[t.positive], t.boxes[t.positive])
         logits, found = self.sides(reg[t.positive])
         return dict(
             loss_cls=self.loss_cls(cls.flatten(0, 1), t.labels.flatten(), t.label_weights.flatten(), t.avg_factor),
@@ -99,10 +104,10 @@ class SABLRetinaHead(BaseModule):
             loss_bbox_reg=self.loss_bbox_reg(found, offsets, offset_weights, t.avg_factor * 4 * self.coder.offset_topk))
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return detections(out, self.squares(out.sizes, out.cls[0].device), self.boxes_of, self.postprocess, samples)
+        return detections(out, sigmoid_scores, self.prior_generator(out.sizes, out.device), self.boxes_of, self.postprocess, samples)
 
     def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
-        return padded_detections(out, self.squares(out.sizes, out.cls[0].device), self.boxes_of, self.postprocess, sizes)
+        return padded_detections(out, sigmoid_scores, self.prior_generator(out.sizes, out.device), self.boxes_of, self.postprocess, sizes)
 
     def boxes_of(self, priors: Tensor, reg: Tensor, max_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         return self.coder.decode(priors, self.sides(reg), max_shape)

@@ -12,11 +12,14 @@ from detkit.losses.weighting import mean_over_processes
 from detkit.models.dense_heads.fcos_head import centerness_of
 from detkit.models.dense_heads.outputs import (
     DenseOutputs,
+    DenseTargets,
     dense_targets,
     detections,
     flatten_level,
     padded_detections,
+    prior_set,
     refuse_background_score,
+    sigmoid_scores,
 )
 from detkit.models.settings import DensePostprocess, TaskAlignedTraining, settings
 from detkit.nn.conv import ConvModule, Scale, bias_for_probability
@@ -82,10 +85,12 @@ class TOODHead(BaseModule):
                  loss_bbox: dict = dict(type='GIoULoss', loss_weight=2.0), train_cfg: dict | None = None, test_cfg: dict | None = None,
                  init_cfg: dict | list | None = INIT) -> None:
         super().__init__(init_cfg)
-        self.anchors = TASK_UTILS.build(anchor_generator)
-        if anchor_type not in ('anchor_free', 'anchor_based') or self.anchors.num_base_priors != 1 or not 0 <= num_dcn <= stacked_convs:
+        self.prior_generator = TASK_UTILS.build(anchor_generator)
+        self.strides = tuple(map(min, self.prior_generator.strides))
+        per_cell = self.prior_generator.num_base_priors
+        if anchor_type not in ('anchor_free', 'anchor_based') or per_cell != 1 or not 0 <= num_dcn <= stacked_convs:
             raise ConfigError(f"TOODHead anchor_type='{anchor_type}' must be anchor_free or anchor_based, a cell have one anchor, not "
-                              f'{self.anchors.num_base_priors}, and num_dcn={num_dcn} lie between 0 and stacked_convs={stacked_convs}.')
+                              f'{per_cell}, and num_dcn={num_dcn} lie between 0 and stacked_convs={stacked_convs}.')
         self.num_classes, self.anchor_free = num_classes, anchor_type == 'anchor_free'
         self.coder = TASK_UTILS.build(bbox_coder)
         self.initial_loss_cls, self.loss_cls, self.loss_bbox = (MODELS.build(c) for c in (initial_loss_cls, loss_cls, loss_bbox))
@@ -111,7 +116,7 @@ class TOODHead(BaseModule):
             return nn.Sequential(nn.Conv2d(feat_channels * stacked_convs, feat_channels // 4, 1), nn.ReLU(inplace=True),
                                  nn.Conv2d(feat_channels // 4, outputs, 3, padding=1))
         self.cls_prob_module, self.reg_offset_module = small_tower(1), small_tower(4 * 2)
-        self.scales = nn.ModuleList(Scale() for _ in self.anchors.strides)
+        self.scales = nn.ModuleList(Scale() for _ in self.strides)
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -131,7 +136,8 @@ class TOODHead(BaseModule):
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
         """``cls``: logits of the aligned scores; ``reg``: boxes, xyxy pixels of the network input."""
         cls, reg, sizes = [], [], [tuple(x.shape[-2:]) for x in feats]
-        for x, scale, anchors, (stride, _) in zip(feats, self.scales, self.anchors(sizes, feats[0].device), self.anchors.strides):
+        levels = zip(feats, self.scales, self.prior_generator(sizes, feats[0].device), self.prior_generator.strides)
+        for x, scale, anchors, (stride, _) in levels:
             layers = []
             for conv in self.inter_convs:
                 x = conv(x)
@@ -153,15 +159,15 @@ class TOODHead(BaseModule):
         boxes = self.coder.decode(anchors, flatten_level(reg, 4))
         return boxes.transpose(1, 2).reshape(reg.shape)
 
+    def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> DenseTargets:
+        return dense_targets(prior_set(self.prior_generator, out, samples), samples, self.num_classes,
+                             self.initial_assigner if self.at_start() else self.assigner, self.sampler, self.training_cfg,
+                             torch.cat(out.cls, 1), torch.cat(out.reg, 1))
+
     def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        cls, boxes, at_start = torch.cat(out.cls, 1), torch.cat(out.reg, 1), self.at_start()
-        levels = self.anchors(out.sizes, cls.device)
-        anchors, counts = torch.cat(levels), list(map(len, levels))
-        strides = torch.cat([a.new_full((len(a), 1), s[0]) for a, s in zip(levels, self.anchors.strides)])
-        valid = [self.anchors.valid(out.sizes, s.pad_shape, cls.device) for s in samples]
-        t = dense_targets(anchors, valid, samples, self.num_classes, self.initial_assigner if at_start else self.assigner, self.sampler,
-                          self.training_cfg, cls, boxes, levels=counts)
-        at, stride = (x.expand(len(samples), -1, -1)[t.positive] for x in (anchors, strides))
+        cls, boxes, at_start, t = torch.cat(out.cls, 1), torch.cat(out.reg, 1), self.at_start(), self.targets(out, samples)
+        strides = torch.cat([x.new_full((x.shape[1], 1), s[0]) for x, s in zip(out.reg, self.prior_generator.strides)])
+        at, stride = t.priors[t.positive], strides.expand(len(samples), -1, -1)[t.positive]
         target = t.boxes[t.positive]
         if at_start:
             loss, labels, total = self.initial_loss_cls, t.labels.flatten(), t.positive.sum().float()
@@ -175,10 +181,10 @@ class TOODHead(BaseModule):
                                              mean_over_processes(weight.sum()).clamp(min=1)))
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        return detections(out, self.anchors(out.sizes, out.cls[0].device), as_they_are, self.postprocess, samples)
+        return detections(out, sigmoid_scores, self.prior_generator(out.sizes, out.device), as_they_are, self.postprocess, samples)
 
     def decode(self, out: DenseOutputs, sizes: Tensor) -> Detections:
-        return padded_detections(out, self.anchors(out.sizes, out.cls[0].device), as_they_are, self.postprocess, sizes)
+        return padded_detections(out, sigmoid_scores, self.prior_generator(out.sizes, out.device), as_they_are, self.postprocess, sizes)
 
 
 def geometric_mean(a: Tensor, b: Tensor) -> Tensor:

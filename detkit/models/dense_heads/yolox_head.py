@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from detkit.models.dense_heads.outputs import (
     chosen_rows,
     dense_targets,
     flatten_level,
+    prior_set,
     refuse_background_score,
 )
 from detkit.models.settings import DenseTraining, plain_nms, settings
@@ -73,7 +74,8 @@ class YOLOXHead(BaseModule):
                                               nonlinearity='leaky_relu')) -> None:
         super().__init__(init_cfg)
         self.num_classes, self.use_l1 = num_classes, False
-        self.corners = TASK_UTILS.build(dict(type='MlvlPointGenerator', strides=list(strides), offset=0))
+        self.prior_generator = TASK_UTILS.build(dict(type='MlvlPointGenerator', strides=list(strides), offset=0))    # corners of cells
+        self.strides = tuple(map(min, self.prior_generator.strides))
         self.loss_cls, self.loss_bbox, self.loss_obj, self.loss_l1 = map(MODELS.build, (loss_cls, loss_bbox, loss_obj, loss_l1))
         refuse_background_score(self.loss_cls, 'YOLOXHead')
         self.training_cfg = settings(YOLOXTraining, train_cfg, 'model.train_cfg')
@@ -111,8 +113,8 @@ class YOLOXHead(BaseModule):
 
     def loss(self, out: DenseOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
         cls, reg, objectness = torch.cat(out.cls, 1), torch.cat(out.reg, 1), torch.cat(out.quality, 1)
-        corners = torch.cat(self.corners(out.sizes, cls.device))
-        t = self.targets(corners, cls, reg, objectness, samples)
+        t = self.targets(out, samples)
+        corners = torch.cat(self.prior_generator(out.sizes, cls.device))
         at, raw, target = corners.expand(len(samples), -1, -1)[t.positive], reg[t.positive], t.boxes[t.positive]
         num_pos = mean_over_processes(t.positive.sum().float()).clamp(min=1)
         quality = one_hot(t.labels[t.positive], self.num_classes) * t.quality[t.positive][:, None]
@@ -122,22 +124,24 @@ class YOLOXHead(BaseModule):
         return losses | dict(loss_l1=self.loss_l1(raw, encoded(at, target)) / num_pos) if self.use_l1 else losses
 
     @torch.no_grad()
-    def targets(self, corners: Tensor, cls: Tensor, reg: Tensor, objectness: Tensor, samples: list[DetDataSample]) -> DenseTargets:
+    def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> DenseTargets:
         """The middle of a cell decides which objects it competes for; its box is counted from the corner.
 
         What an assigner sees as scores is the geometric mean of class score and objectness.
         """
+        cells = prior_set(self.prior_generator, out, samples)
+        corners, scores = cells.priors, (torch.cat(out.cls, 1).sigmoid() * torch.cat(out.quality, 1).sigmoid()[..., None]).sqrt()
         middles = torch.cat([corners[:, :2] + corners[:, 2:] / 2, corners[:, 2:]], 1)
-        scores = (cls.sigmoid() * objectness.sigmoid()[..., None]).sqrt()
-        everywhere = [torch.ones(len(corners), dtype=torch.bool, device=cls.device)] * len(samples)
-        return dense_targets(middles, everywhere, samples, self.num_classes, self.assigner, PseudoSampler(),
-                             DenseTraining(self.training_cfg.assigner), scores.logit().clamp(-CERTAIN, CERTAIN), boxes_of(corners, reg))
+        everywhere = replace(cells, priors=middles, valid=torch.ones_like(cells.valid))     # in the padding, too
+        return dense_targets(everywhere, samples, self.num_classes, self.assigner, PseudoSampler(),
+                             DenseTraining(self.training_cfg.assigner), scores.logit().clamp(-CERTAIN, CERTAIN),
+                             boxes_of(corners, torch.cat(out.reg, 1)))
 
     def candidates(self, out: DenseOutputs) -> tuple[Tensor, Tensor, Tensor]:
         """Of each cell its box (N, A, 4), and score and label (N, A) of its best class."""
         logits, labels = torch.cat(out.cls, 1).detach().max(-1)
         scores = logits.sigmoid() * torch.cat(out.quality, 1).detach().sigmoid()
-        corners = torch.cat(self.corners(out.sizes, logits.device))
+        corners = torch.cat(self.prior_generator(out.sizes, logits.device))
         return boxes_of(corners, torch.cat(out.reg, 1).detach()), scores, labels
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:

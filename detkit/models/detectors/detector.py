@@ -9,6 +9,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from detkit.mmdet_names import GUIDE, NEW_FORMS, old_method
+from detkit.models.targets import Targets, targets_or_reason
 from detkit.ops.boxes import scale_boxes
 from detkit.registry import MODELS
 from detkit.structures import DetDataSample, RLEMasks
@@ -24,6 +25,7 @@ class Detector(BaseModel):
       denoising queries); mostly nothing.
     - ``network(images, **context)``: everything that runs in the precision of the autocast around it, images to tensors.
     - ``losses(outputs, samples)`` and ``detect(outputs, samples)``: in float32, what is learnt from its outputs, and what they mean.
+    - ``targets(outputs, samples)``: what each head learns from the samples, for those who examine a detector.
     - ``full_masks(instances, sample, size, factor)``: for detectors of masks, small masks drawn at full size.
     - ``decode(outputs, sizes)``: ``detect`` in tensors of one shape, for export.
 
@@ -69,6 +71,10 @@ class Detector(BaseModel):
 
     def losses(self, outputs: Any, samples: list[DetDataSample]) -> dict[str, Tensor]:
         return self.bbox_head.loss(outputs.float(), samples)
+
+    def targets(self, outputs: Any, samples: list[DetDataSample]) -> dict[str, Targets | str]:
+        """For each head, by its name in the detector, its targets, or as text the reason why it has none."""
+        return dict(bbox_head=targets_or_reason(self.bbox_head, outputs.float(), samples))
 
     def detect(self, outputs: Any, samples: list[DetDataSample]) -> list[InstanceData]:
         """Per image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first; ``masks`` (n, h, w) in

@@ -10,6 +10,7 @@ from torch import Tensor
 from detkit.catalogue import names_in
 from detkit.models.detectors.detector import Detector
 from detkit.models.query_heads.mask_queries import MaskQueries
+from detkit.models.targets import Targets, targets_or_reason
 from detkit.registry import MODELS, ConfigError
 from detkit.structures import DetDataSample
 from detkit.structures.detections import Detections
@@ -45,6 +46,9 @@ class MaskFormer(Detector):
 
     def losses(self, outputs: MaskQueries, samples: list[DetDataSample]) -> dict[str, Tensor]:
         return self.panoptic_head.loss(outputs.float(), samples)
+
+    def targets(self, outputs: MaskQueries, samples: list[DetDataSample]) -> dict[str, Targets | str]:
+        return dict(panoptic_head=targets_or_reason(self.panoptic_head, outputs.float(), samples))
 
     def predict(self, inputs: Tensor, data_samples: list[DetDataSample], rescale: bool = True) -> list[DetDataSample]:
         """As every detector's; masks are enlarged to the batch, cut, and enlarged to the image, a few at a time."""

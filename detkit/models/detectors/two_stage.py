@@ -10,6 +10,7 @@ from torch import Tensor
 from detkit.catalogue import names_in
 from detkit.models.dense_heads.outputs import DenseOutputs
 from detkit.models.detectors.detector import Detector
+from detkit.models.targets import Targets, targets_or_reason
 from detkit.ops.boxes import scale_boxes
 from detkit.ops.masks import paste_masks
 from detkit.registry import MODELS, ConfigError
@@ -49,6 +50,11 @@ class TwoStageDetector(Detector):
             losses = self.rpn_head.loss(rpn_out, data_samples)
             proposals = self.rpn_head.predict(rpn_out, data_samples, for_training=True)
         return losses | self.roi_head.loss(feats, proposals, data_samples)
+
+    def targets(self, outputs: tuple[tuple[Tensor, ...], DenseOutputs], samples: list[DetDataSample]) -> dict[str, Targets | str]:
+        feats, rpn_out = outputs
+        return dict(rpn_head=targets_or_reason(self.rpn_head, rpn_out.float(), samples),
+                    roi_head=targets_or_reason(self.roi_head, feats, samples))
 
     def find(self, inputs: Tensor, data_samples: list[DetDataSample]) -> list[InstanceData]:
         """As every detector's; the second stage's layers run in the caller's precision here, too."""

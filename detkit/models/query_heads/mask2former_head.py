@@ -25,6 +25,7 @@ from detkit.models.query_heads.mask_queries import (
     query_of_object,
     true_segments,
 )
+from detkit.models.query_heads.outputs import QueryTargets
 from detkit.models.query_heads.pixel_decoder import SINE, xavier_normal
 from detkit.models.settings import settings
 from detkit.nn.operators import Add, Resize
@@ -87,6 +88,7 @@ class Mask2FormerHead(BaseModule):
         super().__init__(init_cfg)
         self.num_things_classes, self.num_classes = num_things_classes, num_things_classes + num_stuff_classes
         self.num_queries, self.stride = num_queries, strides[0]
+        self.strides = (self.stride,)          # of the masks
         self.train_cfg = settings(PointTraining, train_cfg, 'model.train_cfg')
         self.assigner = train_cfg and TASK_UTILS.build(train_cfg['assigner'])
         self.pixel_decoder = MODELS.build(pixel_decoder, in_channels=in_channels, strides=strides, feat_channels=feat_channels,
@@ -136,12 +138,20 @@ class Mask2FormerHead(BaseModule):
         query = self.transformer_decoder.post_norm(query)
         return self.cls_embed(query), self.mask_embed(query)
 
+    def targets(self, out: MaskQueries, samples: list[DetDataSample]) -> QueryTargets:
+        """Objects are an image's things and then its stuff, as ``true_segments`` gives them."""
+        index = []
+        for i, sample in enumerate(samples):
+            gt, generator = true_segments(sample, self.num_things_classes, self.num_classes), on_device(sample, out.features.device)
+            index.append(self.match(out.image(i), gt, generator, sample))
+        return QueryTargets(torch.stack(index, 1))
+
     def loss(self, out: MaskQueries, samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Classes of all queries, masks of those that are matched, after each layer; float32."""
         labels, predicted, wanted = [], [], []
         for i, sample in enumerate(samples):
             gt, generator = true_segments(sample, self.num_things_classes, self.num_classes), on_device(sample, out.features.device)
-            image = MaskQueries(out.logits[:, i], out.embeds[:, i], out.features[i])
+            image = out.image(i)
             index = self.match(image, gt, generator, sample)
             labels.append(labels_of(index, gt.labels, self.num_classes))
             masks, targets = self.at_points(image, gt.masks, query_of_object(index, len(gt)), generator)

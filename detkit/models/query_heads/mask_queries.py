@@ -33,6 +33,10 @@ class MaskQueries:
     def float(self) -> MaskQueries:
         return MaskQueries(self.logits.float(), self.embeds.float(), self.features.float())
 
+    def image(self, i: int) -> MaskQueries:
+        """Of image ``i``: (D, Q, K + 1), (D, Q, C), (C, h, w)."""
+        return MaskQueries(self.logits[:, i], self.embeds[:, i], self.features[i])
+
     def last(self) -> tuple[Tensor, Tensor]:
         """The last layer's (N, Q, K + 1) logits of classes and (N, Q, h, w) of masks."""
         return self.logits[-1], masks_of(self.embeds[-1], self.features)

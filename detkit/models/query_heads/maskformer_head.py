@@ -26,6 +26,7 @@ from detkit.models.query_heads.mask_queries import (
     query_of_object,
     true_segments,
 )
+from detkit.models.query_heads.outputs import QueryTargets
 from detkit.models.query_heads.pixel_decoder import SINE
 from detkit.models.settings import settings
 from detkit.nn.positional import build_encoding
@@ -57,6 +58,7 @@ class MaskFormerHead(BaseModule):
     """
 
     stride = 4
+    strides = (stride,)     # of the masks
 
     def __init__(self, in_channels: list[int], feat_channels: int, out_channels: int, pixel_decoder: dict, transformer_decoder: dict,
                  num_things_classes: int = 80, num_stuff_classes: int = 53, num_queries: int = 100,
@@ -101,12 +103,17 @@ class MaskFormerHead(BaseModule):
         logits, embeds = zip(*run_decoder(self.transformer_decoder.layers, query_pos * 0, tokens.feats, None, look, predict))
         return MaskQueries(torch.stack(logits), torch.stack(embeds), features)
 
+    def targets(self, out: MaskQueries, samples: list[DetDataSample]) -> QueryTargets:
+        """Objects are an image's things and then its stuff, as ``true_segments`` gives them."""
+        segments = [true_segments(sample, self.num_things_classes, self.num_classes) for sample in samples]
+        return QueryTargets(torch.stack([self.match(out.image(i), gt, sample)
+                                         for i, (gt, sample) in enumerate(zip(segments, samples))], 1))
+
     def loss(self, out: MaskQueries, samples: list[DetDataSample]) -> dict[str, Tensor]:
         """Classes of all queries, masks of those that are matched, at the batch's size, after each layer; float32."""
         labels, predicted, wanted = [], [], []
         for i, sample in enumerate(samples):
-            gt, image = true_segments(sample, self.num_things_classes, self.num_classes), \
-                MaskQueries(out.logits[:, i], out.embeds[:, i], out.features[i])
+            gt, image = true_segments(sample, self.num_things_classes, self.num_classes), out.image(i)
             index = self.match(image, gt, sample)
             labels.append(labels_of(index, gt.labels, self.num_classes))
             queries = query_of_object(index, len(gt))

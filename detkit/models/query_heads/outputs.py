@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from detkit.models.targets import AssignedBy
+
 
 @dataclass(frozen=True)
 class QueryOutputs:
@@ -24,6 +26,19 @@ class QueryOutputs:
         """In float32, in which losses and boxes are computed whatever the network ran in."""
         proposals = None if self.proposal_logits is None else self.proposal_logits.float()
         return replace(self, logits=self.logits.float(), proposal_logits=proposals)
+
+
+@dataclass(frozen=True)
+class QueryTargets:
+    """Which object each query should predict."""
+
+    index: Tensor    # (D, N, Q) int64: the object within its image; negative: none
+    assigned_by: AssignedBy = 'queries'
+
+    @property
+    def matched_objects(self) -> list[Tensor]:
+        """Of the last layer."""
+        return [index[index >= 0].unique() for index in self.index[-1]]
 
 
 def stacked(predictions: list[tuple[Tensor, Tensor]], all_layers: bool, **more: Tensor | None) -> QueryOutputs:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detkit.losses.classification import QualityFocalLoss
 from detkit.losses.weighting import mean_over_processes
-from detkit.models.query_heads.outputs import QueryOutputs
+from detkit.models.query_heads.outputs import QueryOutputs, QueryTargets
 from detkit.models.settings import settings
 from detkit.ops.boxes import ImageSize, aligned_iou, clip_boxes, heights_and_widths, to_corners, to_cxcywh
 from detkit.registry import MODELS, TASK_UTILS, ConfigError
@@ -49,6 +49,8 @@ class QueryHead(BaseModule):
         background_weight: weight of "no object" beside a class in a softmax loss; 0 with sigmoids, which have none.
     """
 
+    strides = ()     # queries are not bound to cells
+
     def __init__(self, num_classes: int, embed_dims: int, num_reg_fcs: int, sync_cls_avg_factor: bool, loss_cls: dict, loss_bbox: dict,
                  loss_iou: dict, train_cfg: dict | None, test_cfg: dict | None, init_cfg: dict | None,
                  background_weight: float = 0.) -> None:
@@ -70,13 +72,18 @@ class QueryHead(BaseModule):
             raise ConfigError(f'test_cfg.max_per_img={self.postprocess.max_per_img} asks for more detections than the {most} that '
                               f'num_queries={num_queries} can give ({each}). Lower it, or raise num_queries.')
 
+    def targets(self, out: QueryOutputs, samples: list[DetDataSample]) -> QueryTargets:
+        """Of the queries that are matched: without those that denoise."""
+        dn = 0 if out.denoised is None else out.denoised.shape[1]
+        return QueryTargets(self.match(out.logits[:, :, dn:], out.boxes[:, :, dn:], samples))
+
     def loss(self, out: QueryOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer; ``d0.loss_cls``, ... of those before; ``enc_loss_cls``, ... of the
         encoder's proposals; ``dn_loss_cls``, ``d0.dn_loss_cls``, ... of denoising queries."""
         objects = objects_of(samples)
         dn = 0 if out.denoised is None else out.denoised.shape[1]
         logits, boxes = out.logits[:, :, dn:], out.boxes[:, :, dn:]
-        losses = by_layer(self.set_losses(logits, boxes, self.match(logits, boxes, samples), objects), 'loss')
+        losses = by_layer(self.set_losses(logits, boxes, self.targets(out, samples).index, objects), 'loss')
         if out.proposal_logits is not None:
             truth, targets = self.proposal_truth(samples, objects)
             logits, boxes = out.proposal_logits[None], out.proposal_boxes[None]

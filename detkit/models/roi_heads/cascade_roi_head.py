@@ -42,6 +42,9 @@ class CascadeRoIHead(BaseModule):
         train_cfg: one a stage, each trained on the boxes of the one before.
     """
 
+    strides = ()     # RoIs are not bound to cells
+    no_targets = 'it learns from proposals, which an untrained first stage does not make'
+
     def __init__(self, num_stages: int, stage_loss_weights: list[float], bbox_roi_extractor: dict | list[dict],
                  bbox_head: dict | list[dict], mask_roi_extractor: dict | list[dict] | None = None,
                  mask_head: dict | list[dict] | None = None, train_cfg: list[dict] | None = None, test_cfg: dict | None = None,

@@ -30,29 +30,29 @@ def head(**cfg: object) -> CenterNetUpdateHead:
 
 
 def prior_grid(h: CenterNetUpdateHead) -> tuple[torch.Tensor, torch.Tensor]:
-    priors = h.priors([(3, 4)])[0]
+    priors = h.prior_generator([(3, 4)])[0]
     return priors, torch.tensor([h.regress_ranges[0]]).expand(len(priors), 2)
 
 
 def test_the_heatmap_is_a_gaussian_in_pixels(sample: Callable):
     h = head()
-    heat, target = h.targets(*prior_grid(h), sample([BOX], [1], size=SIZE).gt_instances)
+    heat, distances, which = h.targets_of_image(*prior_grid(h), sample([BOX], [1], size=SIZE).gt_instances)
     near, far = math.exp(-64 / 16), math.exp(-128 / 16)                       # the least radius is 4; exp(-16) is under the floor
     assert_close(heat[:, 1].view(3, 4), torch.tensor([[far, near, far, 0], [near, 1, near, 0], [far, near, far, 0]]))
     assert (heat[:, 0] == 0).all()
-    assert target[5].tolist() == [8, 8, 8, 8]
-    assert (target.amax(1) >= 0).nonzero().flatten().tolist() == [5]          # its neighbours lie on the object's sides, not inside
+    assert distances[5].tolist() == [8, 8, 8, 8]
+    assert which.tolist() == [-1] * 5 + [0] + [-1] * 6                        # its neighbours lie on the object's sides, not inside
 
 
 def test_large_objects_have_wide_gaussians_and_teach_nine_points():
     h, gt = head(), InstanceData(bboxes=torch.tensor([[0., 0., 24., 24.]]), labels=torch.tensor([0]))
-    heat, target = h.targets(*prior_grid(h), gt)
-    assert (target.amax(1) >= 0).view(3, 4).tolist() == [[True, True, True, False]] * 3
-    assert target[0].tolist() == [4, 4, 20, 20]
+    heat, distances, which = h.targets_of_image(*prior_grid(h), gt)
+    assert which.view(3, 4).tolist() == [[0, 0, 0, -1]] * 3
+    assert distances[0].tolist() == [4, 4, 20, 20]
     wide = (1 / 9)**2 * 2 * 24 * 24                                           # 14.2: still the least, 16
     assert wide < 16 and heat[4, 0].item() == pytest.approx(math.exp(-64 / 16))
     sharp = head(hm_min_radius=1)
-    heat, _ = sharp.targets(*prior_grid(sharp), gt)
+    heat, _, _ = sharp.targets_of_image(*prior_grid(sharp), gt)
     assert heat[4, 0].item() == pytest.approx(math.exp(-64 / wide), rel=1e-4)
 
 
@@ -60,12 +60,12 @@ def test_levels_learn_their_range_alone(sample: Callable):
     gt = sample([BOX], [1], size=SIZE).gt_instances                           # half its diagonal is 11.3
     for ranges, expected in ((((0, 11),), 0), (((11, 12),), 1), (((12, 99),), 0)):
         h = head(regress_ranges=ranges)
-        assert int((h.targets(*prior_grid(h), gt)[1].amax(1) >= 0).sum()) == expected
+        assert int((h.targets_of_image(*prior_grid(h), gt)[2] >= 0).sum()) == expected
 
 
 def test_positives_are_the_cell_and_neighbours_with_good_boxes(sample: Callable):
     h, gt = head(), sample([BOX], [1], size=SIZE).gt_instances
-    priors, reg = h.priors([(3, 4)])[0], torch.zeros(12, 4)
+    priors, reg = h.prior_generator([(3, 4)])[0], torch.zeros(12, 4)
     at, labels = h.good_places(priors, reg, [(3, 4)], gt)
     assert at.tolist() == [5] and labels.tolist() == [1]
     reg[6] = torch.tensor([16., 8., 0., 8.])                                  # from (20, 12) the object's box

@@ -40,16 +40,16 @@ def test_centerness_is_one_in_the_middle_and_zero_on_a_side():
 def test_a_point_learns_the_smallest_object_around_it(sample: Callable):
     h = head()
     gt = sample([[0, 0, 16, 8], [0, 0, 8, 8]], [0, 1], size=(16, 24)).gt_instances
-    labels, distances = h.targets(h.priors([(2, 3)])[0], torch.tensor([[-1., 64.]]).expand(6, 2), gt)
-    assert labels.tolist() == [1, 0, 2, 2, 2, 2]
+    labels, distances, which = h.targets_of_image(h.prior_generator([(2, 3)])[0], torch.tensor([[-1., 64.]]).expand(6, 2), gt)
+    assert labels.tolist() == [1, 0, 2, 2, 2, 2] and which.tolist() == [1, 0, -1, -1, -1, -1]
     assert distances[:2].tolist() == [[4, 4, 4, 4], [12, 4, 4, 4]]
 
 
 def test_a_level_learns_its_range_alone(sample: Callable):
     h = head(strides=[8, 16], regress_ranges=((-1, 8), (8, 64)))
-    levels = h.priors([(2, 3), (1, 2)])
+    levels = h.prior_generator([(2, 3), (1, 2)])
     ranges = torch.cat([p.new_tensor(r).expand(len(p), 2) for p, r in zip(levels, h.regress_ranges)])
-    labels, _ = h.targets(torch.cat(levels), ranges, sample([[0, 0, 16, 16]], [0], size=(16, 24)).gt_instances)
+    labels, _, _ = h.targets_of_image(torch.cat(levels), ranges, sample([[0, 0, 16, 16]], [0], size=(16, 24)).gt_instances)
     assert labels.tolist() == [2, 2, 2, 2, 2, 2, 0, 2]        # 12 pixels to the far side; the coarse level's point sits in the middle
 
 
@@ -58,7 +58,7 @@ def test_center_sampling_keeps_the_middle(sample: Callable):
     ranges = torch.tensor([[-1., 64.]]).expand(6, 2)
     for radius, expected in ((0.6, [2, 0, 2, 2, 0, 2]), (1.5, [0] * 6)):
         h = head(center_sampling=True, center_sample_radius=radius)
-        assert h.targets(h.priors([(2, 3)])[0], ranges, gt)[0].tolist() == expected
+        assert h.targets_of_image(h.prior_generator([(2, 3)])[0], ranges, gt)[0].tolist() == expected
 
 
 def test_losses_by_hand(sample: Callable):

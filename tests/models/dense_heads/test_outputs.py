@@ -11,11 +11,17 @@ from torch.testing import assert_close
 from detkit.losses.classification import CrossEntropyLoss, FocalLoss
 from detkit.models.dense_heads.outputs import (
     DenseOutputs,
+    DenseScores,
+    PriorSet,
+    best_pairs,
+    best_pairs_padded,
     dense_targets,
     detections,
     flatten_level,
+    padded_detections,
+    prior_set,
     refuse_background_score,
-    top_candidates,
+    sigmoid_scores,
     within_border,
 )
 from detkit.models.settings import DensePostprocess, DenseTraining
@@ -23,6 +29,7 @@ from detkit.registry import ConfigError
 from detkit.tasks.assigners import MaxIoUAssigner
 from detkit.tasks.coders import DistancePointBBoxCoder
 from detkit.tasks.dynamic_soft_label import DynamicSoftLabelAssigner
+from detkit.tasks.priors import MlvlPointGenerator
 from detkit.tasks.samplers import PseudoSampler, RandomSampler
 
 PRIORS = torch.tensor([[0., 0., 10., 10.], [0., 0., 10., 4.], [30., 0., 40., 10.], [60., 0., 70., 10.]])
@@ -35,8 +42,8 @@ def logit(*p: float) -> torch.Tensor:
 
 def targets(samples: list, valid: list | None = None, sampler: object = None, **training: object) -> object:
     assigner = MaxIoUAssigner(.5, .4, match_low_quality=False)
-    return dense_targets(PRIORS, valid or [ALL] * len(samples), samples, 3, assigner, sampler or PseudoSampler(),
-                         DenseTraining(assigner=assigner, **training))
+    priors = PriorSet(PRIORS, [3, 1], torch.stack(valid or [ALL] * len(samples)))
+    return dense_targets(priors, samples, 3, assigner, sampler or PseudoSampler(), DenseTraining(assigner=assigner, **training))
 
 
 # ------------------------------------------------------------------------------------------------------------- flatten
@@ -102,11 +109,42 @@ def test_positives_may_weigh_more(sample: Callable):
     assert targets([sample([[0, 0, 10, 9]], [2])], pos_weight=3.).label_weights.tolist() == [[3, 0, 1, 1]]
 
 
-def test_class_agnostic_targets_have_one_label(sample: Callable):
+def test_targets_name_the_objects_that_can_be_learnt_sampled_or_not(sample: Callable):
+    objects = [[0, 0, 10, 9], [50, 50, 60, 60], [30, 0, 40, 20]]
+    t = targets([sample(objects), sample([]), sample(objects[1:])])
+    assert [m.tolist() for m in t.matched_objects] == [[0, 2], [], [1]] and t.assigned_by == 'geometry'
+    assert t.priors.shape == (3, 4, 4)
+    nothing_drawn = targets([sample(objects)], sampler=RandomSampler(2, 0.))
+    assert nothing_drawn.positive.sum() == 0 and nothing_drawn.matched_objects[0].tolist() == [0, 2]
+
+
+def test_priors_may_differ_between_images(sample: Callable):
+    objects = sample([[0, 0, 10, 9]], [2])
+    shifted = PRIORS + torch.tensor([5., 0, 5, 0])
     assigner = MaxIoUAssigner(.5, .4, match_low_quality=False)
-    t = dense_targets(PRIORS, [ALL], [sample([[0, 0, 10, 9]], [2])], 1, assigner, PseudoSampler(), DenseTraining(assigner),
-                      class_agnostic=True)
-    assert t.labels.tolist() == [[0, 1, 1, 1]]
+    priors = PriorSet(torch.stack([PRIORS, shifted]), [3, 1], torch.stack([ALL, ALL]))
+    t = dense_targets(priors, [objects, objects], 3, assigner, PseudoSampler(), DenseTraining(assigner))
+    assert t.labels.tolist() == [[2, 3, 3, 3], [3, 3, 3, 3]]
+    assert t.priors[1].tolist() == shifted.tolist()
+
+
+def test_an_assigner_sees_how_many_priors_of_each_level_are_left():
+    around = PRIORS[:, None].repeat(1, 2, 1)
+    priors = PriorSet(PRIORS, [3, 1], ALL[None], around)
+    seen = priors.candidates(0, torch.tensor([0, 2, 3]))
+    assert seen.levels == [2, 1] and seen.priors.tolist() == PRIORS[[0, 2, 3]].tolist()
+    assert seen.approximations.tolist() == around[[0, 2, 3]].tolist()
+    assert priors.candidates(0, torch.tensor([3])).levels == [0, 1]
+    other = PriorSet(torch.stack([PRIORS, PRIORS + 1]), [3, 1], torch.stack([ALL, ALL]), torch.stack([around, around + 1]))
+    assert other.candidates(1, torch.tensor([1])).approximations.tolist() == (around[[1]] + 1).tolist()
+
+
+def test_a_prior_set_leaves_out_each_images_padding(sample: Callable):
+    out = DenseOutputs([torch.zeros(2, 6, 1), torch.zeros(2, 2, 1)], [], [(2, 3), (1, 2)])
+    samples = [sample([], pad_shape=(16, 24)), sample([], pad_shape=(16, 16))]
+    priors = prior_set(MlvlPointGenerator([8, 16]), out, samples)
+    assert priors.levels == [6, 2] and priors.priors[-1].tolist() == [24, 8, 16, 16]
+    assert priors.valid.tolist() == [[True] * 8, [True, True, False, True, True, False, True, False]]
 
 
 def test_sampling_follows_from_the_samples_seed(sample: Callable):
@@ -131,23 +169,33 @@ def test_an_assigner_that_asks_sees_detached_predictions(sample: Callable):
 
     points = torch.tensor([[5., 5., 8., 8.], [35., 5., 8., 8.]])
     logits, boxes = torch.zeros(1, 2, 3, requires_grad=True), torch.tensor([[[0., 0., 10., 8.], [0., 0., 1., 1.]]], requires_grad=True)
-    t = dense_targets(points, [ALL[:2]], [sample([[0, 0, 10, 10]], [1])], 3, Spy(), PseudoSampler(), DenseTraining(None), logits, boxes)
+    t = dense_targets(PriorSet(points, [2], ALL[None, :2]), [sample([[0, 0, 10, 10]], [1])], 3, Spy(), PseudoSampler(),
+                      DenseTraining(None), logits, boxes)
     assert not seen['logits'].requires_grad
     assert not seen['boxes'].requires_grad
     assert_close(t.quality, torch.tensor([[.8, 0.]]))
+    assert t.assigned_by == 'predictions'
     assert t.labels.tolist() == [[1, 3]]
 
 
 # ---------------------------------------------------------------------------------------------------------- detections
 def test_candidates_by_hand():
-    scores = torch.tensor([[.1, .9], [.5, .05], [.7, .3]])
-    assert [x.tolist() for x in top_candidates(scores, .2, -1)[:2]] == [[0, 2, 1, 2], [1, 0, 0, 1]]
-    assert [x.tolist() for x in top_candidates(scores, .2, 2)[:2]] == [[0, 2], [1, 0]]
-    prior, _, kept = top_candidates(scores, 0., -1)
-    assert len(prior) == 6
-    assert_close(kept, scores.flatten().sort(descending=True).values)
-    assert [len(x) for x in top_candidates(scores, .95, 2)] == [0, 0, 0]
-    assert len(top_candidates(scores, .5, -1)[0]) == 2       # above the threshold, not at it
+    scores = torch.tensor([[.1, .9, .5, .05, .7, .3]])
+    assert best_pairs(scores, .2, -1)[1].tolist() == [[1, 4, 2, 5]]
+    assert best_pairs(scores, .2, 2)[1].tolist() == [[1, 4]]
+    kept, pairs = best_pairs(scores, 0., -1)
+    assert pairs.shape == (1, 6)
+    assert_close(kept, scores.sort(descending=True).values)
+    assert [x.shape for x in best_pairs(scores, .95, 2)] == [(1, 0), (1, 0)]
+    assert best_pairs(scores, .5, -1)[1].tolist() == [[1, 4]]       # above the threshold, not at it
+
+
+def test_padded_candidates_are_the_same_and_zeros():
+    scores = torch.tensor([[.1, .9, .5, .05, .7, .3], [.1, .2, .3, .4, .1, .1]])
+    kept, pairs = best_pairs_padded(scores, .2, 3)
+    assert pairs.tolist() == [[1, 4, 2], [3, 2, *pairs[1, 2:].tolist()]]
+    assert_close(kept, torch.tensor([[.9, .7, .5], [.4, .3, 0.]]))
+    assert_close(best_pairs_padded(scores, .2, -1)[0][1], torch.tensor([0., 0., .3, .4, 0., 0.]))
 
 
 def one_level(scores: list[list[float]], distances: list[list[float]]) -> DenseOutputs:
@@ -162,7 +210,8 @@ NMS = dict(type='nms', iou_threshold=.5)
 
 
 def detect(scores: list[list[float]], sample: object, group_by: str = 'class', **cfg: object) -> InstanceData:
-    return detections(one_level(scores, DISTANCES), POINTS, DECODE, DensePostprocess(**dict(dict(nms=NMS), **cfg)), [sample], group_by)[0]
+    postprocess = DensePostprocess(**dict(dict(nms=NMS), **cfg))
+    return detections(one_level(scores, DISTANCES), sigmoid_scores, POINTS, DECODE, postprocess, [sample], group_by)[0]
 
 
 def test_detections_by_hand(sample: Callable):
@@ -198,7 +247,7 @@ def test_levels_have_a_limit_each_and_suppress_each_other_within_a_class_only_th
     priors = [POINTS[0], POINTS[0][:1]]
 
     def scores(group_by: str, **cfg: object) -> list[float]:
-        return detections(out, priors, DECODE, DensePostprocess(nms=NMS, **cfg), [sample([])], group_by)[0].scores.tolist()
+        return detections(out, sigmoid_scores, priors, DECODE, DensePostprocess(nms=NMS, **cfg), [sample([])], group_by)[0].scores.tolist()
 
     assert scores('class') == pytest.approx([.9, .7])
     assert scores('level') == pytest.approx([.9, .7, .6])
@@ -208,5 +257,29 @@ def test_levels_have_a_limit_each_and_suppress_each_other_within_a_class_only_th
 def test_a_quality_multiplies_scores_after_the_threshold(sample: Callable):
     out = one_level([[.9], [.2], [.6]], DISTANCES)
     weighed = DenseOutputs(out.cls, out.reg, out.sizes, [logit(.5, .9, .9)[None]])
-    found = detections(weighed, POINTS, DECODE, DensePostprocess(nms=NMS, score_thr=.5), [sample([])])[0]
+    found = detections(weighed, sigmoid_scores, POINTS, DECODE, DensePostprocess(nms=NMS, score_thr=.5), [sample([])])[0]
     assert_close(found.scores, torch.tensor([.54, .45]))
+
+
+def test_boxes_are_decoded_from_each_images_own_priors(sample: Callable):
+    out = DenseOutputs([logit(.9, .8).reshape(2, 1, 1)], [torch.tensor([[DISTANCES[0]], [DISTANCES[0]]])], [(1, 1)])
+    priors = [torch.tensor([[[8., 8., 8., 8.]], [[40., 8., 8., 8.]]])]
+    cfg = DensePostprocess(nms=NMS, max_per_img=2)
+    one, two = detections(out, sigmoid_scores, priors, DECODE, cfg, [sample([]), sample([])])
+    assert one.bboxes.tolist() == [[4, 4, 12, 12]] and two.bboxes.tolist() == [[36, 4, 44, 12]]
+    padded = padded_detections(out, sigmoid_scores, priors, DECODE, cfg, torch.tensor([[64, 64], [64, 64]]))
+    assert padded.boxes[:, 0].tolist() == [[4, 4, 12, 12], [36, 4, 44, 12]]
+    assert_close(padded.scores[:, 0], torch.tensor([.9, .8]))
+
+
+@pytest.mark.parametrize('threshold', [0., .3])
+def test_scores_of_zero_are_no_candidates_whatever_the_threshold(sample: Callable, threshold: float):
+    out = one_level([[.9, .8], [.8, .7], [.4, .6]], DISTANCES)
+    def confident(out: DenseOutputs) -> DenseScores:
+        return DenseScores([x.sigmoid() * torch.tensor([[0.], [1.], [1.]]) for x in out.cls])
+    cfg = DensePostprocess(nms=None, score_thr=threshold, max_per_img=6)
+    found = detections(out, confident, POINTS, DECODE, cfg, [sample([])])[0]
+    assert_close(found.scores, torch.tensor([.8, .7, .6, .4]))
+    padded = padded_detections(out, confident, POINTS, DECODE, cfg, torch.tensor([[64, 64]]))
+    assert_close(padded.scores[0], torch.tensor([.8, .7, .6, .4, 0., 0.]))
+    assert padded.labels[0].tolist() == [*found.labels.tolist(), -1, -1]
