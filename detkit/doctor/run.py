@@ -5,7 +5,7 @@ import copy
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,20 +18,19 @@ from torch import Tensor, nn
 
 from detkit.data.classes import class_names
 from detkit.doctor.findings import Report
+from detkit.doctor.matching import MATCH_IMAGES, MatchedObjects, judge_matching
 from detkit.doctor.reading import quiet
 from detkit.engine.datasets import follow_classes
 from detkit.engine.hooks.checks import class_counts
 from detkit.engine.loaders import build_dataset
+from detkit.models.detectors.detector import Detector
 from detkit.ops.boxes import clip_boxes, scale_boxes
 from detkit.registry import METRICS, MODELS, ConfigError
 from detkit.structures.masks import polygon_to_bitmap, rle_to_bitmap
 from detkit.structures.rle_masks import rle_codes
 
 PERFECT = 0.9995            # AP that rounds to 1.000
-UNMATCHED = 0.05            # share of objects without a positive sample above which the finding is a warning
-UNMATCHED_UNTRAINED = 0.3   # for an assigner that looks at predictions, which are those of an untrained model
-BELOW_STRIDE = 0.2          # share of objects smaller than the finest stride, likewise
-MATCH_IMAGES, PROBE_IMAGES, PROBE_STEPS, PROBE_SECONDS = 24, 4, 40, 90.
+PROBE_IMAGES, PROBE_STEPS, PROBE_SECONDS = 4, 40, 90.
 PROBE_RATE, MUST_FALL, LEAST_STEPS = 1e-3, 0.7, 6
 
 
@@ -70,8 +69,8 @@ def examine_built(cfg: Config, splits: tuple[str, ...], report: Report, probe: b
         check_class_counts(model, dataset, split, report)
     if 'train' in datasets and not report.kinds('fault') & {'classes of head and data differ'}:
         batch_of = batches(datasets['train'], model)
-        say('train: which objects get positive samples')
-        examine_matching(model, batch_of, report)
+        say('train: which objects can be learnt')
+        examine_matching(model, batch_of, report, datasets['train'].metainfo.get('classes') or ())
         if probe and not report.kinds('fault') & {'loss is not finite', 'loss cannot be computed'}:
             say(f'train: do some steps on {PROBE_IMAGES} images bring the loss down?')
             overfit(model, batch_of, report)
@@ -199,26 +198,6 @@ def batches(dataset: Any, model: nn.Module) -> Callable[[int], Iterator[dict]]:
     return run
 
 
-class Recorder:
-    """An assigner that notes which objects got a positive sample."""
-
-    def __init__(self, assigner: Any) -> None:
-        self.assigner, self.sizes, self.matched = assigner, [], []
-
-    def __call__(self, candidates: Any, gt: Any, ignored: Any = None) -> Any:
-        match = self.assigner(candidates, gt, ignored)
-        if 'bboxes' not in gt:                # queries that are matched by masks
-            return match
-        hit = torch.zeros(len(gt.bboxes), dtype=torch.bool)
-        hit[match.index[match.index >= 0].cpu().unique()] = True
-        self.matched.append(hit)
-        self.sizes.append((gt.bboxes[:, 2:] - gt.bboxes[:, :2]).clamp(min=0).prod(1).sqrt().cpu())
-        return match
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.assigner, name)
-
-
 UNUSABLE = (RuntimeError, ValueError, IndexError, KeyError)     # what samples and losses raise for data that do not fit
 
 
@@ -228,15 +207,9 @@ def not_computed(error: Exception, report: Report) -> None:
                'Do pictures, labels, masks and num_classes fit what the pipeline and the head need?')
 
 
-def examine_matching(model: nn.Module, batch_of: Callable[[int], Iterator[dict]], report: Report) -> None:
-    """The share of objects that no prior of a dense head learns from, and how large they are beside its strides.
-
-    Second stages are left alone: what they match are proposals, which an untrained model does not make.
-    """
-    recorders = {name: (m, Recorder(m.assigner)) for name, m in model.named_modules()
-                 if getattr(m, 'assigner', None) is not None and 'roi_head' not in name}
-    for module, recorder in recorders.values():
-        module.assigner = recorder
+def examine_matching(model: nn.Module, batch_of: Callable[[int], Iterator[dict]], report: Report, classes: Sequence[str] = ()) -> None:
+    """Report the objects that no prior, cell or query of a head can learn, and the heads of which that cannot be said."""
+    heads, reasons = {}, {}
     model.train()
     try:
         with torch.no_grad(), quiet():
@@ -244,54 +217,39 @@ def examine_matching(model: nn.Module, batch_of: Callable[[int], Iterator[dict]]
                 if not all(math.isfinite(float(t)) for t in terms(model, batch).values()):
                     report.add('fault', 'loss is not finite', 'train', 'with untrained weights', 'Look at the annotations of the batch.')
                     return
+                for name, targets in targets_of_heads(model, batch).items():
+                    if isinstance(targets, str):
+                        reasons[name] = targets
+                    else:
+                        heads.setdefault(name, MatchedObjects(targets.assigned_by)).add(targets.matched_objects, batch['data_samples'])
     except UNUSABLE as error:
         not_computed(error, report)
         return
-    finally:
-        for module, recorder in recorders.values():
-            module.assigner = recorder.assigner
-    for name, (module, recorder) in recorders.items():
-        judge_matching(name, module, recorder, report)
-    for name, module in model.named_children():
-        if callable(getattr(module, 'loss', None)) and not getattr(recorders.get(name, (None, None))[1], 'matched', None):
-            report.add('note', 'matching not examined', 'train', f'{name}: {type(module).__name__} does not say which objects its '
-                       'predictions learn', 'Nothing to do: whether the loss falls is tried all the same.')
+    for name, objects in heads.items():
+        judge_matching(name, getattr(model.get_submodule(name), 'strides', ()), objects, classes, report)
+    for name, reason in reasons.items():
+        report.add('note', 'objects that can be learnt not examined', 'train', f'{name}: {reason}',
+                   'Nothing to do: whether the loss falls is examined all the same.')
+
+
+def targets_of_heads(model: nn.Module, batch: dict) -> dict[str, Any]:
+    """What ``model.targets`` says of each head, or a reason in its place."""
+    samples = batch['data_samples']
+    if not isinstance(model, Detector):
+        return dict(model=f'{type(model).__name__} is not a Detector of detkit, so it has no targets(outputs, samples)')
+    if not all('bboxes' in s.gt_instances for s in samples):
+        return dict(model='the samples have no boxes')
+    outputs = model.network(batch['inputs'], **model.context(samples, training=True))
+    try:
+        return model.targets(outputs, samples)
+    except (AttributeError, TypeError) as error:          # a detector or head of the user's, made for other names
+        return dict(model=f'targets(outputs, samples) of {type(model).__name__} ends with {type(error).__name__}: {error}')
 
 
 def terms(model: nn.Module, batch: dict) -> dict[str, Tensor]:
     """Loss terms of a batch, each one number."""
     found = model(batch['inputs'], copy.deepcopy(batch['data_samples']), mode='loss')
     return {k: sum(v) if isinstance(v, (list, tuple)) else v for k, v in found.items() if 'loss' in k}
-
-
-def judge_matching(name: str, module: nn.Module, recorder: Recorder, report: Report) -> None:
-    if not recorder.matched:
-        return
-    matched, sizes = torch.cat(recorder.matched), torch.cat(recorder.sizes)
-    if not len(matched):
-        report.add('warning', 'no object reaches the head', 'train', f'in {MATCH_IMAGES} images', 'Look at the training pipeline: which of '
-                                                                                                 'its transforms drops them?')
-        return
-    priors = getattr(module, 'anchors', None) or getattr(module, 'priors', None)
-    strides = [min(s) if isinstance(s, (tuple, list)) else s for s in getattr(priors, 'strides', ())]
-    share = 1 - float(matched.float().mean())
-    facts = dict(objects=len(matched), without_positive=round(share, 4),
-                 side_in_network_pixels=[round(float(v), 1) for v in sizes.quantile(torch.tensor([0, .25, .5, .75, 1]))], strides=strides)
-    report.facts.setdefault('matching', {})[name] = facts
-    if share > 0:
-        lost = sizes[~matched]
-        untrained = getattr(recorder.assigner, 'looks_at_predictions', False)       # what it matches changes once the model learns
-        level = 'warning' if share > (UNMATCHED_UNTRAINED if untrained else UNMATCHED) else 'note'
-        report.add(level, 'objects without positive sample', 'train',
-                   f'{name}: {share:.1%} of {len(matched)} objects; in the network input their sides are {float(lost.min()):.0f} to '
-                   f'{float(lost.max()):.0f} pixels (median {float(lost.median()):.0f})',
-                   'The assigner goes by predictions, here of an untrained model: no more than a hint at objects that cover each other.'
-                   if untrained else
-                   'They are never learnt. Larger input, finer strides, smaller anchor scales or a lower pos_iou_thr give them one.')
-    if strides and float((sizes < min(strides)).float().mean()) > BELOW_STRIDE:
-        report.add('warning', 'objects smaller than the finest stride', 'train',
-                   f'{name}: {float((sizes < min(strides)).float().mean()):.1%} of {len(matched)} objects have a side below {min(strides)} '
-                   f'pixels in the network input', 'Raise the input size, or use a finer level of the pyramid.')
 
 
 # --------------------------------------------------------------------------------------------------------------- probe

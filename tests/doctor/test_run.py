@@ -11,10 +11,8 @@ from torch import nn
 from detkit.config import load_config
 from detkit.doctor import doctor
 from detkit.doctor.findings import Report
-from detkit.doctor.run import Recorder, examine_matching, overfit, untrained
+from detkit.doctor.run import examine_matching, overfit, untrained
 from detkit.structures import DetDataSample
-from detkit.tasks.assigners import MaxIoUAssigner
-from detkit.tasks.matching import Candidates
 
 SCALE = dict(type='Resize', scale=(320, 256))
 PACK = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
@@ -163,33 +161,6 @@ def test_a_loss_that_stays_is_told():
     assert report.kinds('warning') == {'nothing is trained'}
 
 
-class Matching(Stub):
-    """A head whose only anchors are large."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.assigner = MaxIoUAssigner(pos_iou_thr=0.5, neg_iou_thr=0.4, match_low_quality=False)
-        self.anchors = type('Anchors', (), dict(strides=[(32, 32)]))()
-
-    def forward(self, inputs, samples, mode):
-        for s in samples:
-            self.assigner(Candidates(torch.tensor([[0., 0, 64, 64], [32., 32, 96, 96]])), s.gt_instances)
-        return super().forward(inputs, samples, mode)
-
-
-def test_objects_that_nothing_learns_from_are_counted_with_their_size():
-    report, model = Report(), Matching()
-    examine_matching(model, lambda count: iter([batch([[0, 0, 60, 60], [3, 3, 9, 9], [30, 30, 90, 96]])]), report)
-    found = {f.kind: f for f in report.findings}
-    assert '33.3% of 3 objects' in found['objects without positive sample'].places[0]
-    assert '6 to 6 pixels' in found['objects without positive sample'].places[0]
-    assert found['objects smaller than the finest stride'].level == 'warning'
-    assert not isinstance(model.assigner, Recorder)                     # put back
-    report = Report()
-    examine_matching(model, lambda count: iter([batch([[0, 0, 60, 60]])]), report)
-    assert report.findings == [] and report.facts['matching']['']['without_positive'] == 0
-
-
 def test_a_loss_that_is_not_a_number_is_a_fault():
     report = Report()
     examine_matching(Stub(float('nan')), lambda count: iter([batch([[0, 0, 4, 4]])]), report)
@@ -204,7 +175,7 @@ def test_weights_that_would_be_fetched_are_left_out():
 
 @pytest.mark.parametrize('name,heads', [
     ('retinanet_r18_fpn_1x_coco', {'bbox_head'}), ('faster-rcnn_r50_fpn_1x_coco', {'rpn_head'}), ('gfl_r50_fpn_1x_coco', {'bbox_head'}),
-    ('fcos_r50-caffe_fpn_gn-head_1x_coco', set())])                   # FCOS has no assigner of its own
+    ('fcos_r50-caffe_fpn_gn-head_1x_coco', {'bbox_head'})])
 @pytest.mark.slow
 def test_other_families_are_examined_as_well(shared, name, heads):
     classes = dict(metainfo=dict(classes=('RBC', 'WBC', 'Platelets')))
