@@ -5,8 +5,8 @@ Shapes: N images, L levels, A priors over all levels, A_l of one, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from mmengine.structures import InstanceData
@@ -38,17 +38,21 @@ class DenseOutputs:
     def device(self) -> torch.device:
         return self.cls[0].device
 
-    def float(self) -> 'DenseOutputs':
+    def float(self) -> Self:
         """In float32, in which losses and boxes are computed whatever the network ran in."""
-        def up(levels: list[Tensor] | None) -> list[Tensor] | None:
-            return None if levels is None else [x.float() for x in levels]
-        return replace(self, cls=up(self.cls), reg=up(self.reg), quality=up(self.quality))
+        return self.map(Tensor.float)
 
-    def image(self, i: int) -> 'DenseOutputs':
+    def image(self, i: int) -> Self:
         """A batch of image ``i`` alone, detached."""
-        def one(levels: list[Tensor] | None) -> list[Tensor] | None:
-            return None if levels is None else [x[i:i + 1].detach() for x in levels]
-        return replace(self, cls=one(self.cls), reg=one(self.reg), quality=one(self.quality))
+        return self.map(lambda x: x[i:i + 1].detach())
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """``function`` of every tensor, those that a child adds as well."""
+        def changed(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return function(value)
+            return [changed(x) for x in value] if isinstance(value, list) else value
+        return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
 
 
 @dataclass(frozen=True)

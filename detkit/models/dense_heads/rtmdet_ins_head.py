@@ -3,7 +3,7 @@ https://arxiv.org/abs/2003.05664)."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -58,12 +58,6 @@ class InstancePostprocess(DensePostprocess):
 class InstanceOutputs(DenseOutputs):
     kernels: list[Tensor]    # L x (N, A_l, P) parameters of each prior's dynamic convolutions
     prototypes: Tensor       # (N, C, h, w) what these convolve, at the finest level's stride
-
-    def float(self) -> 'InstanceOutputs':
-        return replace(super().float(), kernels=[k.float() for k in self.kernels], prototypes=self.prototypes.float())
-
-    def image(self, i: int) -> 'InstanceOutputs':
-        return replace(super().image(i), kernels=[k[i:i + 1].detach() for k in self.kernels], prototypes=self.prototypes[i:i + 1].detach())
 
 
 class MaskFeatModule(nn.Module):
