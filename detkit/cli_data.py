@@ -254,7 +254,7 @@ def doctor_arguments(sub: argparse.ArgumentParser) -> None:
                      help='write report.html and report.json there (default: work_dirs/doctor)')
     sub.add_argument('--fix', metavar='DIR',
                      help='write repaired annotations (SPLIT.json) and the list of changes (SPLIT_changes.json) there')
-    sub.add_argument('--no-model', action='store_true', help='look at the data alone')
+    sub.add_argument('--no-model', action='store_true', help='look at the data and the files that the config names, and build no model')
     sub.add_argument('--no-probe', action='store_true', help='do not train for a few steps')
     add_options(sub)
 

@@ -66,7 +66,8 @@ def examine_classes(cfg: Config, splits: tuple[str, ...], parts: list[Part], rep
     try:
         trained_on = checkpoint_classes(cfg)
     except (ConfigError, OSError) as error:
-        report.add('fault', 'checkpoint cannot be read', '', str(error), 'The message says what to do.')
+        if '://' in cfg.load_from:                      # files are examined with all others that the config names
+            report.add('fault', 'checkpoint cannot be read', '', f'load_from: {error}', 'The message says what to do.')
         return
     if trained_on is not None and len(trained_on) == len(reference) and trained_on != reference:
         report.add('warning', 'classes of checkpoint and data differ', 'train',

@@ -17,6 +17,7 @@ from detkit.doctor.findings import Report
 from detkit.doctor.page import page
 from detkit.doctor.pictures import Picture, look_at_all
 from detkit.doctor.reading import SPLITS, Part, parts_of
+from detkit.doctor.referenced_files import examine_referenced_files
 from detkit.doctor.repair import write_repaired
 from detkit.doctor.run import examine_run
 from detkit.doctor.spread import examine_spread
@@ -36,7 +37,8 @@ def doctor(cfg: Config | dict | str | Path, options: Any = None, splits: Iterabl
         cfg: a config, its path or name, or a dict with ``train_dataloader`` and the like. options: overrides, as ``--cfg-options``.
         splits: of train, val, test. out: a folder that gets report.html and report.json.
         fix: a folder that gets SPLIT.json, the annotations repaired, and SPLIT_changes.json, what was changed.
-        model: build it, and try matching and evaluation. probe: and train it for a few steps.
+        model: build it, and try matching and evaluation; files that the config names are examined without it as well. probe: and train it for
+            a few steps.
 
     Returns the report; ``report.worst`` is ``fault``, ``warning``, ``note`` or None.
 
@@ -52,6 +54,7 @@ def doctor(cfg: Config | dict | str | Path, options: Any = None, splits: Iterabl
     compare(parts, looked, report)
     examine_objects(cfg, parts, report)
     examine_classes(cfg, splits, parts, report)
+    examine_referenced_files(cfg, splits, report)
     spread(parts, report)
     for part, pictures in zip(parts, looked):
         if fix and part.content is not None:

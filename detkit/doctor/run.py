@@ -20,6 +20,7 @@ from detkit.data.classes import class_names
 from detkit.doctor.findings import Report
 from detkit.doctor.matching import MATCH_IMAGES, MatchedObjects, judge_matching
 from detkit.doctor.reading import quiet
+from detkit.doctor.referenced_files import EVALUATOR_FILE_MISSING
 from detkit.engine.datasets import follow_classes
 from detkit.engine.hooks.checks import class_counts
 from detkit.engine.loaders import build_dataset
@@ -53,7 +54,7 @@ def examine_built(cfg: Config, splits: tuple[str, ...], report: Report, probe: b
                 report.add('fault', 'data set cannot be used', split, str(error), 'The message says what to do.')
     for split in ('val', 'test'):
         evaluator = cfg.get(f'{split}_evaluator')
-        if split in datasets and evaluator:
+        if split in datasets and evaluator and not any((f.kind, f.split) == (EVALUATOR_FILE_MISSING, split) for f in report.findings):
             say(f'{split}: ground truth through pipeline and evaluator')
             round_trip(datasets[split], evaluator, split, report)
     if cfg.get('model') is None:

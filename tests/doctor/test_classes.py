@@ -83,4 +83,4 @@ def test_weights_for_other_classes_are_a_warning(coco):
     write_checkpoint(dict(state_dict={}, meta=dict(dataset_meta=dict(CLASSES=('dog', 'cat')))), coco / 'c.pth')
     report = examined(coco, load_from=str(coco / 'c.pth'))
     assert level(report, 'classes of checkpoint and data differ') == 'warning'
-    assert level(examined(coco, load_from=str(coco / 'd.pth')), 'checkpoint cannot be read') == 'fault'
+    assert level(examined(coco, load_from=str(coco / 'd.pth')), 'checkpoint missing') == 'fault'
