@@ -37,8 +37,8 @@ def doctor(cfg: Config | dict | str | Path, options: Any = None, splits: Iterabl
         cfg: a config, its path or name, or a dict with ``train_dataloader`` and the like. options: overrides, as ``--cfg-options``.
         splits: of train, val, test. out: a folder that gets report.html and report.json.
         fix: a folder that gets SPLIT.json, the annotations repaired, and SPLIT_changes.json, what was changed.
-        model: build it, and try matching and evaluation; files that the config names are examined without it as well. probe: and train it for
-            a few steps.
+        model: build it, and try matching and evaluation; the files that the config names are examined without it as well.
+        probe: and train it for a few steps.
 
     Returns the report; ``report.worst`` is ``fault``, ``warning``, ``note`` or None.
 
