@@ -115,7 +115,7 @@ class Selection(NamedTuple):
 
 
 def refuse_background_score(loss: torch.nn.Module, head: str) -> None:
-    """Raise ConfigError for a softmax loss: dense heads predict one sigmoid score a class and none for background."""
+    """Raise ConfigError for a softmax loss, for a head that predicts one sigmoid score per class and none for background."""
     if getattr(loss, 'background_channel', False):
         raise ConfigError(f'{head} loss_cls is a softmax loss ({type(loss).__name__}); its scores are sigmoids. Set use_sigmoid=True.')
 
