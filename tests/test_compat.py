@@ -46,8 +46,8 @@ REASONS = {
     'broken/text.py': "model is 'RetinaNet'; it should be a dict.",
     'broken/name.py': "model.bbox_head.type: no 'RetinaHaed' in the registry 'model'. Did you mean 'RetinaHead'",
     'broken/argument.py': "model.backbone: ResNet takes no argument 'deep'. Did you mean 'depth'",
-    'broken/placeholder.py': "model.bbox_head.num_classes='NUM_CLASSES' is not a number of classes. Put one in its place.",
-    'broken/none.py': 'model.bbox_head.num_classes=None is not a number of classes. Put one in its place.',
+    'broken/placeholder.py': "model.bbox_head.num_classes: is 'NUM_CLASSES'; it should be a whole number.",
+    'broken/none.py': 'model.bbox_head.num_classes: is None; it should be a whole number.',
     'broken/scope.py': "default_scope: 'mmseg' is unknown.",
 }
 

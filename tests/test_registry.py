@@ -133,9 +133,10 @@ def test_an_object_and_none_pass_through(parts: Registry):
     assert parts.build(None) is None
 
 
-def test_context_wins_over_the_config_and_defaults_fill_it(parts: Registry):
+def test_the_context_is_handed_in_and_defaults_fill_the_config(parts: Registry):
     assert parts.build(dict(type='Part', size=2), default_args=dict(size=3, colour='green')).__dict__ == dict(size=2, colour='green')
-    assert parts.build(dict(type='Part', size=2, colour='green'), colour='blue').colour == 'blue'
+    assert parts.build(dict(type='Part', size=2), colour='blue').colour == 'blue'
+    assert parts.build(dict(type='Part', size=2, colour='blue'), colour='blue').colour == 'blue'
     whole = parts.build(dict(type='Whole', first=dict(type='Part', size=1)))
     assert whole.first.colour == 'blue'
 
@@ -216,7 +217,69 @@ def test_a_dotted_path_to_a_module_that_fails_inside_is_not_hidden(tmp_path: Pat
         MODELS.get('needs_something.Thing')
 
 
+def test_a_key_that_the_context_sets_to_another_value_is_refused(parts: Registry):
+    assert refusal(parts, dict(type='Part', size=2, colour='green'), colour='blue') == \
+        "colour: is set by the part that contains this one to 'blue', and it is 'green' here. Leave it out."
+    whole = dict(type='Whole', first=dict(type='Part', size=1, colour='green'))
+    assert refusal(parts, whole).startswith("first.colour: is set by the part that contains this one to 'blue'")
+
+
+def test_a_type_where_only_one_class_can_stand_is_that_class_or_refused(parts: Registry):
+    assert parts.build(dict(size=2), type=Part).size == 2
+    assert parts.build(dict(type='mmdet.Part', size=2), type=Part).size == 2
+    assert parts.build(dict(type=Part, size=2), type=Part).size == 2
+    assert refusal(parts, dict(type='Whole', size=2), type=Part) == "type: is 'Whole'; here it is always 'Part'. Leave it out."
+
+
+@pytest.mark.parametrize('change, text', [
+    (dict(bbox_head=dict(num_classes='80')), "bbox_head.num_classes: is '80'; it should be a whole number."),
+    (dict(bbox_head=dict(feat_channels=2.5)), 'bbox_head.feat_channels: is 2.5; it should be a whole number.'),
+    (dict(bbox_head=dict(num_classes=-3)), 'bbox_head.num_classes: is -3; it should be at least 1.'),
+    (dict(bbox_head=dict(loss_cls=dict(type='FocalLoss', gamma=True))), 'bbox_head.loss_cls.gamma: is True; it should be a number.'),
+    (dict(bbox_head=dict(loss_cls='FocalLoss')), "bbox_head.loss_cls: is 'FocalLoss'; it should be a dict."),
+    (dict(bbox_head=dict(train_cfg=dict(asigner=1))),
+     "bbox_head.train_cfg: is set by the part that contains this one, and it is {'asigner': 1} here. Leave it out."),
+    (dict(neck=dict(in_channels=[64, 128, '256', 512])), "neck.in_channels[2]: is '256'; it should be a whole number."),
+    (dict(neck=dict(upsample_cfg=dict(mode='nearst'))), "neck.upsample_cfg.mode: is 'nearst'; it should be 'nearest', "),
+    (dict(backbone=dict(norm_cfg=dict(type='BN', requires_grad=1))), 'backbone.norm_cfg.requires_grad: is 1; it should be True or False.'),
+    (dict(backbone=dict(init_cfg=dict(type='Pretraind', checkpoint='x'))), "backbone.init_cfg.type: no 'Pretraind' in the registry"),
+    (dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=3))), 'backbone.init_cfg.checkpoint: is 3; it should be text.'),
+    (dict(backbone=dict(init_cfg=[dict(type='Normal', layer='Conv2d', stdd=1)])), 'backbone.init_cfg[0]: NormalInit takes no argument'),
+    (dict(test_cfg=dict(score_thr='0.3')), "test_cfg.score_thr: is '0.3'; it should be a number."),
+    (dict(test_cfg=dict(nms=dict(type='nms', iou_threshold=5))), 'test_cfg.nms.iou_threshold: is 5; it should be in [0, 1].')])
+def test_a_value_of_a_wrong_type_or_out_of_range_is_refused_with_its_key(change: dict, text: str):
+    cfg = dict(type='RetinaNet', backbone=dict(type='ResNet', depth=18), neck=dict(
+        type='FPN', in_channels=[64, 128, 256, 512], out_channels=8, num_outs=5),
+        bbox_head=dict(type='RetinaHead', num_classes=3, in_channels=8), test_cfg=dict(nms=dict(type='nms', iou_threshold=.5)))
+    for key, values in change.items():
+        cfg[key] = {**cfg[key], **values}
+    with torch.device('meta'):
+        assert refusal(MODELS, cfg).startswith(text)
+
+
+def test_an_error_in_a_dict_that_a_class_made_is_one_of_the_dict_it_was_made_from(parts: Registry):
+    class Maker:
+        def __init__(self, part: dict) -> None:
+            parts.build(dict(part, size=-1))
+    parts.register_module(module=Maker)
+    assert refusal(parts, dict(type='Maker', part=dict(type='Part'))) == 'part: Part size=-1 must not be negative.'
+
+
+def test_the_values_of_a_users_class_are_its_own_affair(parts: Registry):
+    class Loose:
+        def __init__(self, num_classes: int) -> None:
+            self.num_classes = num_classes
+    parts.register_module(module=Loose)
+    Loose.__module__ = 'my_package'
+    assert parts.build(dict(type='Loose', num_classes='many')).num_classes == 'many'
+
+
 # ------------------------------------------------------------------------------------------------------------ the parts
+def test_the_same_dict_is_found_before_an_equal_one():
+    inner = dict(type='BN')
+    assert find_keys(dict(a=dict(type='BN'), b=inner), inner) == ('b',)
+
+
 def test_keys_to_a_dict_inside_a_config():
     inner = dict(a=1)
     assert find_keys(dict(x=[0, dict(y=inner)]), inner) == ('x', '[1]', 'y')
@@ -250,9 +313,9 @@ def test_mmengine_builds_our_class_in_our_scope():
 
 
 def test_a_value_that_a_class_cannot_have_ends_in_one_line_with_its_key() -> None:
-    with pytest.raises(ConfigError, match=r"^bbox_head: RTMDetSepBNHead cannot be built from num_classes='abc'.*TypeError: .*") as error:
-        MODELS.build(dict(type='SingleStageDetector', backbone=dict(type='CSPNeXt'),
-                          bbox_head=dict(type='RTMDetSepBNHead', num_classes='abc', in_channels=96)))
+    with pytest.raises(ConfigError, match=r'^backbone: ResNet cannot be built from depth=50, .*ValueError: .*') as error:
+        MODELS.build(dict(type='SingleStageDetector', backbone=dict(type='ResNet', depth=50, out_indices=()),
+                          bbox_head=dict(type='RTMDetSepBNHead', num_classes=1, in_channels=96)))
     assert '\n' not in str(error.value)
     with pytest.raises(ConfigError, match='LoggerHook cannot be built from interval=0: ValueError: interval must be greater than 0'):
         HOOKS.build(dict(type='LoggerHook', interval=0))

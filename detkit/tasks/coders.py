@@ -21,8 +21,8 @@ class DeltaXYWHBBoxCoder:
 
     encode_size = 4
 
-    def __init__(self, target_means: tuple = (0., 0., 0., 0.), target_stds: tuple = (1., 1., 1., 1.), clip_border: bool = True,
-                 add_ctr_clamp: bool = False, ctr_clamp: float = 32, wh_ratio_clip: float = 16 / 1000) -> None:
+    def __init__(self, target_means: tuple[float, ...] = (0., 0., 0., 0.), target_stds: tuple[float, ...] = (1., 1., 1., 1.),
+                 clip_border: bool = True, add_ctr_clamp: bool = False, ctr_clamp: float = 32, wh_ratio_clip: float = 16 / 1000) -> None:
         self.means, self.stds, self.clip_border = tuple(target_means), tuple(target_stds), clip_border
         self.max_shift = ctr_clamp if add_ctr_clamp else None
         self.max_log_ratio = abs(math.log(wh_ratio_clip))

@@ -51,7 +51,7 @@ class AnchorGenerator:
         centers: anchor centre per level, pixels from the cell's corner; default ``center_offset`` times the base size.
     """
 
-    def __init__(self, strides: list, ratios: list[float], scales: list[float] | None = None,
+    def __init__(self, strides: list[int | tuple[int, int]], ratios: list[float], scales: list[float] | None = None,
                  base_sizes: list[float] | None = None, scale_major: bool = True, octave_base_scale: float | None = None,
                  scales_per_octave: int | None = None, centers: list[tuple[float, float]] | None = None,
                  center_offset: float = 0.) -> None:
@@ -109,7 +109,7 @@ class MlvlPointGenerator:
 
     num_base_priors = 1
 
-    def __init__(self, strides: list, offset: float = 0.5) -> None:
+    def __init__(self, strides: list[int | tuple[int, int]], offset: float = 0.5) -> None:
         self.strides, self.offset = [pair(s) for s in strides], offset
 
     @property

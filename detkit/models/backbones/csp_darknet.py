@@ -43,9 +43,9 @@ class CSPDarknet(CSPBackbone):
         norm_eval: BatchNorm keeps its statistics during training.
     """
 
-    def __init__(self, arch: str = 'P5', deepen_factor: float = 1., widen_factor: float = 1., out_indices: tuple = (2, 3, 4),
-                 frozen_stages: int = -1, use_depthwise: bool = False, arch_ovewrite: list | None = None,
-                 spp_kernal_sizes: tuple = (5, 9, 13), conv_cfg: dict | None = None,
+    def __init__(self, arch: str = 'P5', deepen_factor: float = 1., widen_factor: float = 1., out_indices: tuple[int, ...] = (2, 3, 4),
+                 frozen_stages: int = -1, use_depthwise: bool = False, arch_ovewrite: list[list] | None = None,
+                 spp_kernal_sizes: tuple[int, ...] = (5, 9, 13), conv_cfg: dict | None = None,
                  norm_cfg: dict = dict(type='BN', momentum=0.03, eps=0.001), act_cfg: dict = dict(type='Swish'), norm_eval: bool = False,
                  init_cfg: dict | None = INIT) -> None:
         if arch not in STAGES and not arch_ovewrite:

@@ -26,9 +26,9 @@ class CSPNeXt(CSPBackbone):
         norm_eval: BatchNorm keeps its statistics during training.
     """
 
-    def __init__(self, arch: str = 'P5', deepen_factor: float = 1., widen_factor: float = 1., out_indices: tuple = (2, 3, 4),
+    def __init__(self, arch: str = 'P5', deepen_factor: float = 1., widen_factor: float = 1., out_indices: tuple[int, ...] = (2, 3, 4),
                  frozen_stages: int = -1, use_depthwise: bool = False, expand_ratio: float = 0.5,
-                 arch_ovewrite: list | None = None, spp_kernel_sizes: tuple = (5, 9, 13), channel_attention: bool = True,
+                 arch_ovewrite: list[list] | None = None, spp_kernel_sizes: tuple[int, ...] = (5, 9, 13), channel_attention: bool = True,
                  conv_cfg: dict | None = None, norm_cfg: dict = dict(type='BN', momentum=0.03, eps=0.001),
                  act_cfg: dict = dict(type='SiLU'), norm_eval: bool = False, init_cfg: dict | None = None) -> None:
         if arch not in STAGES and not arch_ovewrite:

@@ -152,10 +152,10 @@ class ResNet(BaseModule):
     blocks = BLOCKS
 
     def __init__(self, depth: int, in_channels: int = 3, stem_channels: int | None = None, base_channels: int = 64,
-                 num_stages: int = 4, strides: tuple = (1, 2, 2, 2), dilations: tuple = (1, 1, 1, 1),
-                 out_indices: tuple = (0, 1, 2, 3), style: str = 'pytorch', deep_stem: bool = False, avg_down: bool = False,
+                 num_stages: int = 4, strides: tuple[int, ...] = (1, 2, 2, 2), dilations: tuple[int, ...] = (1, 1, 1, 1),
+                 out_indices: tuple[int, ...] = (0, 1, 2, 3), style: str = 'pytorch', deep_stem: bool = False, avg_down: bool = False,
                  frozen_stages: int = -1, conv_cfg: dict | None = None, norm_cfg: dict = dict(type='BN', requires_grad=True),
-                 norm_eval: bool = True, dcn: dict | None = None, stage_with_dcn: tuple = (False, False, False, False),
+                 norm_eval: bool = True, dcn: dict | None = None, stage_with_dcn: tuple[bool, ...] = (False, False, False, False),
                  plugins: list[dict] | None = None, with_cp: bool = False, zero_init_residual: bool = True, groups: int = 1,
                  base_width: int = 64, init_cfg: dict | list | None = None) -> None:
         if depth not in self.blocks:

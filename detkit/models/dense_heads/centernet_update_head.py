@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn as nn
@@ -65,7 +66,7 @@ class CenterNetUpdateHead(BaseModule):
                  regress_ranges: Sequence[tuple[float, float]] = ((0, 80), (64, 160), (128, 320), (256, 640), (512, INF)),
                  hm_min_radius: int = 4, hm_min_overlap: float = 0.8, more_pos_thresh: float = 0.2, more_pos_topk: int = 9,
                  soft_weight_on_reg: bool = False, stacked_convs: int = 4, feat_channels: int = 256,
-                 strides: Sequence[int] = (4, 8, 16, 32, 64), dcn_on_last_conv: bool = False, conv_bias: bool | str = 'auto',
+                 strides: Sequence[int] = (4, 8, 16, 32, 64), dcn_on_last_conv: bool = False, conv_bias: bool | Literal['auto'] = 'auto',
                  conv_cfg: dict | None = None, norm_cfg: dict | None = dict(type='GN', num_groups=32, requires_grad=True),
                  bbox_coder: dict = dict(type='DistancePointBBoxCoder'),
                  loss_cls: dict = dict(type='GaussianFocalLoss', pos_weight=0.25, neg_weight=0.75, loss_weight=1.0),

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn as nn
@@ -61,7 +62,7 @@ class FCOSHead(BaseModule):
                  strides: Sequence[int] = (4, 8, 16, 32, 64),
                  regress_ranges: Sequence[tuple[float, float]] = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, INF)),
                  center_sampling: bool = False, center_sample_radius: float = 1.5, norm_on_bbox: bool = False,
-                 centerness_on_reg: bool = False, conv_bias: bool | str = 'auto', dcn_on_last_conv: bool = False,
+                 centerness_on_reg: bool = False, conv_bias: bool | Literal['auto'] = 'auto', dcn_on_last_conv: bool = False,
                  conv_cfg: dict | None = None, norm_cfg: dict | None = dict(type='GN', num_groups=32, requires_grad=True),
                  bbox_coder: dict = dict(type='DistancePointBBoxCoder'), loss_cls: dict = dict(type='FocalLoss'),
                  loss_bbox: dict = dict(type='IoULoss', loss_weight=1.0),

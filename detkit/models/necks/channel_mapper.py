@@ -1,6 +1,8 @@
 """A neck that only changes the number of channels."""
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -14,7 +16,7 @@ class ChannelMapper(BaseModule):
     """A convolution a level, then (``num_outs`` beyond the backbone's levels) strided 3x3 convolutions from the last input on."""
 
     def __init__(self, in_channels: list[int], out_channels: int, kernel_size: int = 3, conv_cfg: dict | None = None,
-                 norm_cfg: dict | None = None, act_cfg: dict | None = dict(type='ReLU'), bias: bool | str = 'auto',
+                 norm_cfg: dict | None = None, act_cfg: dict | None = dict(type='ReLU'), bias: bool | Literal['auto'] = 'auto',
                  num_outs: int | None = None,
                  init_cfg: dict | None = dict(type='Xavier', layer='Conv2d', distribution='uniform')) -> None:
         super().__init__(init_cfg)
