@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any, Literal
 
 import torch
 import torch.nn as nn
@@ -11,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from detkit.nn.deform_conv import DeformConv2d, ModulatedDeformConv2d
-from detkit.registry import MODELS, ConfigError, check_arguments, did_you_mean
+from detkit.registry import MODELS, ConfigError, check_keys, construct, did_you_mean
 
 CONVS = {'Conv2d': nn.Conv2d, 'Conv': nn.Conv2d, 'deconv': nn.ConvTranspose2d, 'DCN': DeformConv2d, 'DCNv2': ModulatedDeformConv2d}
 NORMS = {'BN': nn.BatchNorm2d, 'BN2d': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm, 'MMSyncBN': nn.SyncBatchNorm, 'GN': nn.GroupNorm,
@@ -20,11 +21,14 @@ ACTIVATIONS = {'ReLU': nn.ReLU, 'LeakyReLU': nn.LeakyReLU, 'PReLU': nn.PReLU, 'R
                'Sigmoid': nn.Sigmoid, 'Tanh': nn.Tanh, 'GELU': nn.GELU, 'SiLU': nn.SiLU, 'Swish': nn.SiLU, 'Mish': nn.Mish,
                'HSwish': nn.Hardswish, 'HSigmoid': nn.Hardsigmoid}
 UPSAMPLES = {'deconv': nn.ConvTranspose2d, 'nearest': nn.Upsample, 'bilinear': nn.Upsample}
+UPSAMPLE_KEYS = dict(type=str | None, scale_factor=int | None)
+UPSAMPLING = dict(mode=Literal['nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area'], scale_factor=float | tuple[float, float],
+                  align_corners=bool | None, recompute_scale_factor=bool | None, antialias=bool)
 NORM_ATTRIBUTES = {_InstanceNorm: 'in', _BatchNorm: 'bn', nn.GroupNorm: 'gn', nn.LayerNorm: 'ln'}
 NORM_WORDS = dict(batch='bn', group='gn', layer='ln', instance='in')       # in the names of other classes
 
 
-def layer_class(kind: str | type | None, table: dict[str, type], cfg: dict | None, key: str) -> type:
+def layer_class(kind: Any, table: dict[str, type], cfg: dict | None, key: str) -> type:
     """The class that ``table`` has under ``kind``, or else the one registered in MODELS; a class itself is returned as it is.
 
     Raises:
@@ -35,7 +39,7 @@ def layer_class(kind: str | type | None, table: dict[str, type], cfg: dict | Non
     if kind in table:
         return table[kind]
     if not isinstance(kind, str) or kind not in MODELS:
-        raise ConfigError(f"{key} type '{kind}' is unknown.{did_you_mean(kind, [*table, *MODELS.names()])} Known: {', '.join(table)}, and "
+        raise ConfigError(f"{key} type {kind!r} is unknown.{did_you_mean(kind, [*table, *MODELS.names()])} Known: {', '.join(table)}, and "
                           f'classes registered in MODELS.', cfg, ('type',))
     return MODELS.get(kind)
 
@@ -46,12 +50,10 @@ def build_conv(cfg: dict | None, in_channels: int, out_channels: int, kernel_siz
 
     A class registered in MODELS is given this function's arguments, by name.
     """
-    options = dict(cfg or {})
-    layer = layer_class(options.pop('type', 'Conv2d'), CONVS, cfg, 'conv_cfg')
-    options = dict(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride, padding=padding,
-                   dilation=dilation, groups=groups, bias=bias) | options
-    check_arguments(layer, options)
-    return layer(**options)
+    cfg = cfg or {}
+    return construct(layer_class(cfg.get('type', 'Conv2d'), CONVS, cfg, 'conv_cfg'), cfg, in_channels=in_channels,
+                     out_channels=out_channels, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups,
+                     bias=bias)
 
 
 def build_norm(cfg: dict, channels: int) -> tuple[str, nn.Module]:
@@ -60,17 +62,16 @@ def build_norm(cfg: dict, channels: int) -> tuple[str, nn.Module]:
     A class registered in MODELS is given the channels as its first argument (a GroupNorm's as ``num_channels``) and ``eps`` if it takes
     one; its attribute name is mmcv's (see ``norm_attribute``).
     """
-    options = dict(cfg)
-    kind, requires_grad = options.pop('type', None), options.pop('requires_grad', True)
-    layer = layer_class(kind, NORMS, cfg, 'norm_cfg')
+    layer, requires_grad = layer_class(cfg.get('type'), NORMS, cfg, 'norm_cfg'), cfg.get('requires_grad', True)
+    if not isinstance(requires_grad, bool):
+        raise ConfigError(f'is {requires_grad!r}; it should be True or False.', cfg, ('requires_grad',))
+    options = {key: value for key, value in cfg.items() if key != 'requires_grad'}
     parameters = inspect.signature(layer).parameters
     if 'eps' in parameters:
         options.setdefault('eps', 1e-5)
     first = next(iter(parameters.values()))
     channels_argument = first.name if first.kind is first.POSITIONAL_OR_KEYWORD else 'num_features'
-    options['num_channels' if issubclass(layer, nn.GroupNorm) else channels_argument] = channels
-    check_arguments(layer, options)
-    norm = layer(**options)
+    norm = construct(layer, cfg, options, **{'num_channels' if issubclass(layer, nn.GroupNorm) else channels_argument: channels})
     for parameter in norm.parameters():
         parameter.requires_grad_(requires_grad)
     return norm_attribute(layer), norm
@@ -94,15 +95,13 @@ def build_activation(cfg: dict | None, inplace: bool = True) -> nn.Module | None
     """The activation that ``act_cfg`` describes, in place where it can be; None: none."""
     if cfg is None:
         return None
-    options = dict(cfg)
-    kind = options.pop('type', None)
+    options, kind = dict(cfg), cfg.get('type')
     layer = layer_class(kind, ACTIVATIONS, cfg, 'act_cfg')
     if 'inplace' in inspect.signature(layer).parameters:
         options.setdefault('inplace', inplace)
-    elif kind in ACTIVATIONS:
-        options.pop('inplace', None)
-    check_arguments(layer, options)
-    return layer(**options)
+    elif kind in ACTIVATIONS and isinstance(options.get('inplace'), bool):      # MMDetection's configs set it whatever the type is
+        options.pop('inplace')
+    return construct(layer, cfg, options)
 
 
 def build_upsample(cfg: dict, in_channels: int, out_channels: int) -> tuple[nn.Module | None, int]:
@@ -118,11 +117,11 @@ def build_upsample(cfg: dict, in_channels: int, out_channels: int) -> tuple[nn.M
     options = dict(cfg)
     kind = options.pop('type', None)
     if kind is None:
-        refuse_unknown_keys(cfg)
+        check_keys(cfg, UPSAMPLE_KEYS, 'upsample_cfg')
         return None, in_channels
     layer = layer_class(kind, UPSAMPLES, cfg, 'upsample_cfg')
     if kind in UPSAMPLES:
-        refuse_unknown_keys(cfg)
+        check_keys(cfg, UPSAMPLE_KEYS, 'upsample_cfg')
         factor = options.get('scale_factor')
         if factor is None:
             raise ConfigError(f"upsample_cfg type '{kind}' needs 'scale_factor'.", cfg)
@@ -130,16 +129,13 @@ def build_upsample(cfg: dict, in_channels: int, out_channels: int) -> tuple[nn.M
             return layer(in_channels, out_channels, factor, factor), out_channels
         return layer(scale_factor=factor, mode=kind, align_corners=None if kind == 'nearest' else False), in_channels
     channels = dict(in_channels=in_channels, out_channels=out_channels)
-    options |= {key: value for key, value in channels.items() if key in inspect.signature(layer).parameters}
-    check_arguments(layer, options)
-    return layer(**options), options.get('out_channels', in_channels)
+    given = {key: value for key, value in channels.items() if key in inspect.signature(layer).parameters}
+    return construct(layer, cfg, options, **given), given.get('out_channels', in_channels)
 
 
-def refuse_unknown_keys(cfg: dict) -> None:
-    """Raise ConfigError for a key of an ``upsample_cfg`` that is neither ``type`` nor ``scale_factor``."""
-    for key in cfg:
-        if key not in ('type', 'scale_factor'):
-            raise ConfigError(f"upsample_cfg has no '{key}'.{did_you_mean(key, ('type', 'scale_factor'))} It has: type, scale_factor.", cfg)
+def check_upsampling(cfg: dict) -> None:
+    """Raise ConfigError for an ``upsample_cfg`` that ``torch.nn.functional.interpolate`` would refuse at the first step."""
+    check_keys(cfg, UPSAMPLING, 'upsample_cfg')
 
 
 class ConvModule(nn.Module):

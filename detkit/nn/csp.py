@@ -7,7 +7,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from detkit.nn.conv import ConvModule, DepthwiseSeparableConvModule, keep_statistics
+from detkit.nn.conv import ConvModule, DepthwiseSeparableConvModule, check_upsampling, keep_statistics
 from detkit.nn.operators import Add, Concat, Multiply, Resize
 from detkit.registry import ConfigError
 
@@ -178,6 +178,7 @@ class CSPPathAggregation(BaseModule):
     def __init__(self, in_channels: list[int], mix: Callable[[int, int], nn.Module], down: Callable[[int], nn.Module],
                  out: Callable[[int], nn.Module], upsample_cfg: dict, init_cfg: dict | None, **options: object) -> None:
         super().__init__(init_cfg)
+        check_upsampling(upsample_cfg)
         coarse_to_fine = range(len(in_channels) - 1, 0, -1)
         self.reduce_layers = nn.ModuleList(ConvModule(in_channels[i], in_channels[i - 1], 1, **options) for i in coarse_to_fine)
         self.upsamples = nn.ModuleList(Resize(**upsample_cfg) for _ in coarse_to_fine)

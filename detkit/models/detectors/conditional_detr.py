@@ -66,6 +66,8 @@ class ConditionalAttention(nn.Module):
 class ConditionalDecoder(Decoder):
     """``ref_point_head`` makes a reference point from a query's position, ``query_scale`` a factor of its encoding from the content."""
 
+    inherits_arguments = True
+
     def __init__(self, layer_cfg: dict, **options: Any) -> None:
         if layer_cfg.get('self_attn_cfg', {}).get('cross_attn') or not layer_cfg.get('cross_attn_cfg', {}).get('cross_attn'):
             raise ConfigError('ConditionalDETR decoder: cross_attn must be True in layer_cfg.cross_attn_cfg and False in self_attn_cfg.')

@@ -32,7 +32,8 @@ class DeformableDETR(Detector):
                  data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(backbone, neck, data_preprocessor, init_cfg)
         self.encoder = MODELS.build(encoder, type=Encoder, attention=MultiScaleDeformableAttention)
-        self.decoder = MODELS.build(without_post_norm(decoder), type=Decoder, cross_attention=MultiScaleDeformableAttention)
+        refuse_post_norm(decoder)
+        self.decoder = MODELS.build(decoder, type=Decoder, cross_attention=MultiScaleDeformableAttention, post_norm_cfg=None)
         c, layers = self.encoder.embed_dims, len(self.decoder.layers)
         self.positional_encoding = build_encoding(positional_encoding, c)
         self.level_embed = nn.Parameter(torch.randn(num_feature_levels, c))
@@ -85,15 +86,10 @@ class DeformableDETR(Detector):
         return query, query_pos, start, dict(proposal_logits=logits, proposal_boxes=raw.sigmoid())
 
 
-def without_post_norm(decoder: dict) -> dict:
-    """The config of a decoder that has no ``post_norm``.
-
-    Raises:
-        ConfigError: it asks for one.
-    """
+def refuse_post_norm(decoder: dict) -> None:
+    """Raise ConfigError for the config of a decoder that asks for a ``post_norm``."""
     if decoder.get('post_norm_cfg') is not None:
         raise ConfigError('a deformable decoder has no post_norm; set post_norm_cfg=None.', decoder, ('post_norm_cfg',))
-    return {**decoder, 'post_norm_cfg': None}
 
 
 def encoded(encoder: Encoder, tokens: Tokens) -> Tensor:

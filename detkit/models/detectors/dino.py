@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from detkit.models.detectors.deformable_detr import around, encoded, proposals_of, without_post_norm
+from detkit.models.detectors.deformable_detr import around, encoded, proposals_of, refuse_post_norm
 from detkit.models.detectors.detector import Detector
 from detkit.models.query_heads.denoising import Denoising, DenoisingQueries
 from detkit.models.query_heads.outputs import QueryOutputs, stacked
@@ -25,8 +25,11 @@ from detkit.tasks.query_boxes import SigmoidBoxes
 class DINODecoder(Decoder):
     """Queries' positions are made from their boxes by ``ref_point_head``; ``norm`` precedes the head."""
 
+    inherits_arguments = True
+
     def __init__(self, **options: Any) -> None:
-        super().__init__(MultiScaleDeformableAttention, **without_post_norm(options))
+        refuse_post_norm(options)
+        super().__init__(MultiScaleDeformableAttention, **options | dict(post_norm_cfg=None))
         c = self.embed_dims
         self.ref_point_head, self.norm = MLP(2 * c, c, c, 2), nn.LayerNorm(c)
         for layer in self.ref_point_head.layers:

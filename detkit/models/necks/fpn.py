@@ -5,7 +5,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from detkit.nn.conv import ConvModule
+from detkit.nn.conv import ConvModule, check_upsampling
 from detkit.nn.operators import Add, Resize
 from detkit.registry import MODELS, ConfigError
 
@@ -40,6 +40,7 @@ class FPN(BaseModule):
         if self.extra_source and self.extra_source not in EXTRA_SOURCES:
             raise ConfigError(f"FPN add_extra_convs='{add_extra_convs}' is unknown. Known: {', '.join(EXTRA_SOURCES)}.")
         self.num_ins, self.first, self.end, self.num_outs = len(in_channels), start_level, end, num_outs
+        check_upsampling(upsample_cfg)
         options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, inplace=False)
         lateral = options | (dict(norm_cfg=None) if no_norm_on_lateral else {})
         self.lateral_convs = nn.ModuleList(ConvModule(c, out_channels, 1, **lateral) for c in used)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch.nn as nn
 from torch import Tensor
 
+from detkit.argument_values import value_fault
 from detkit.models.query_heads.query_head import QueryHead
 from detkit.nn.conv import bias_for_probability
 from detkit.nn.ffn import FFN
@@ -76,6 +77,8 @@ def with_class_weights(loss_cls: dict, num_classes: int) -> tuple[dict, float]:
         if background is not None:
             raise ConfigError('DETRHead loss_cls has bg_cls_weight but no class_weight; set class_weight=1.0.')
         return cfg, 0.
-    if not isinstance(weight, (int, float)) or not isinstance(background, (int, float)):
-        raise ConfigError(f'DETRHead loss_cls class_weight={weight!r} and bg_cls_weight={background!r} must be one number each.')
+    for key, value in (('class_weight', weight), ('bg_cls_weight', background)):
+        fault = value_fault(value, float, key)
+        if fault:
+            raise ConfigError(str(fault), loss_cls, (key, *fault.keys))
     return cfg | dict(class_weight=[float(weight)] * num_classes + [float(background)]), float(background)

@@ -5,6 +5,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule, caffe2_xavier_init
 from torch import Tensor
 
+from detkit.argument_values import value_fault
 from detkit.nn.conv import ConvModule
 from detkit.nn.ms_deform_attn import MultiScaleDeformableAttention
 from detkit.nn.operators import Add, Resize
@@ -32,7 +33,11 @@ class MSDeformAttnPixelDecoder(BaseModule):
                  feat_channels: int = 256, out_channels: int = 256, num_outs: int = 3, norm_cfg: dict | None = GN,
                  act_cfg: dict | None = dict(type='ReLU'), positional_encoding: dict = SINE, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        levels = encoder['layer_cfg']['self_attn_cfg'].get('num_levels', 4)
+        attention = encoder.get('layer_cfg', {}).get('self_attn_cfg', {})
+        levels = attention.get('num_levels', 4)
+        fault = value_fault(levels, int, 'num_levels')
+        if fault:
+            raise ConfigError(str(fault), attention, ('num_levels',))
         if len(strides) != len(in_channels) or not 1 <= levels <= len(in_channels) or not 1 <= num_outs <= len(in_channels):
             raise ConfigError(f'MSDeformAttnPixelDecoder in_channels={list(in_channels)} are {len(in_channels)} maps: strides='
                               f'{list(strides)} must be as many, num_levels={levels} and num_outs={num_outs} at most.')

@@ -1,16 +1,29 @@
 """Features of regions (RoIs), pooled from a pyramid."""
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from detkit.nn.deform_roi_pool import DeformRoIPool, ModulatedDeformRoIPool
 from detkit.ops.roi_align import roi_align
-from detkit.registry import MODELS, ConfigError, check_arguments, did_you_mean
+from detkit.registry import MODELS, ConfigError, construct, did_you_mean
 
 DEFORMABLE = {'DeformRoIPoolPack': DeformRoIPool, 'ModulatedDeformRoIPoolPack': ModulatedDeformRoIPool}
-ALIGN_OPTIONS = {'output_size', 'sampling_ratio', 'aligned', 'pool_mode', 'use_torchvision'}
+
+
+@dataclass(frozen=True)
+class RoIAlign:
+    """The ``roi_layer`` of that type. Of mmcv's arguments, ``use_torchvision`` chose a kernel; both give the same numbers."""
+
+    output_size: int | tuple[int, int]
+    sampling_ratio: int = 0                # samples per bin and axis; 0: as many as fit
+    aligned: bool = True
+    pool_mode: Literal['avg'] = 'avg'
+    use_torchvision: bool = False
 
 
 @MODELS.register_module()
@@ -27,27 +40,17 @@ class SingleRoIExtractor(BaseModule):
     def __init__(self, roi_layer: dict, out_channels: int, featmap_strides: list[int], finest_scale: int = 56,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        options = {k: v for k, v in roi_layer.items() if k != 'type'}
         self.out_channels, self.featmap_strides, self.finest_scale = out_channels, list(featmap_strides), finest_scale
         self.roi_layers = nn.ModuleList()                  # none for RoIAlign, which has no weights
-        if roi_layer.get('type') in DEFORMABLE:
-            layer = DEFORMABLE[roi_layer['type']]
-            for stride in self.featmap_strides:
-                check_arguments(layer, dict(options, spatial_scale=1 / stride))
-                self.roi_layers.append(layer(spatial_scale=1 / stride, **options))
-            return
-        if roi_layer.get('type') != 'RoIAlign':
-            raise ConfigError(f"roi_layer type '{roi_layer.get('type')}' is unknown. Known: RoIAlign, {', '.join(DEFORMABLE)}.", roi_layer,
+        kind = roi_layer.get('type')
+        if kind in DEFORMABLE:
+            self.roi_layers.extend(construct(DEFORMABLE[kind], roi_layer, spatial_scale=1 / stride) for stride in self.featmap_strides)
+        elif kind == 'RoIAlign':
+            self.align = construct(RoIAlign, roi_layer)
+        else:
+            known = ('RoIAlign', *DEFORMABLE)
+            raise ConfigError(f"roi_layer type {kind!r} is unknown.{did_you_mean(kind, known)} Known: {', '.join(known)}.", roi_layer,
                               ('type',))
-        for key in options:
-            if key not in ALIGN_OPTIONS:
-                raise ConfigError(f"RoIAlign has no '{key}'.{did_you_mean(key, ALIGN_OPTIONS)}", roi_layer)
-        if 'output_size' not in options:
-            raise ConfigError("RoIAlign needs 'output_size'.", roi_layer)
-        if options.get('pool_mode', 'avg') != 'avg':
-            raise ConfigError(f"RoIAlign pool_mode='{options['pool_mode']}' is not offered. Known: avg.", roi_layer)
-        self.output_size, self.sampling_ratio = options['output_size'], options.get('sampling_ratio', 0)
-        self.aligned = options.get('aligned', True)
 
     def levels(self, rois: Tensor) -> Tensor:
         """(n, 4) -> (n,) int64: the level each RoI is pooled from."""
@@ -62,7 +65,7 @@ class SingleRoIExtractor(BaseModule):
         if self.roi_layers:
             pooled = [layer(x, r) for layer, x, r in zip(self.roi_layers, feats, theirs)]
         else:
-            pooled = [roi_align(x, r, self.output_size, 1 / stride, self.sampling_ratio, self.aligned)
+            pooled = [roi_align(x, r, self.align.output_size, 1 / stride, self.align.sampling_ratio, self.align.aligned)
                       for x, r, stride in zip(feats, theirs, self.featmap_strides)]
         return torch.cat(pooled)[place_among(level, len(pooled))]
 

@@ -68,10 +68,11 @@ def test_a_deformable_layer_has_weights_for_each_level():
 @pytest.mark.parametrize(('layer', 'said'), [
     (dict(type='RoIPool', output_size=7), "roi_layer.type: roi_layer type 'RoIPool' is unknown. Known: RoIAlign, DeformRoIPoolPack, "
      'ModulatedDeformRoIPoolPack.'),
-    (dict(type='DeformRoIPoolPack', output_size=7), "DeformRoIPool needs 'output_channels'."),
-    (dict(type='RoIAlign', output_sise=7), "roi_layer: RoIAlign has no 'output_sise'. Did you mean 'output_size'?"),
+    (dict(type='DeformRoIPoolPack', output_size=7), "roi_layer: DeformRoIPool needs 'output_channels'."),
+    (dict(type='RoIAlign', output_sise=7), "roi_layer: RoIAlign takes no argument 'output_sise'. Did you mean "
+     "'output_size'? It takes: output_size, sampling_ratio, aligned, pool_mode, use_torchvision."),
     (dict(type='RoIAlign'), "roi_layer: RoIAlign needs 'output_size'."),
-    (dict(type='RoIAlign', output_size=7, pool_mode='max'), "roi_layer: RoIAlign pool_mode='max' is not offered. Known: avg.")])
+    (dict(type='RoIAlign', output_size=7, pool_mode='max'), "roi_layer.pool_mode: is 'max'; it should be 'avg'.")])
 def test_wrong_settings_are_refused(layer: dict, said: str):
     with pytest.raises(ConfigError) as caught:
         extractor(roi_layer=layer)
