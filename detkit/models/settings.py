@@ -5,21 +5,20 @@ MMDetection hands these dicts down as they are, and a misspelt key is silently i
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from detkit.argument_values import annotations_of, value_fault
+from detkit.ignored_arguments import is_ignored, warn_if_ignored
 from detkit.ops.nms import checked
-from detkit.registry import ConfigError, did_you_mean
+from detkit.registry import ConfigError, did_you_mean, find_keys
 
 T = TypeVar('T')
-
-NUMBERS = {'float': (int, float), 'int': (int, float), 'bool': bool}     # annotation of a field -> what its value may be
-UNREAD = {'debug'}   # stands in most of MMDetection's configs; nothing reads it, there or here
 
 
 @dataclass(frozen=True)
 class DenseTraining:
-    assigner: Any
-    sampler: Any = field(default_factory=lambda: dict(type='PseudoSampler'))
+    assigner: dict
+    sampler: dict = field(default_factory=lambda: dict(type='PseudoSampler'))
     allowed_border: float = -1  # pixels an anchor may reach outside the image; -1: any
     pos_weight: float = -1      # classification weight of positives; <= 0: 1
 
@@ -27,7 +26,7 @@ class DenseTraining:
 @dataclass(frozen=True)
 class TaskAlignedTraining(DenseTraining):
     initial_epoch: int = 4      # epochs under the initial assigner
-    initial_assigner: Any = field(default_factory=lambda: dict(type='ATSSAssigner', topk=9))
+    initial_assigner: dict = field(default_factory=lambda: dict(type='ATSSAssigner', topk=9))
     alpha: float = 1.           # powers of score and IoU in the alignment of a prediction
     beta: float = 6.
 
@@ -51,15 +50,14 @@ class HeatmapPostprocess:
     max_per_img: int = 100          # detections kept
 
     def __post_init__(self) -> None:
-        if self.local_maximum_kernel % 2 == 0 or min(self.topk, self.local_maximum_kernel, self.max_per_img) < 1:
-            raise ConfigError(f'test_cfg local_maximum_kernel={self.local_maximum_kernel} must be odd, and it, topk={self.topk} and '
-                              f'max_per_img={self.max_per_img} at least 1.')
+        if self.local_maximum_kernel % 2 == 0:
+            raise ConfigError(f'test_cfg local_maximum_kernel={self.local_maximum_kernel} must be odd.')
 
 
 @dataclass(frozen=True)
 class RoITraining:
-    assigner: Any
-    sampler: Any
+    assigner: dict
+    sampler: dict
     pos_weight: float = -1
     mask_size: int | tuple[int, int] = 28   # of mask targets, (height, width) or both
     soft_mask_target: bool = False          # mask targets are covered shares in place of 0 and 1
@@ -78,8 +76,6 @@ class RoIPostprocess:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'nms', plain_nms(self.nms))
-        if not 0 < self.mask_thr_binary <= 1:
-            raise ConfigError(f'mask_thr_binary={self.mask_thr_binary} must lie in (0, 1]; masks that are not cut are not offered.')
 
 
 def plain_nms(cfg: dict | None) -> dict | None:
@@ -91,22 +87,34 @@ def plain_nms(cfg: dict | None) -> dict | None:
 
 
 def settings(kind: type[T], cfg: dict | None, where: str) -> T | None:
-    """``cfg`` as a ``kind``; None stays None.
+    """``cfg`` as a ``kind``; None stays None. ``where``: the keys of ``cfg``, for as long as no enclosing config tells them.
 
     Raises:
-        ConfigError: naming ``where`` and the key that ``kind`` does not have, or lacks.
+        ConfigError: a key that ``kind`` does not have or lacks, a value of another type than its annotation or out of its range.
     """
     if cfg is None:
         return None
-    known = {f.name: f for f in fields(kind)}
+    if not isinstance(cfg, dict):
+        raise ConfigError(f'is {cfg!r}; it should be a dict.', place=where)
+    known, kinds = {f.name: f for f in fields(kind)}, annotations_of(kind)
     for key in cfg:
-        if key not in known and key not in UNREAD:
+        if is_ignored(kind.__name__, key):
+            warn_if_ignored(kind.__name__, key, cfg[key])
+        elif key not in known:
             raise ConfigError(f"{where} has no '{key}'.{did_you_mean(key, known)} It has: {', '.join(known)}.", cfg)
     missing = [n for n, f in known.items() if n not in cfg and f.default is MISSING and f.default_factory is MISSING]
     if missing:
         raise ConfigError(f"{where} needs '{missing[0]}'.", cfg)
-    for key, value in cfg.items():
-        expected = NUMBERS.get(str(known[key].type)) if key in known else None
-        if expected and (not isinstance(value, expected) or isinstance(value, bool) and expected is not bool):
-            raise ConfigError(f"{where}.{key} is {value!r}; it should be {'True or False' if expected is bool else 'a number'}.", cfg)
-    return kind(**{k: v for k, v in cfg.items() if k in known})
+    values = {key: value for key, value in cfg.items() if key in known}
+    for key, value in values.items():
+        fault = value_fault(value, kinds[key], key, kind.__name__)
+        if fault:
+            raise ConfigError(str(fault), cfg, (key, *fault.keys), where)
+    try:
+        return kind(**values)
+    except ConfigError as error:                          # what several of the values together cannot be
+        if error.cfg is None:
+            error.cfg, error.place = cfg, where
+        elif find_keys(cfg, error.cfg) is not None:
+            error.seen_from(cfg).place = where
+        raise

@@ -1,18 +1,19 @@
 """Non-maximum suppression: of boxes that overlap, keep the best."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchvision.ops import nms as nms_kernel
 
+from detkit.argument_values import annotations_of, value_fault
 from detkit.ops.boxes import pairwise_iou
 from detkit.registry import ConfigError, did_you_mean
 
 SPLIT_ABOVE = 2000   # boxes; beyond it one run per group costs less than one run over all, which is quadratic
 
-SETTINGS = {'nms': {'iou_threshold', 'score_threshold', 'max_num'},
-            'soft_nms': {'iou_threshold', 'sigma', 'min_score', 'method', 'max_num'}}
-SHARED_SETTINGS = {'type', 'class_agnostic', 'split_thr'}
+SHARED_SETTINGS = {'class_agnostic': bool, 'split_thr': int}
 SOFT_METHODS = ('linear', 'gaussian', 'naive')
 
 
@@ -156,20 +157,32 @@ def checked(cfg: dict) -> tuple[str, dict]:
     """The type and its own settings, MMDetection 2's ``iou_thr`` read as ``iou_threshold``.
 
     Raises:
-        ConfigError: unknown ``type``, setting or ``method``, or no threshold where it has no default.
+        ConfigError: an unknown ``type``, setting or ``method``, a value of a wrong type or out of range, or no threshold where it has no
+            default.
     """
-    options = dict(cfg)
-    if 'iou_thr' in options:
-        options['iou_threshold'] = options.pop('iou_thr')
-    kind = options.get('type', 'nms')
-    if kind not in SETTINGS:
-        raise ConfigError(f"nms type '{kind}' is unknown.{did_you_mean(kind, SETTINGS)} Known: {', '.join(SETTINGS)}.", cfg)
-    known = SETTINGS[kind] | SHARED_SETTINGS
-    for key in options:
-        if key not in known:
-            raise ConfigError(f"nms type '{kind}' has no '{key}'.{did_you_mean(key, known)}", cfg, (str(key),))
+    kind = cfg.get('type', 'nms')
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(f"nms type {kind!r} is unknown.{did_you_mean(kind, KINDS)} Known: {', '.join(KINDS)}.", cfg, ('type',))
+    own, options = settings_of(KINDS[kind]), {}
+    for name, value in cfg.items():
+        key = 'iou_threshold' if name == 'iou_thr' else name
+        if key not in own | SHARED_SETTINGS | {'type': str}:
+            raise ConfigError(f"nms type '{kind}' has no '{name}'.{did_you_mean(name, own | SHARED_SETTINGS)}", cfg, (str(name),))
+        fault = value_fault(value, (own | SHARED_SETTINGS).get(key, str), key)
+        if fault:
+            raise ConfigError(str(fault), cfg, (name, *fault.keys))
+        if key in own:
+            options[key] = value
     if kind == 'nms' and 'iou_threshold' not in options:
         raise ConfigError("nms type 'nms' needs 'iou_threshold'.", cfg)
     if options.get('method', 'linear') not in SOFT_METHODS:
         raise ConfigError(f"soft_nms has no method '{options['method']}'. Known: {', '.join(SOFT_METHODS)}.", cfg, ('method',))
-    return kind, {k: v for k, v in options.items() if k in SETTINGS[kind]}
+    return kind, options
+
+
+KINDS = {'nms': nms, 'soft_nms': soft_nms}
+
+
+def settings_of(function: Any) -> dict[str, Any]:
+    """The settings of ``nms`` or ``soft_nms`` with their types."""
+    return {k: v for k, v in annotations_of(function).items() if k not in ('boxes', 'scores', 'return')}

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn as nn
@@ -37,7 +37,7 @@ LEAST_SIZE = 1e-8   # added to a size in strides before its logarithm
 
 @dataclass(frozen=True)
 class YOLOXTraining:
-    assigner: Any
+    assigner: dict
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class YOLOXHead(BaseModule):
 
     def __init__(self, num_classes: int, in_channels: int, feat_channels: int = 256, stacked_convs: int = 2,
                  strides: Sequence[int] = (8, 16, 32), use_depthwise: bool = False, dcn_on_last_conv: bool = False,
-                 conv_bias: bool | str = 'auto', conv_cfg: dict | None = None,
+                 conv_bias: bool | Literal['auto'] = 'auto', conv_cfg: dict | None = None,
                  norm_cfg: dict = dict(type='BN', momentum=0.03, eps=0.001), act_cfg: dict = dict(type='Swish'),
                  loss_cls: dict = dict(type='CrossEntropyLoss', use_sigmoid=True, reduction='sum', loss_weight=1.0),
                  loss_bbox: dict = dict(type='IoULoss', mode='square', eps=1e-16, reduction='sum', loss_weight=5.0),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detkit.models.settings import plain_nms
 from detkit.ops.nms import batched_nms
-from detkit.registry import MODELS, ConfigError
+from detkit.registry import MODELS, ConfigError, check_keys
 from detkit.structures import DetDataSample
 
 
@@ -25,8 +25,7 @@ class DetTTAModel(BaseTTAModel):
     def __init__(self, module: Any, tta_cfg: dict | None = None, data_preprocessor: Any = None) -> None:
         super().__init__(module=module, data_preprocessor=data_preprocessor)
         settings = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100) | dict(tta_cfg or {})
-        if set(settings) != {'nms', 'max_per_img'}:
-            raise ConfigError(f'tta_model.tta_cfg takes nms and max_per_img, not {", ".join(set(settings) - {"nms", "max_per_img"})}.')
+        check_keys(settings, dict(nms=dict | None, max_per_img=int), 'tta_model.tta_cfg')
         self.nms, self.max_per_img = plain_nms(settings['nms']), settings['max_per_img']
 
     def merge_preds(self, data_samples_list: Sequence[Sequence[DetDataSample]]) -> list[DetDataSample]:

@@ -44,16 +44,13 @@ DICE = dict(type='DiceLoss', use_sigmoid=True, activate=True, naive_dice=True, e
 
 @dataclass(frozen=True)
 class PointTraining:
-    assigner: Any
-    sampler: Any = None
+    assigner: dict
+    sampler: dict | None = None
     num_points: int = 12544                  # of a mask, at which it is compared
     oversample_ratio: float = 3.0            # so many times as many are tried
     importance_sample_ratio: float = 0.75    # share of them that lies where the mask is unsure
 
     def __post_init__(self) -> None:
-        if self.num_points < 1 or self.oversample_ratio < 1 or not 0 <= self.importance_sample_ratio <= 1:
-            raise ConfigError(f'train_cfg num_points={self.num_points}, oversample_ratio={self.oversample_ratio} and '
-                              f'importance_sample_ratio={self.importance_sample_ratio} must be at least 1, at least 1, and in [0, 1].')
         check_sampler(self.sampler)
 
 

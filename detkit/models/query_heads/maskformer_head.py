@@ -39,8 +39,8 @@ from detkit.tasks.matching import Candidates
 
 @dataclass(frozen=True)
 class MaskTraining:
-    assigner: Any
-    sampler: Any = None
+    assigner: dict
+    sampler: dict | None = None
 
     def __post_init__(self) -> None:
         check_sampler(self.sampler)

@@ -22,7 +22,7 @@ from detkit.tasks.matching import Candidates
 
 @dataclass(frozen=True)
 class QueryTraining:
-    assigner: Any
+    assigner: dict
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def test_initial_weights():
 def test_settings_that_cannot_be_are_named():
     for cfg, said in ((dict(train_cfg=dict(a=1)), 'CenterNetHead train_cfg is not offered'), (dict(test_cfg=dict(top_k=3)), "no 'top_k'"),
                       (dict(test_cfg=dict(local_maximum_kernel=2)), 'local_maximum_kernel=2 must be odd'),
-                      (dict(test_cfg=dict(topk=0)), 'topk=0')):
+                      (dict(test_cfg=dict(topk=0)), 'topk: is 0; it should be at least 1')):
         with pytest.raises(ConfigError, match=said):
             head(**cfg)
     with pytest.raises(ConfigError, match='one feature map; the neck gives 2'):

@@ -48,7 +48,7 @@ def test_views_are_merged_by_nms_within_a_class(tta: Callable):
 def test_settings_are_honoured_or_refused(tta: Callable):
     views = [view([[0, 0, 10, 10], [20, 0, 30, 10]], [.8, .4], [0, 0]), view([], [], [])]
     assert len(tta(tta_cfg=dict(max_per_img=1)).merge_preds([views])[0].pred_instances) == 1
-    with pytest.raises(ConfigError, match='tta_model.tta_cfg takes nms and max_per_img, not max_num'):
+    with pytest.raises(ConfigError, match="tta_model.tta_cfg has no 'max_num'. It has: nms, max_per_img"):
         tta(tta_cfg=dict(max_num=1))
     with pytest.raises(ConfigError, match="nms type 'nms' has no 'iou_tresh'"):
         tta(tta_cfg=dict(nms=dict(type='nms', iou_tresh=.5)))

@@ -218,9 +218,9 @@ def test_arguments_that_do_not_fit_are_refused(head, change, words):
 
 
 @pytest.mark.parametrize('change, words', [
-    (dict(num_points=0), 'num_points=0'), (dict(oversample_ratio=0.5), 'oversample_ratio=0.5'),
-    (dict(importance_sample_ratio=1.5), 'importance_sample_ratio=1.5'), (dict(sampler=dict(type='RandomSampler', num=5, pos_fraction=0.5)),
-                                                                         "sampler='RandomSampler' does not fit"),
+    (dict(num_points=0), 'num_points: is 0'), (dict(oversample_ratio=0.5), 'oversample_ratio: is 0.5'),
+    (dict(importance_sample_ratio=1.5), 'importance_sample_ratio: is 1.5'),
+    (dict(sampler=dict(type='RandomSampler', num=5, pos_fraction=0.5)), "sampler='RandomSampler' does not fit"),
     (dict(numpoints=5), "has no 'numpoints'. Did you mean 'num_points'")])
 def test_training_settings_are_checked(config, change, words):
     cfg = config('mask2former')

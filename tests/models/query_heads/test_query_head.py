@@ -113,7 +113,7 @@ def test_settings_are_checked():
         detr_head(test_cfg=dict(max_per_image=5))
     with pytest.raises(ConfigError, match="model.train_cfg has no 'sampler'"):
         detr_head(train_cfg=dict(ASSIGNER, sampler=dict(type='RandomSampler')))
-    with pytest.raises(ConfigError, match='class_weight=.* must be one number each'):
+    with pytest.raises(ConfigError, match=r'class_weight: is .*; it should be a number'):
         detr_head(loss_cls=dict(type='CrossEntropyLoss', class_weight=[1., 1.]))
     with pytest.raises(ConfigError, match='bg_cls_weight but no class_weight'):
         detr_head(loss_cls=dict(type='CrossEntropyLoss', bg_cls_weight=0.1))

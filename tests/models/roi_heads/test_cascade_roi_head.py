@@ -132,10 +132,10 @@ def test_masks_of_another_size_than_the_image_are_named(sample: Callable, size: 
 
 @pytest.mark.parametrize(('change', 'said'), [
     (dict(stage_loss_weights=[1]), 'stage_loss_weights of num_stages=2 must be a list of 2.'),
-    (dict(train_cfg=training(.5)), 'train_cfg.rcnn of num_stages=2 must be a list of 2.'),
+    (dict(train_cfg=training(.5)), 'it should be a list or None.'),
     (dict(bbox_head=[dict(type='Shared2FCBBoxHead')]), 'bbox_head has 1 entries, num_stages is 2.'),
     (dict(shared_head=dict(type='ResLayer', depth=18)), "CascadeRoIHead takes no argument 'shared_head'."),
-    (dict(test_cfg=dict(nms=None, mask_thr_binary=-1)), 'mask_thr_binary=-1 must lie in (0, 1]')])
+    (dict(test_cfg=dict(nms=None, mask_thr_binary=-1)), 'mask_thr_binary: is -1; it should be in (0, 1].')])
 def test_wrong_settings_are_refused(change: dict, said: str):
     with pytest.raises(ConfigError) as caught:
         head(**change)
