@@ -37,6 +37,8 @@ class AmpOptimWrapper(OptimWrapper):
         ConfigError: another dtype, float16 without CUDA, another kind of loss_scale, ``use_fsdp``.
     """
 
+    inherits_arguments = True
+
     def __init__(self, loss_scale: str | float | dict = 'dynamic', dtype: str | torch.dtype | None = None, use_fsdp: bool = False,
                  **kwargs: Any) -> None:
         if use_fsdp:

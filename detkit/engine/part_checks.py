@@ -12,12 +12,14 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
+from mmengine.runner.priority import Priority, get_priority
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
+from detkit.argument_values import value_fault
 from detkit.engine.loader_settings import START_METHODS, is_whole
 from detkit.engine.prepare import kind as type_name
-from detkit.engine.schedule_checks import schedulers_of
+from detkit.engine.schedule_checks import LENGTHS, schedulers_of
 from detkit.registry import (
     DATA_SAMPLERS,
     FUNCTIONS,
@@ -33,11 +35,15 @@ from detkit.registry import (
     ConfigError,
     Registry,
     check_arguments,
+    check_keys,
     did_you_mean,
+    signature_of,
 )
 
-PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
-             'dcn_offset_lr_mult', 'bypass_duplicate')   # what mmengine's constructor reads; it ignores any other key
+# What mmengine's constructor of optimizers reads; it ignores any other key.
+PARAMWISE = dict(custom_keys=dict[str, dict]) | dict.fromkeys(
+    ('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult'), float | None
+) | dict(bypass_duplicate=bool)
 BUILT_HOOKS = ('CheckpointHook', 'EarlyStoppingHook', 'EMAHook', 'LoggerHook', 'EmptyCacheHook', 'DetVisualizationHook',
                'PipelineSwitchHook')                        # whose constructors check values and do nothing else
 INTERVALS = ('interval', 'out_interval')
@@ -59,7 +65,7 @@ def part_problems(cfg: Config, splits: list[str]) -> Iterator[ConfigError]:
             yield from class_problems(loader.get('batch_sampler'), DATA_SAMPLERS, (key, 'batch_sampler'), sampler=None, batch_size=None)
             for name in ('collate_fn', 'worker_init_fn'):
                 yield from class_problems(loader.get(name), FUNCTIONS, (key, name), check_args=False)
-        yield from class_problems(cfg.get(f'{split}_cfg'), LOOPS, (f'{split}_cfg',), default=LOOP_OF_SPLIT[split], check_args=False)
+        yield from loop_problems(cfg.get(f'{split}_cfg'), split)
     yield from visualizer_problems(cfg.get('visualizer'))
     yield from environment_problems(cfg.get('env_cfg') or {})
     yield from class_problems(cfg.get('log_processor'), LOG_PROCESSORS, ('log_processor',), default='LogProcessor')
@@ -74,7 +80,8 @@ def part_problems(cfg: Config, splits: list[str]) -> Iterator[ConfigError]:
         yield from found or scheduler_problems(scheduler, (key,))
     wrapper = cfg.get('optim_wrapper')
     if isinstance(wrapper, dict) and 'optimizer' in wrapper:
-        yield from class_problems(wrapper, OPTIM_WRAPPERS, ('optim_wrapper',), default='OptimWrapper', check_args=False)
+        args = {k: v for k, v in wrapper.items() if k not in ('optimizer', 'constructor', 'paramwise_cfg', 'clip_grad')}
+        yield from class_problems(args, OPTIM_WRAPPERS, ('optim_wrapper',), default='OptimWrapper', optimizer=None)
         yield from wrapper_problems(wrapper)
         try:
             check_optimizer(wrapper)
@@ -90,7 +97,7 @@ def class_problems(part: Any, registry: Registry, path: tuple[str, ...], default
     """
     if not isinstance(part, dict):
         return
-    args = {**given, **{k: v for k, v in part.items() if k != '_scope_'}}
+    args = {k: v for k, v in part.items() if k != '_scope_'}
     kind = args.pop('type', default)
     if kind is None:
         yield ConfigError(f"has no 'type' (keys: {', '.join(map(str, part)) or 'none'}).", path=path)
@@ -103,35 +110,49 @@ def class_problems(part: Any, registry: Registry, path: tuple[str, ...], default
         return
     if check_args:
         try:
-            check_arguments(cls, args)
+            check_arguments(cls, args, given)
         except ConfigError as error:
-            error.path = path
+            error.path = (*path, *error.path)
             yield error
 
 
 def scheduler_problems(scheduler: dict, path: tuple[str, ...]) -> Iterator[ConfigError]:
-    """Yield an error for an argument that no constructor among the bases of a schedule takes, or that is needed and missing."""
+    """Yield an error for an argument that a schedule does not take, that is needed and missing, or that has no possible value."""
     kind = scheduler['type']
     cls = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
-    constructors = [inspect.signature(base.__init__).parameters for base in cls.__mro__ if '__init__' in vars(base)]
-    named = next((p for p in constructors if all(v.kind is not v.VAR_KEYWORD for v in p.values())), None)
-    if named is None:
-        return
-    known = [n for n in named if n not in ('self', 'optimizer', 'param_name')]
-    unknown = [a for a in scheduler if a not in known and a not in ('type', '_scope_', 'convert_to_iter_based', 'param_name')]
-    missing = [n for n in known if named[n].default is named[n].empty and n not in scheduler]
-    if unknown:
-        yield ConfigError(f"{cls.__name__} takes no argument '{unknown[0]}'.{did_you_mean(unknown[0], known)} It takes: "
-                          f"{', '.join(known)}.", path=path)
-    elif missing:
-        yield ConfigError(f"{cls.__name__} needs {', '.join(map(repr, missing))}.", path=path)
+    signature = signature_of(cls)
+    args = {k: v for k, v in scheduler.items() if k not in ('type', '_scope_', 'convert_to_iter_based')}
+    missing = [n for n, default in signature.defaults.items()
+               if default is inspect.Parameter.empty and n not in (*args, 'optimizer', 'param_name')]
+    convert = scheduler.get('convert_to_iter_based', False)
+    if not isinstance(convert, bool):
+        yield ConfigError(f'is {convert!r}; it should be True or False.', path=(*path, 'convert_to_iter_based'))
+    try:
+        check_arguments(cls, args, ('optimizer',))
+    except ConfigError as error:
+        error.path = (*path, *error.path)
+        yield error
+    else:
+        if missing and not signature.is_open_ended:
+            yield ConfigError(f"{cls.__name__} needs {', '.join(map(repr, missing))}.", path=path)
+
+
+def loop_problems(loop: Any, split: str) -> Iterator[ConfigError]:
+    """Yield errors for the loop of a split; lengths of a training are looked at with its schedules."""
+    if isinstance(loop, dict):
+        default = LOOP_OF_SPLIT[split]
+        if split == 'train' and 'type' not in loop and not loop.get('by_epoch', True):
+            default = 'IterBasedTrainLoop'
+        args = {k: v for k, v in loop.items() if 'type' in loop or k != 'by_epoch'}
+        given = dict(runner=None, dataloader=None) | ({} if split == 'train' else dict(evaluator=None))
+        for error in class_problems(args, LOOPS, (f'{split}_cfg',), default=default, **given):
+            if split != 'train' or error.path[-1] not in LENGTHS:
+                yield error
 
 
 def wrapper_problems(wrapper: dict) -> Iterator[ConfigError]:
-    """Yield errors for ``clip_grad``, whose arguments torch reads at the first step, and ``accumulative_counts``."""
-    count, clip = wrapper.get('accumulative_counts', 1), wrapper.get('clip_grad')
-    if not is_whole(count, 1):
-        yield ConfigError(f'is {count!r}; it should be a whole number, 1 or more.', path=('optim_wrapper', 'accumulative_counts'))
+    """Yield errors for ``clip_grad``, whose arguments torch reads at the first step."""
+    clip = wrapper.get('clip_grad')
     if clip is None:
         return
     path = ('optim_wrapper', 'clip_grad')
@@ -140,9 +161,9 @@ def wrapper_problems(wrapper: dict) -> Iterator[ConfigError]:
         yield ConfigError(f"is {clip!r}; it should be dict(max_norm=35), or dict(type='value', clip_value=1).", path=path)
         return
     try:
-        check_arguments(CLIP_FUNCTIONS[kind], {'parameters': None, **{k: v for k, v in clip.items() if k != 'type'}})
+        check_arguments(CLIP_FUNCTIONS[kind], {k: v for k, v in clip.items() if k != 'type'}, ('parameters',))
     except ConfigError as error:
-        error.path = path
+        error.path = (*path, *error.path)
         yield error
 
 
@@ -182,7 +203,14 @@ def hook_problems(hook: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
         return
     args = {k: v for k, v in hook.items() if k != 'priority'}
     found = list(class_problems(args, HOOKS, path))
-    for key in INTERVALS:
+    if not found and hook.get('priority') is not None:
+        try:
+            get_priority(None if isinstance(hook['priority'], bool) else hook['priority'])
+        except (TypeError, ValueError, KeyError):
+            names = ', '.join(p.name for p in Priority)
+            found.append(ConfigError(f"is {hook['priority']!r}; it should be a whole number in [0, 100] or one of {names}.",
+                                     path=(*path, 'priority')))
+    for key in INTERVALS if not found else ():
         if key in args and args[key] is not None and not is_whole(args[key], -1):
             found.append(ConfigError(f'is {args[key]!r}; it should be a whole number, or -1 for never.', path=(*path, key)))
     if not found and type_name(args) in BUILT_HOOKS:
@@ -191,7 +219,7 @@ def hook_problems(hook: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
             if isinstance(hook, EMAHook):
                 found += averaging_problems(hook.ema_cfg, path)
         except ConfigError as error:
-            error.path, error.cfg = path, None               # the path is complete
+            error.path, error.cfg = (*path, *error.path), None               # the path is complete
             found.append(error)
         except (AssertionError, TypeError, ValueError) as error:             # a number given as text
             found.append(ConfigError(f'{type_name(args)}: {error}.', path=path))
@@ -220,9 +248,23 @@ def check_optimizer(optim_wrapper: dict) -> None:
             if key in optimizer and not is_rate(value):
                 raise ConfigError(f'is {value!r}; it should be a number, 0 or more.', path=(*path, key))
     constructor = optim_wrapper.get('constructor', 'DefaultOptimWrapperConstructor')
-    for key in optim_wrapper.get('paramwise_cfg') or {} if constructor == 'DefaultOptimWrapperConstructor' else ():
-        if key not in PARAMWISE:
-            raise ConfigError(f"optim_wrapper.paramwise_cfg has no '{key}'.{did_you_mean(key, PARAMWISE)} It has: {', '.join(PARAMWISE)}.")
+    paramwise = optim_wrapper.get('paramwise_cfg')
+    if paramwise is not None and constructor == 'DefaultOptimWrapperConstructor':
+        try:
+            check_keys(paramwise, PARAMWISE, 'paramwise_cfg')
+            for name, one in (paramwise.get('custom_keys') or {}).items():
+                check_values(one, dict(lr_mult=float, decay_mult=float), ('custom_keys', str(name)))
+        except ConfigError as error:
+            error.path, error.cfg = ('optim_wrapper', 'paramwise_cfg', *error.path), None
+            raise
+
+
+def check_values(cfg: dict, kinds: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Raise ConfigError for a value of ``cfg`` that is not of the type in ``kinds`` or out of its range; other keys may have any."""
+    for key in kinds.keys() & cfg.keys():
+        fault = value_fault(cfg[key], kinds[key], key)
+        if fault:
+            raise ConfigError(str(fault), path=(*path, key, *fault.keys))
 
 
 def is_rate(value: Any) -> bool:

@@ -49,7 +49,7 @@ class CocoMetric(BaseMetric):
 
     default_prefix = 'coco'
 
-    def __init__(self, ann_file: str | None = None, metric: str | Sequence[str] = 'bbox', classwise: bool = False,
+    def __init__(self, ann_file: str | list[str] | None = None, metric: str | Sequence[str] = 'bbox', classwise: bool = False,
                  proposal_nums: Sequence[int] = (100, 300, 1000), iou_thrs: float | Sequence[float] | None = None,
                  metric_items: Sequence[str] | None = None, format_only: bool = False,
                  outfile_prefix: str | None = None, backend_args: dict | None = None, collect_device: str = 'cpu',

@@ -30,12 +30,12 @@ from detkit.data.known import KNOWN
 from detkit.data.transforms.loading import UnreadableImage, check_local
 from detkit.files import existing_path, find_data, local_path
 from detkit.mmdet_names import old_attribute
-from detkit.registry import ConfigError, did_you_mean
+from detkit.registry import ConfigError, check_keys, did_you_mean
 from detkit.structures.random_streams import RandomStream
 
 ON_ERROR = ('fail', 'skip')
 PREFIXES = ('img', 'seg', 'sub_data_root')     # what data_prefix may name
-FILTERS = ('filter_empty_gt', 'min_size', 'bbox_min_size')
+FILTERS = dict(filter_empty_gt=bool, min_size=int, bbox_min_size=int)
 
 
 class DetDataset(BaseDataset):
@@ -72,12 +72,13 @@ class DetDataset(BaseDataset):
 
     complete = True      # the annotation file lists all classes, also those without an object
 
-    def __init__(self, ann_file: str = '', metainfo: dict | None = None, data_root: str = '', data_prefix: dict = dict(img=''),
+    def __init__(self, ann_file: Any = '', metainfo: dict | None = None, data_root: Any = '', data_prefix: Any = dict(img=''),
                  filter_cfg: dict | None = None, indices: int | Sequence[int] | None = None, serialize_data: bool = True,
                  pipeline: Sequence[dict | Callable] = (), test_mode: bool = False, lazy_init: bool = False,
                  max_refetch: int = 1000, backend_args: dict | None = None, return_classes: bool = False,
                  seg_map_suffix: str = '.png', on_error: str = 'fail', cache: dict | None = None, seed: int = 0) -> None:
         check_local(backend_args)
+        check_keys(filter_cfg or {}, FILTERS, 'filter_cfg')
         if on_error not in ON_ERROR:
             raise ConfigError(f"on_error='{on_error}' is unknown. Known: {', '.join(ON_ERROR)}.")
         self.return_classes, self.seg_map_suffix, self.on_error, self.seed = return_classes, seg_map_suffix, on_error, seed
@@ -204,10 +205,6 @@ class DetDataset(BaseDataset):
 
     def filter_data(self) -> list[dict]:
         """Without the images that ``filter_cfg`` drops."""
-        cfg = dict(self.filter_cfg or {})
-        unknown = [k for k in cfg if k not in FILTERS]
-        if unknown:
-            raise ConfigError(f"filter_cfg has no '{unknown[0]}'. It has: {', '.join(FILTERS)}.", self.filter_cfg)
         kept = self.select_entries()
         if not self.data_list:
             raise ConfigError(f'{self.ann_file}: it lists no images. Is it the right file?')
@@ -286,10 +283,10 @@ def one_path(path: Any, key: str) -> str:
         ConfigError: it is a list, as MMDetection 2 took it, or no path at all.
     """
     if isinstance(path, (list, tuple)):
-        raise ConfigError(f"{key}={list(path)} is a list; a data set reads one. Join several data sets: dict(type='ConcatDataset', "
-                          f"datasets=[dict(type='CocoDataset', ...), ...]), each with its own {key}.")
+        raise ConfigError(f"{list(path)} is a list; a data set reads one. Join several data sets: dict(type='ConcatDataset', "
+                          f"datasets=[dict(type='CocoDataset', ...), ...]), each with its own {key}.", path=tuple(key.split('.')))
     if path is not None and not isinstance(path, (str, os.PathLike)):
-        raise ConfigError(f'{key}={path!r} is a {type(path).__name__}, not a path. Give it as text.')
+        raise ConfigError(f'{path!r} is a {type(path).__name__}, not a path. Give it as text.', path=tuple(key.split('.')))
     return local_path(path or '')
 
 
@@ -300,10 +297,12 @@ def checked_prefix(data_prefix: Any) -> dict[str, str]:
         ConfigError: it is no dict of paths, or has a key that nothing reads.
     """
     if not isinstance(data_prefix, dict):
-        raise ConfigError(f"data_prefix={data_prefix!r} is a {type(data_prefix).__name__}; it is written data_prefix=dict(img='images/').")
+        raise ConfigError(f"data_prefix={data_prefix!r} is a {type(data_prefix).__name__}; it is written data_prefix=dict(img='images/').",
+                          path=('data_prefix',))
     unknown = [key for key in data_prefix if key not in PREFIXES]
     if unknown:
-        raise ConfigError(f"data_prefix has no '{unknown[0]}'.{did_you_mean(unknown[0], PREFIXES)} It has: {', '.join(PREFIXES)}.")
+        raise ConfigError(f"data_prefix has no '{unknown[0]}'.{did_you_mean(unknown[0], PREFIXES)} It has: {', '.join(PREFIXES)}.",
+                          data_prefix)
     return {key: one_path(path, f'data_prefix.{key}') for key, path in data_prefix.items()}
 
 

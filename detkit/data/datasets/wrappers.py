@@ -45,6 +45,15 @@ def set_dataset_epoch(dataset: Any, epoch: int) -> None:
             part.set_epoch(epoch)
 
 
+def built(described: Any) -> Any:
+    """The data set that ``described`` is or describes, for a wrapper of mmengine's, which would lose the keys of errors if it built it.
+
+    mmengine takes an object of a BaseDataset alone; one of another class it takes from a function.
+    """
+    dataset = DATASETS.build(described)
+    return dataset if isinstance(dataset, mmdataset.BaseDataset) else dict(type=lambda: dataset)
+
+
 @DATASETS.register_module()
 class ConcatDataset(mmdataset.ConcatDataset):
     """Several data sets, one after the other.
@@ -55,7 +64,7 @@ class ConcatDataset(mmdataset.ConcatDataset):
 
     def __init__(self, datasets: list, lazy_init: bool = False, ignore_keys: str | list[str] | None = None) -> None:
         try:
-            super().__init__(datasets, lazy_init, ignore_keys)
+            super().__init__([built(one) for one in datasets], lazy_init, ignore_keys)
         except (ConfigError, BrokenAnnotations):
             raise
         except (TypeError, ValueError) as error:
@@ -90,6 +99,9 @@ class ConcatDataset(mmdataset.ConcatDataset):
 class RepeatDataset(mmdataset.RepeatDataset):
     """``times`` passes over ``dataset`` in one epoch."""
 
+    def __init__(self, dataset: Any, times: int, lazy_init: bool = False) -> None:
+        super().__init__(built(dataset), times, lazy_init)
+
     @property
     def epoch(self) -> int:
         return getattr(self.dataset, 'epoch', 0)
@@ -103,6 +115,9 @@ class RepeatDataset(mmdataset.RepeatDataset):
 @DATASETS.register_module()
 class ClassBalancedDataset(mmdataset.ClassBalancedDataset):
     """Images of rare classes come several times in an epoch (https://arxiv.org/abs/1908.03195, Sec. 4.2: repeat factor sampling)."""
+
+    def __init__(self, dataset: Any, oversample_thr: float, lazy_init: bool = False) -> None:
+        super().__init__(built(dataset), oversample_thr, lazy_init)
 
     @property
     def epoch(self) -> int:

@@ -13,10 +13,11 @@ import numpy as np
 
 from detkit.data.transforms.base import BaseTransform
 from detkit.opencv import cv2
-from detkit.registry import TRANSFORMS, ConfigError
+from detkit.registry import TRANSFORMS, ConfigError, check_keys
 from detkit.structures.masks import INTERPOLATIONS, rounded
 
 Scale = tuple[int, int]
+PadValue = float | tuple[float, ...]
 RESIZERS = dict(cv2=tuple(INTERPOLATIONS), pillow=('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming'))
 DIRECTIONS = ('horizontal', 'vertical', 'diagonal')
 PADDING_MODES = {'constant': cv2.BORDER_CONSTANT, 'edge': cv2.BORDER_REPLICATE, 'reflect': cv2.BORDER_REFLECT_101,
@@ -260,13 +261,14 @@ class Pad(BaseTransform):
     """
 
     def __init__(self, size: Scale | None = None, size_divisor: int | None = None, pad_to_square: bool = False,
-                 pad_val: float | dict = dict(img=0, seg=255), padding_mode: str = 'constant') -> None:
+                 pad_val: PadValue | dict[str, PadValue] = dict(img=0, seg=255), padding_mode: str = 'constant') -> None:
         if padding_mode not in PADDING_MODES:
             raise ConfigError(f"Pad padding_mode='{padding_mode}' is unknown. Known: {', '.join(PADDING_MODES)}.")
         if size is None and size_divisor is None and not pad_to_square or pad_to_square and size is not None:
             raise ConfigError('Pad needs size (width, height), size_divisor or pad_to_square; size and pad_to_square exclude each other.')
         self.size, self.size_divisor, self.pad_to_square = size and tuple(size), size_divisor, pad_to_square
         self.pad_val = pad_val if isinstance(pad_val, dict) else dict(img=pad_val, seg=255)
+        check_keys(self.pad_val, dict.fromkeys(('img', 'seg', 'masks'), PadValue), 'pad_val')
         self.padding_mode = padding_mode
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class MixUp(BaseTransform):
     random = True
 
     def __init__(self, img_scale: tuple[int, int] = (640, 640), ratio_range: tuple[float, float] = (0.5, 1.5), flip_ratio: float = 0.5,
-                 pad_val: float | tuple = 114.0, max_iters: int = 15, bbox_clip_border: bool = True, prob: float = 1.0,
+                 pad_val: float | tuple[float, ...] = 114.0, max_iters: int = 15, bbox_clip_border: bool = True, prob: float = 1.0,
                  max_cached_images: int = 20, random_pop: bool = True) -> None:
         self.img_scale, self.ratio_range, self.flip_ratio = tuple(img_scale), tuple(ratio_range), flip_ratio
         self.pad_val, self.max_iters, self.bbox_clip_border = pad_val, max_iters, bbox_clip_border

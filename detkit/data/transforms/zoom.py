@@ -91,7 +91,7 @@ class RandomCenterCropPad(BaseTransform):
                  test_mode: bool = False, test_pad_mode: tuple[str, int] | None = ('logical_or', 127), test_pad_add_pix: int = 0,
                  bbox_clip_border: bool = True) -> None:
         if mean is None or to_rgb is None:
-            raise ConfigError("RandomCenterCropPad needs mean, std and to_rgb, those of the model's data_preprocessor.")
+            raise ConfigError("RandomCenterCropPad needs mean and to_rgb, those of the model's data_preprocessor.")
         if test_mode and (test_pad_mode is None or test_pad_mode[0] not in ('logical_or', 'size_divisor')):
             raise ConfigError(f"RandomCenterCropPad test_pad_mode={test_pad_mode} is not offered. Known: ('logical_or', n), "
                               f"('size_divisor', n).")

@@ -10,7 +10,7 @@ from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
 from detkit.engine.checkpoint import load_matching
-from detkit.registry import HOOKS, MODELS, ConfigError
+from detkit.registry import HOOKS, MODELS, ConfigError, check_arguments
 
 
 @MODELS.register_module()
@@ -60,7 +60,12 @@ class ExpMomentumEMA(ExponentialMovingAverage):
 class EMAHook(mmhooks.EMAHook):
     """mmengine's EMAHook; it can put the weights back when an evaluation is left, and loads weights without a page of warnings."""
 
+    inherits_arguments = True
     swapped = False                                   # the model holds the averages, the averages the model's weights
+
+    def __init__(self, ema_type: str = 'ExponentialMovingAverage', **options: Any) -> None:
+        super().__init__(ema_type, **options)
+        check_arguments(MODELS.get(ema_type), {k: v for k, v in self.ema_cfg.items() if k != 'type'}, ('model',))
 
     def before_run(self, runner: Any) -> None:
         model = runner.model.module if hasattr(runner.model, 'module') else runner.model

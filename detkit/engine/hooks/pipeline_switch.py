@@ -20,6 +20,7 @@ class PipelineSwitchHook(Hook):
     """
 
     def __init__(self, switch_epoch: int, switch_pipeline: list[dict]) -> None:
+        Compose(switch_pipeline)                          # raises for what could not be built, before the run
         self.switch_epoch, self.switch_pipeline, self.done = switch_epoch, switch_pipeline, False
 
     def before_train(self, runner: Any) -> None:

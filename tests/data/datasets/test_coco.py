@@ -147,12 +147,12 @@ def test_paths_of_the_config_may_begin_at_home_and_have_backslashes(coco, monkey
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    (dict(ann_file=['a.json', 'b.json']), r"ann_file=\['a.json', 'b.json'\] is a list; .*ConcatDataset"),
-    (dict(data_root=('a', 'b')), 'data_root=.* is a list'), (dict(data_prefix=dict(img=['a', 'b'])), 'data_prefix.img=.*is a list'),
+    (dict(ann_file=['a.json', 'b.json']), r"ann_file: \['a.json', 'b.json'\] is a list; .*ConcatDataset"),
+    (dict(data_root=('a', 'b')), 'data_root: .* is a list'), (dict(data_prefix=dict(img=['a', 'b'])), 'data_prefix.img: .*is a list'),
     (dict(data_prefix=['a', 'b']), r"is written data_prefix=dict\(img='images/'\)"),
     (dict(data_prefix='images/'), 'is a str; it is written'),
     (dict(data_prefix=dict(img_path='images/')), "data_prefix has no 'img_path'.*It has: img, seg, sub_data_root"),
-    (dict(ann_file=5), 'ann_file=5 is a int, not a path'), (dict(ann_file=None), 'ann_file is empty. Name the annotation file')])
+    (dict(ann_file=5), 'ann_file: 5 is a int, not a path'), (dict(ann_file=None), 'ann_file is empty. Name the annotation file')])
 def test_paths_that_are_none_are_one_line(coco, options, message):
     with pytest.raises((ConfigError, BrokenAnnotations), match=message):
         CocoDataset(**{**dict(data_root=str(coco), ann_file='a.json', metainfo=CLASSES), **options})
