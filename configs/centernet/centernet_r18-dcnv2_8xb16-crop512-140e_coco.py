@@ -31,12 +31,12 @@ train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PhotoMetricDistortion', brightness_delta=32, contrast_range=(0.5, 1.5), saturation_range=(0.5, 1.5), hue_delta=18),
     dict(type='RandomCenterCropPad', crop_size=image_size, ratios=(0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3),
-         mean=[0, 0, 0], std=[1, 1, 1], to_rgb=True, test_pad_mode=None),
+         mean=[0, 0, 0], to_rgb=True, test_pad_mode=None),
     dict(type='Resize', scale=image_size, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs')]
 whole_image = dict(                              # sides of the canvas: the next multiple of 32
-    type='RandomCenterCropPad', ratios=None, border=None, mean=[0, 0, 0], std=[1, 1, 1], to_rgb=True,
+    type='RandomCenterCropPad', ratios=None, border=None, mean=[0, 0, 0], to_rgb=True,
     test_mode=True, test_pad_mode=['logical_or', 31], test_pad_add_pix=1)
 test_pipeline = [
     dict(type='LoadImageFromFile', to_float32=True),

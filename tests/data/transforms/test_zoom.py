@@ -59,7 +59,7 @@ def test_the_margin_is_halved_until_it_fits():
 
 
 def test_missing_settings_are_named():
-    with pytest.raises(ConfigError, match='mean, std and to_rgb'):
+    with pytest.raises(ConfigError, match='needs mean and to_rgb'):
         RandomCenterCropPad(crop_size=(8, 8))
     with pytest.raises(ConfigError, match='crop_size'):
         RandomCenterCropPad(**CORNERNET)
