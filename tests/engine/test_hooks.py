@@ -93,20 +93,6 @@ def test_an_undefined_precision_is_never_the_best(rule: str, values: tuple, best
     assert all('there was no object to measure against' in line for line in lines)
 
 
-@pytest.mark.parametrize('rule, values, best, num_lines', [
-    ('greater', (0., 0., 0.1, 0.), 0.1, 2), ('greater', (0.,), None, 1), ('greater', (-0.5, 0.), 0., 0), ('less', (0.5, 0.), 0., 0)])
-def test_a_first_score_of_0_is_not_the_best(rule: str, values: tuple, best: float | None, num_lines: int) -> None:
-    hook = CheckpointHook(save_best='coco/bbox_mAP', rule=rule)
-    hub: dict[str, Any] = {}
-    lines: list[str] = []
-    runner = SimpleNamespace(message_hub=SimpleNamespace(get_info=hub.get), logger=SimpleNamespace(warning=lines.append))
-    for value in values:
-        if hook.improves(runner, {'coco/bbox_mAP': value}, 'coco/bbox_mAP', rule):
-            hub['best_score'] = value
-    assert hub.get('best_score') == best
-    assert lines == ['coco/bbox_mAP is 0: nothing that the model finds is right yet, and no best checkpoint is kept'] * num_lines
-
-
 # --------------------------------------------------------------------------------------------------------------- nan
 def bad(toy: Any, tmp_path: Path, indices: tuple, **changes: Any) -> Any:
     cfg = toy(tmp_path, **changes)

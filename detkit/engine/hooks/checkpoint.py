@@ -28,8 +28,7 @@ class CheckpointHook(mmhooks.CheckpointHook):
     evaluation is written again after it, with what the evaluation has changed (best score, counts of other hooks). ``backend_args``
     and ``file_client_args`` are refused: checkpoints are local files.
 
-    Without ``interval`` the newest epoch is kept; mmengine writes the last one of the run only. A first score of 0 (or of -1, which is
-    undefined) is not kept as the best, where mmengine keeps it: any weights would do as well. Without ``rule`` a metric's name tells
+    Without ``interval`` the newest epoch is kept; mmengine writes the last one of the run only. Without ``rule`` a metric's name tells
     which values are better, for the metrics of detection too that mmengine does not know (PQ, AP50, mMR).
     """
 
@@ -114,9 +113,6 @@ class CheckpointHook(mmhooks.CheckpointHook):
             runner.logger.warning(f'{key} is {UNDEFINED}: there was no object to measure against, and no best checkpoint is kept')
             return False
         best = runner.message_hub.get_info(self.score_key(key), self.init_value_map[rule])
-        if rule == 'greater' and value == 0 and best == self.init_value_map[rule]:
-            runner.logger.warning(f'{key} is 0: nothing that the model finds is right yet, and no best checkpoint is kept')
-            return False
         return value is not None and not math.isnan(value) and self.is_better_than[key](value, best)
 
     def score_key(self, key: str) -> str:
