@@ -199,7 +199,7 @@ RANGES: dict[str, Range] = {name: range_ for range_, names in (
     'BboxOverlaps2D.scale': POSITIVE, 'RandomCrop.crop_size': POSITIVE,
     'SmoothL1Loss.beta': POSITIVE, 'BalancedL1Loss.alpha': POSITIVE, 'BalancedL1Loss.beta': POSITIVE, 'BoundedIoULoss.beta': POSITIVE,
     'NormalInit.std': NON_NEGATIVE, 'TruncNormalInit.std': NON_NEGATIVE, 'IoUBalancedNegSampler.num_bins': INDEX,
-    'RandomCenterCropPad.border': INDEX, 'FocalLossCost.alpha': SHARE, 'FocalLoss.alpha': SHARE}
+    'LoadImageFromFile.depth': Range(), 'RandomCenterCropPad.border': INDEX, 'FocalLossCost.alpha': SHARE, 'FocalLoss.alpha': SHARE}
 
 
 def range_fault(value: Any, name: str, cls: str = '') -> Fault | None:
@@ -221,6 +221,8 @@ def number_fault(value: Any, allowed: Range | None) -> Fault | None:
     return None if allowed is None or value in allowed else Fault((), value, str(allowed))
 
 
+# Annotations of mmengine that its own examples contradict.
+CORRECTED = {'Visualizer.vis_backends': list | dict | None}
 # The types of arguments whose classes, mmengine's initializers, have no annotation.
 UNANNOTATED = {'checkpoint': str, 'layer': str | list[str], 'bias_prob': float, 'val': float, 'a': float, 'b': float, 'gain': float,
                'std': float, 'distribution': Literal['normal', 'uniform'], 'mode': Literal['fan_in', 'fan_out'], 'nonlinearity': str}
@@ -228,4 +230,4 @@ UNANNOTATED = {'checkpoint': str, 'layer': str | list[str], 'bias_prob': float, 
 
 def value_fault(value: Any, kind: Any, name: str, cls: str = '') -> Fault | None:
     """``type_fault``, then ``range_fault``."""
-    return type_fault(value, kind) or range_fault(value, name, cls)
+    return type_fault(value, CORRECTED.get(f'{cls}.{name}', kind)) or range_fault(value, name, cls)

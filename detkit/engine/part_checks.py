@@ -217,23 +217,13 @@ def hook_problems(hook: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
         try:
             hook = HOOKS.build(args)
             if isinstance(hook, EMAHook):
-                found += averaging_problems(hook.ema_cfg, path)
+                MODELS.build(hook.ema_cfg, model=nn.Identity())      # training builds it when it begins
         except ConfigError as error:
             error.path, error.cfg = (*path, *error.path), None               # the path is complete
             found.append(error)
         except (AssertionError, TypeError, ValueError) as error:             # a number given as text
             found.append(ConfigError(f'{type_name(args)}: {error}.', path=path))
     yield from found
-
-
-def averaging_problems(ema_cfg: dict, path: tuple[str, ...]) -> list[ConfigError]:
-    """Errors for the averaged model of an EMAHook, which is built when training begins; its arguments are the hook's."""
-    found = list(class_problems(ema_cfg, MODELS, path, model=None))
-    for error in found:
-        error.path = tuple('ema_type' if key == 'type' else key for key in error.path)
-    if not found:
-        MODELS.build(ema_cfg, model=nn.Identity())
-    return found
 
 
 def check_optimizer(optim_wrapper: dict) -> None:

@@ -94,7 +94,7 @@ def test_settings_that_contradict_each_other_are_refused():
     assert refusal(**basics, scales=[1.], octave_base_scale=4, scales_per_octave=3) == needs
     assert refusal(**basics, scales=[1.], centers=[(0, 0)] * 2, center_offset=.5) == \
         'AnchorGenerator takes centers or center_offset, not both.'
-    assert refusal(**basics, scales=[1.], center_offset=2) == 'AnchorGenerator center_offset=2 must lie in [0, 1].'
+    assert refusal(**basics, scales=[1.], center_offset=2) == 'center_offset: is 2; it should be in [0, 1].'
     assert refusal(**basics, scales=[1.], base_sizes=[4]) == 'AnchorGenerator base_sizes has 1 entries, strides has 2.'
     assert refusal(**basics, scales=[1.], centers=[(0, 0)]) == 'AnchorGenerator centers has 1 entries, strides has 2.'
 

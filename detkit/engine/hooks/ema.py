@@ -65,7 +65,12 @@ class EMAHook(mmhooks.EMAHook):
 
     def __init__(self, ema_type: str = 'ExponentialMovingAverage', **options: Any) -> None:
         super().__init__(ema_type, **options)
-        check_arguments(MODELS.get(ema_type), {k: v for k, v in self.ema_cfg.items() if k != 'type'}, ('model',))
+        try:
+            averaging = MODELS.get(ema_type)
+        except ConfigError as error:
+            error.path = ('ema_type',)
+            raise
+        check_arguments(averaging, {k: v for k, v in self.ema_cfg.items() if k != 'type'}, ('model',))
 
     def before_run(self, runner: Any) -> None:
         model = runner.model.module if hasattr(runner.model, 'module') else runner.model
