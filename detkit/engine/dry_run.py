@@ -65,6 +65,8 @@ def dry_run(model: nn.Module, described: Any = None) -> DryRun:
     reason = missing_export(model)
     if not isinstance(model, Detector) or any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         return DryRun(export_problem=reason)
+    # Fake tensors add a device. Autograd would start a thread for it, and forked processes could not train: it counts devices only once.
+    torch.ones((), requires_grad=True).backward()
     modes = [(module, module.training) for module in model.modules()]
     try:
         failure = run_on_fake_images(model, SIDES[0], decodes=not reason)

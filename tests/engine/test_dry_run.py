@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -112,3 +116,19 @@ def test_weights_modes_hooks_and_random_numbers_stay():
     assert [m.training for m in model.modules()] == modes and [id(p) for p in model.parameters()] == parameters
     assert torch.equal(torch.random.get_rng_state(), random)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_forked_process_can_train_afterwards():
+    code = """
+        import os, torch
+        from kinds import small_detector
+        from detkit.engine.dry_run import dry_run
+        assert dry_run(small_detector('retinanet')).error is None
+        torch.ones(3, requires_grad=True).sum().backward()
+        child = os.fork()
+        if not child:
+            torch.ones(3, requires_grad=True).sum().backward()
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7"""
+    subprocess.run([sys.executable, '-c', dedent(code)], check=True, timeout=300,
+                   env={**os.environ, 'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)})
