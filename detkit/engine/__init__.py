@@ -1,16 +1,16 @@
-"""Training and testing on mmengine's Runner, with what it needs from us."""
+"""Training and testing with mmengine's Runner."""
 from __future__ import annotations
 
 from typing import Any
 
-import detkit.opencv  # noqa: F401  mmengine's runner imports cv2: this comes first, so that a broken one is told with its remedy
+import detkit.opencv  # noqa: F401  before mmengine's runner, which imports cv2: a broken cv2 then gives an error with its remedy
 from detkit.mmdet_names import missing_attribute
 
 __all__ = ['build_runner', 'evaluate', 'train']
 
 
 def __getattr__(name: str) -> Any:
-    """Import on use: the parts of this package are needed alone as well, and the runner is heavy."""
+    """Import on first use: the runner takes long to import, and other modules of this package do not need it."""
     if name in ('evaluate', 'train'):
         from detkit.engine import run
         return getattr(run, name)

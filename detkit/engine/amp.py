@@ -1,8 +1,8 @@
-"""Mixed precision and memory format: what the machine does well, chosen and said.
+"""Mixed precision and memory format: set by the config or chosen for the machine, and logged.
 
-bfloat16 has float32's range and needs no loss scaling; float16 does, and is for CUDA only. A CPU with avx512_bf16 or AMX trains
-more than twice as fast with bfloat16 and channels_last together; one without them is slower with bfloat16, and gains by channels_last
-alone where convolutions are depthwise.
+bfloat16 has the range of float32 and needs no loss scaling; float16 needs it, and works on CUDA only. A CPU with avx512_bf16 or AMX
+trains more than twice as fast with bfloat16 and channels_last. A CPU without them is slower with bfloat16, and faster with
+channels_last only if convolutions are depthwise.
 """
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ DTYPES = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
 @OPTIM_WRAPPERS.register_module()
 class AmpOptimWrapper(OptimWrapper):
-    """Runs the forward pass under autocast, on the CPU as well as on CUDA.
+    """Run the forward pass under autocast, on the CPU and on CUDA.
 
     Args:
         loss_scale: ``'dynamic'``, a number (static), or the arguments of ``torch.amp.GradScaler``. With bfloat16, ``'dynamic'``
-            means no scaling, which it does not need.
-        dtype: ``'float16'`` (CUDA only), ``'bfloat16'``; None: float16 on CUDA, as MMDetection, bfloat16 elsewhere.
-        optimizer, accumulative_counts, clip_grad: as of mmengine's OptimWrapper. Gradients are clipped unscaled.
+                    means no scaling, because bfloat16 does not need it.
+                dtype: ``'float16'`` (CUDA only) or ``'bfloat16'``; None: float16 on CUDA, as in MMDetection, else bfloat16.
+                optimizer, accumulative_counts, clip_grad: as in mmengine's OptimWrapper. Gradients are unscaled before clipping.
 
     Raises:
-        ConfigError: another dtype, float16 without CUDA, another kind of loss_scale, ``use_fsdp``.
+            ConfigError: another dtype, float16 without CUDA, a wrong type of loss_scale, or ``use_fsdp=True``.
     """
 
     inherits_arguments = True
@@ -73,7 +73,7 @@ class AmpOptimWrapper(OptimWrapper):
 
     def load_state_dict(self, state_dict: dict) -> None:
         state_dict = dict(state_dict)
-        scale = state_dict.pop('loss_scaler', None)          # absent when the run began without scaling
+        scale = state_dict.pop('loss_scaler', None)          # absent if the checkpoint's run had no loss scaling
         if scale and self.scaler is not None:
             self.scaler.load_state_dict(scale)
         super().load_state_dict(state_dict)
@@ -102,7 +102,7 @@ def make_scaler(loss_scale: str | float | dict, dtype: torch.dtype, device: str)
 
 # ---------------------------------------------------------------------------------------------------------- choosing
 def native_bf16() -> tuple[bool, str]:
-    """Whether bfloat16 is fast here, and why (not)."""
+    """Return whether bfloat16 is fast on this machine, and the reason."""
     if torch.cuda.is_available():
         capability = torch.cuda.get_device_capability()
         return capability >= (8, 0), f'{torch.cuda.get_device_name()} (compute capability {capability[0]}.{capability[1]})'
@@ -113,17 +113,17 @@ def native_bf16() -> tuple[bool, str]:
 
 
 def cpu_flags() -> set[str]:
-    """Feature flags as Linux lists them; empty elsewhere."""
+    """Return the CPU's feature flags from Linux's /proc/cpuinfo; empty on other systems."""
     path = Path('/proc/cpuinfo')
     lines = path.read_text(errors='replace').splitlines() if path.is_file() else []
     return next((set(line.split(':', 1)[1].split()) for line in lines if line.lower().startswith(('flags', 'features'))), set())
 
 
 def settle_precision(cfg: Config) -> list[str]:
-    """Carry out ``amp`` and ``channels_last`` of ``cfg``, in place; return what was chosen, in words for the log.
+    """Apply ``amp`` and ``channels_last`` of ``cfg``, in place; return log lines about the choices.
 
-    Each is True, False, ``'auto'`` (on where the machine gains by it) or absent (as optim_wrapper says; off). ``amp=False``
-    turns an AmpOptimWrapper off as well.
+    Each is True, False, ``'auto'`` (on if the machine is faster with it) or absent (``amp``: as in optim_wrapper; ``channels_last``: off).
+    ``amp=False`` also turns an AmpOptimWrapper off.
     """
     native, why = native_bf16()
     said = []
@@ -138,7 +138,7 @@ def settle_precision(cfg: Config) -> list[str]:
     if switch(cfg, 'channels_last') == 'auto' and (native or torch.cuda.is_available()):
         cfg.channels_last = True
         said.append(f'channels_last: on ({why})')
-    return said                                           # elsewhere the model decides: ``settle_memory_format``
+    return said                                           # otherwise ``settle_memory_format`` decides, which needs the model
 
 
 def switch(cfg: Config, key: str) -> bool | str | None:
@@ -165,10 +165,10 @@ def turn_off(wrapper: dict) -> None:
 
 
 def settle_memory_format(cfg: Config, model: nn.Module) -> list[str]:
-    """Carry out ``channels_last`` of ``cfg`` on ``model``; return what was chosen, in words for the log.
+    """Apply ``channels_last`` of ``cfg`` to ``model``; return log lines about the choice.
 
-    ``'auto'`` that ``settle_precision`` has left: on for a model with depthwise convolutions. In float32 on a CPU without bfloat16 their
-    training steps take 0.7 to 0.85 of the time so, those of ResNets 1.06 to 1.08 (benchmarks/threads.py).
+    If ``settle_precision`` left ``'auto'``: on for a model with depthwise convolutions. In float32 on a CPU without bfloat16, channels_last
+    multiplies the time of their training steps by 0.7 to 0.85, and that of ResNets by 1.06 to 1.08 (benchmarks/threads.py).
     """
     said = []
     if cfg.get('channels_last') == 'auto':
@@ -180,12 +180,12 @@ def settle_memory_format(cfg: Config, model: nn.Module) -> list[str]:
 
 
 def has_depthwise(model: nn.Module) -> bool:
-    """Whether a convolution of ``model`` has a group for each of its channels."""
+    """Return whether ``model`` has a depthwise convolution (as many groups as input channels)."""
     return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in model.modules())
 
 
 def use_channels_last(model: nn.Module) -> None:
-    """Lay the model's weights and its input batches out with the channels innermost."""
+    """Use the channels_last memory format for the model's weights and its input batches."""
     model.to(memory_format=torch.channels_last)
     preprocessor = getattr(model, 'data_preprocessor', None)
     if preprocessor is not None:

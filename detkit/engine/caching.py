@@ -1,4 +1,4 @@
-"""The caches of a config's data sets: built, checked, cleaned up and weighed against each other."""
+"""Caches of a config's datasets: build, verify, clean and benchmark them."""
 from __future__ import annotations
 
 import shutil
@@ -24,15 +24,15 @@ ADVISE_SAMPLES = 200
 
 def cache_datasets(cfg: Config | str | Path, splits: Sequence[str] = SPLITS[:2], settings: dict | None = None, verify: bool = False,
                    clean: bool = False, say: Callable[[str], None] = print) -> list[SampleCache]:
-    """Build the cache of each data set of ``splits``, as the config says or, where it says nothing, as ``settings`` do.
+    """Build the cache of each dataset of ``splits`` with the config's settings; ``settings`` override them.
 
     Args:
-        settings: keys of ``cache`` that hold whatever the config says (``store``, ``dir``, ``workers``, ...).
-        verify: read every record; damaged ones are removed and made anew.
-        clean: remove the generations that other settings left in the same place.
+        settings: keys of ``cache`` (``store``, ``dir``, ``workers``, ...).
+        verify: read every record; damaged records are removed and built again.
+        clean: remove the cache folders that were built with other settings in the same place.
 
     Raises:
-        ConfigError: a split that the config does not have, a data set that keeps no cache. CacheError: no room, or no right to write.
+        ConfigError: the config does not have a split, or a dataset does not support a cache. CacheError: no space, or no write permission.
     """
     caches = []
     for split, dataset in datasets_of(load_config(cfg), splits, settings or {}):
@@ -56,7 +56,7 @@ def cache_datasets(cfg: Config | str | Path, splits: Sequence[str] = SPLITS[:2],
 
 
 def datasets_of(cfg: Config, splits: Sequence[str], settings: dict) -> Iterator[tuple[str, Any]]:
-    """Each data set that can have a cache, with its split; none of them builds it by itself."""
+    """Yield the split and the dataset of each dataset that can have a cache. The caches are not built automatically."""
     register_all_modules(init_default_scope=True)
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
@@ -75,7 +75,7 @@ def datasets_of(cfg: Config, splits: Sequence[str], settings: dict) -> Iterator[
 
 
 def passive(described: Any, settings: dict) -> None:
-    """Give every data set in a config's dict its cache settings, in place, with building left to the caller."""
+    """Set the cache settings of every dataset in a config's dict, in place, with ``build='never'``: the caller builds the caches."""
     if isinstance(described, (list, tuple)):
         for item in described:
             passive(item, settings)
@@ -87,9 +87,9 @@ def passive(described: Any, settings: dict) -> None:
 
 
 def advise(cfg: Config | str | Path, split: str = 'train', say: Callable[[str], None] = print) -> str:
-    """Time the pipeline on the first samples from files, from an encoded and from a decoded cache; the name of the fastest.
+    """Time the pipeline on the first samples from files, from an encoded and from a decoded cache; return the name of the fastest.
 
-    One process, everything read once before it is timed: what counts here is decoding, not the disk.
+    One process, and everything is read once before the timing: this compares decoding time, not disk speed.
     """
     _, whole = next(datasets_of(load_config(cfg), [split], {}))
     count = min(len(whole), ADVISE_SAMPLES)
@@ -103,7 +103,7 @@ def advise(cfg: Config | str | Path, split: str = 'train', say: Callable[[str], 
                 fill(cache, 1, say=lambda line: None, progress=False)
                 dataset.pipeline.stored = cache.read
                 size = size_text((cache.store.folder / 'data.mdb').stat().st_size / count * len(whole))
-            for i in range(count):                       # read once; what is timed comes from memory
+            for i in range(count):                       # warm-up pass: the timed pass reads from memory
                 dataset.pipeline.sample(i, (0, 0, i, 0))
             start = time.perf_counter()
             for i in range(count):

@@ -1,4 +1,4 @@
-"""Checkpoints: written as plain values, read as data, loaded with one message about what fitted."""
+"""Checkpoints: written as plain values, read without running code, loaded with one message about keys that do not match."""
 from __future__ import annotations
 
 import os
@@ -24,21 +24,21 @@ from detkit.engine.unpickle import StandIn, StoredHistory, UnsafeFile, load_as_d
 from detkit.files import atomic_path
 from detkit.registry import ConfigError, did_you_mean
 
-LAST = 'last_checkpoint'       # holds the newest checkpoint's name, relative to the folder it stands in
+LAST = 'last_checkpoint'       # file with the name of the newest checkpoint, relative to its own folder
 INTERRUPTED = 'interrupted.pth'
-KEPT_VALUES = 1000             # of each logged scalar, for averages that reach back beyond a resume; else files grow for ever
+KEPT_VALUES = 1000             # of each logged scalar, for averages that span a resume; a limit, because files would grow without end
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
 def load_checkpoint(source: str | Path, trusted: bool = False, map_location: Any = 'cpu') -> dict:
-    """The dict in a checkpoint: ``state_dict``, and ``meta``, ``optimizer``, ``message_hub`` ... where it has them.
+    """Return the dict in a checkpoint: ``state_dict``, and ``meta``, ``optimizer``, ``message_hub`` and others if present.
 
     ``source``: a path (``.pth``, ``.safetensors``), an http(s) or file URL, ``torchvision://resnet50``, ``open-mmlab://...``.
-    Nothing in the file is executed; objects of unknown classes are left out. ``trusted``: use the ordinary unpickler, which
-    does execute what a file holds; for files of your own that need it.
+    No code in the file is executed; objects of unknown classes are left out. ``trusted``: use the standard unpickler, which
+    executes code in the file; only for your own files that need it.
 
     Raises:
-        ConfigError: no such file, a failed download, a file that is no checkpoint or that would run code.
+        ConfigError: the file is missing, the download fails, or the file is not a checkpoint or would run code.
     """
     path = locate(source)
     if not path.is_file():
@@ -59,13 +59,13 @@ def read(path: Path, trusted: bool, map_location: Any) -> Any:
         refuse_programs(path)
         try:
             return torch.load(path, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError:                      # holds more than tensors and plain values
+        except pickle.UnpicklingError:                      # the file holds more than tensors and plain values
             return without_stand_ins(load_as_data(path, map_location))
     except UnsafeFile as error:
         raise ConfigError(f"'{path}' {error}. Nothing of it was loaded.") from error
     except ConfigError:
         raise
-    except Exception as error:   # a damaged file makes zip, pickle or torch raise whatever they like
+    except Exception as error:   # zip, pickle and torch raise many types of errors for a damaged file
         raise ConfigError(f"'{path}' cannot be read as a checkpoint ({type(error).__name__}: {first_line(error)}). "
                           f'It may be cut short: {path.stat().st_size} bytes.') from error
 
@@ -83,7 +83,7 @@ def first_line(error: BaseException) -> str:
 
 
 def weights_in(content: Mapping, path: Path) -> dict:
-    """The weights in a file without ``state_dict``: under a name that other projects use, or at the top."""
+    """Return the weights in a file without ``state_dict``: under a key that other projects use, or the file's dict itself."""
     for name in ('model', 'module', 'weights', 'net'):
         if isinstance(content.get(name), Mapping) and any(isinstance(v, Tensor) for v in content[name].values()):
             return content[name]
@@ -93,7 +93,7 @@ def weights_in(content: Mapping, path: Path) -> dict:
 
 
 def without_stand_ins(value: Any) -> Any:
-    """``value`` with histories restored and without objects that could not be read as data."""
+    """Return ``value`` with histories restored, and without objects that could not be read as data."""
     if isinstance(value, StoredHistory):
         return value.history()
     if isinstance(value, (OrderedDict, dict)):
@@ -112,20 +112,20 @@ def left_out(value: Any) -> bool:
 
 
 def read_plain_values(source: str | Path, trusted: bool = False) -> dict:
-    """The content of a checkpoint, its tensors only mapped where the file allows it: for ``meta`` and ``message_hub``."""
+    """Return the content of a checkpoint to read ``meta`` and ``message_hub``; tensors are memory-mapped if the file allows it."""
     try:
         return dict(torch.load(source, map_location='cpu', weights_only=True, mmap=True))
-    except Exception:   # whatever is wrong or unusual about the file, the ordinary way copes with it or says so
+    except Exception:   # load_checkpoint handles other formats and reports errors
         return load_checkpoint(source, trusted)
 
 
 def read_meta(source: str | Path, trusted: bool = False) -> dict:
-    """The ``meta`` of a checkpoint."""
+    """Return the ``meta`` of a checkpoint."""
     return dict(read_plain_values(source, trusted).get('meta') or {})
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint that a run in ``work_dir`` wrote last, or None. A moved or copied folder finds its own files."""
+    """Return the newest checkpoint of the run in ``work_dir``, or None. Also works after the folder was moved or copied."""
     note = Path(work_dir) / LAST
     if not note.is_file():
         return None
@@ -135,7 +135,7 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 
 
 def folder_hint(path: Path) -> str:
-    """For a path that should be a checkpoint and is a folder: a checkpoint in it; '' for every other path."""
+    """Return a hint that names a checkpoint inside ``path`` if ``path`` is a folder, else ''."""
     if not path.is_dir():
         return ''
     last = latest_checkpoint(path) or max(path.glob('*.pth'), key=lambda p: p.stat().st_mtime, default=None)
@@ -144,10 +144,10 @@ def folder_hint(path: Path) -> str:
 
 # ---------------------------------------------------------------------------------------------------------- writing
 def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
-    """Write ``checkpoint``, as plain values, at ``path``: whole or not at all.
+    """Write ``checkpoint`` as plain values to ``path``, atomically.
 
     Raises:
-        ConfigError: it holds an object that ``torch.load(weights_only=True)`` could not read; with its key.
+        ConfigError: ``torch.load(weights_only=True)`` could not read an object in it; the message has its key.
     """
     content = plain(checkpoint, '')
     with atomic_path(path) as temporary, open(temporary, 'wb') as file:
@@ -157,7 +157,7 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
 
 
 def plain(value: Any, where: str) -> Any:
-    """``value`` as tensors, numbers, text and containers of them: what can be read back without trusting the file."""
+    """Convert ``value`` to tensors, numbers, text and containers of them, which can be read without trusting the file."""
     if isinstance(value, torch.nn.Parameter):
         return value.detach()
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, Tensor, torch.Size, torch.dtype, torch.device)) \
@@ -184,7 +184,7 @@ def plain(value: Any, where: str) -> Any:
 
 
 def restore_histories(checkpoint: dict) -> None:
-    """Turn the message hub's plain histories back into mmengine's buffers, in place."""
+    """Convert the plain histories of the message hub back to mmengine's buffers, in place."""
     scalars = (checkpoint.get('message_hub') or {}).get('log_scalars', {})
     for name, history in scalars.items():
         if isinstance(history, Mapping):
@@ -194,12 +194,12 @@ def restore_histories(checkpoint: dict) -> None:
 # ---------------------------------------------------------------------------------------------------------- weights
 @dataclass(frozen=True)
 class LoadReport:
-    """What of a checkpoint fitted a model."""
+    """Which keys of a checkpoint match a model."""
 
-    matched: int                                       # tensors loaded
-    total: int                                         # tensors of the model, without num_batches_tracked
-    missing: tuple[str, ...] = ()                      # of the model, not in the file
-    unexpected: tuple[str, ...] = ()                   # in the file, not of the model
+    matched: int                                       # number of loaded tensors
+    total: int                                         # number of tensors of the model, without num_batches_tracked
+    missing: tuple[str, ...] = ()                      # keys of the model that are not in the file
+    unexpected: tuple[str, ...] = ()                   # keys of the file that are not in the model
     mismatched: tuple[tuple[str, tuple, tuple], ...] = ()   # key, shape in the file, shape in the model
     remedy: str = ''
 
@@ -220,13 +220,13 @@ class LoadReport:
 
 def load_weights(model: nn.Module, source: str | Path | Mapping, strict: bool = False, trusted: bool = False,
                  revise_keys: list[tuple[str, str]] | None = None, name: str = 'the checkpoint') -> LoadReport:
-    """Load what fits of ``source`` (a checkpoint's path, URL or content) into ``model``.
+    """Load the matching weights of ``source`` (path, URL or content of a checkpoint) into ``model``.
 
-    A prefix ``module.`` of the keys is dropped; ``revise_keys`` are (pattern, replacement) pairs instead of that. The weights
-    are those under ``state_dict``, which of runs with EMA are the averaged ones. ``name``: what messages call a content.
+    The prefix ``module.`` of keys is removed; ``revise_keys``, (pattern, replacement) pairs, are used instead of that. The weights are
+    those under ``state_dict``: for runs with EMA, the averaged ones. ``name``: name in messages of a checkpoint that is given as content.
 
     Raises:
-        ConfigError: nothing fits, or, with ``strict``, something of the model is left without weights. One message.
+        ConfigError: no key matches, or, with ``strict``, a part of the model gets no weights.
     """
     content = source if isinstance(source, Mapping) else load_checkpoint(source, trusted)
     weights = content.get('state_dict', content)
@@ -241,7 +241,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping, strict: bool = 
 
 
 def load_matching(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport:
-    """Load the tensors of ``weights`` whose key and shape are the model's, through the modules' own loading hooks."""
+    """Load the tensors of ``weights`` that match the model in key and shape. The modules' own loading hooks run."""
     own = model.state_dict()
     mismatched = [(k, tuple(v.shape), tuple(own[k].shape)) for k, v in weights.items()
                   if k in own and isinstance(v, Tensor) and isinstance(own[k], Tensor) and v.shape != own[k].shape]
@@ -255,7 +255,7 @@ def load_matching(model: nn.Module, weights: Mapping[str, Tensor]) -> LoadReport
 
 
 def advice(theirs: list[str], ours: Mapping[str, Any], mismatched: list) -> str:
-    """What a user who loaded the wrong file, or the right one in the wrong way, should do."""
+    """Return what to do if the file is wrong, or is loaded into the wrong part of the model."""
     share = {prefix: sum(f'{prefix}{k}' in ours for k in theirs) for prefix in {f"{k.split('.')[0]}." for k in ours}}
     best = max(share, key=share.get, default='')
     if best and share[best] > len(theirs) / 2:
@@ -271,7 +271,7 @@ def advice(theirs: list[str], ours: Mapping[str, Any], mismatched: list) -> str:
 
 
 def report_loading(report: LoadReport, source: str) -> None:
-    """One log line about a loaded checkpoint, a warning when part of the model kept its initial weights."""
+    """Log one line about a loaded checkpoint; a warning if part of the model keeps its initial weights."""
     if get_rank() == 0:
         level = 20 if report.complete else 30
         print_log(f'loaded {source}: {report}' if not report.complete or report.unexpected
@@ -284,14 +284,14 @@ def load_for_mmengine(filename: str, map_location: Any = None, **_: Any) -> dict
 
 
 def fill_for_mmengine(module: nn.Module, state_dict: Mapping[str, Tensor], strict: bool = False, logger: Any = None) -> None:
-    """``mmengine.runner.checkpoint.load_state_dict``: one line about what did not fit, where mmengine prints every key."""
+    """Replace ``mmengine.runner.checkpoint.load_state_dict``: log one line about keys that do not match; mmengine prints every key."""
     report_loading(load_weights(module, dict(state_dict=state_dict), strict, revise_keys=[]), f'weights for {type(module).__name__}')
 
 
 def guard_mmengine() -> None:
-    """Make mmengine 0.10.7's own loading, ``init_cfg=dict(type='Pretrained')`` above all, read checkpoints the way we do.
+    """Make the loading in mmengine 0.10.7, mainly ``init_cfg=dict(type='Pretrained')``, use ``load_checkpoint``.
 
-    Its loaders hand files to the ordinary unpickler, or fail on torch 2.6 and later, which refuses what mmengine stores.
+    mmengine's loaders use the standard unpickler, or fail on torch 2.6 and later, which refuses what mmengine stores.
     """
     prefixes = ['', 'http://', 'https://', 'file://', 'torchvision://', 'modelzoo://', 'open-mmlab://', 'openmmlab://', 'mmcls://']
     CheckpointLoader.register_scheme(prefixes, load_for_mmengine, force=True)

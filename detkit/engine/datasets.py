@@ -1,4 +1,4 @@
-"""The data sets in a config: their innermost parts, and the list of classes that all splits share."""
+"""The innermost datasets in a config, and the list of classes that all splits share."""
 from __future__ import annotations
 
 import copy
@@ -9,11 +9,11 @@ from detkit.data.classes import class_difference, class_names, in_order_of, reor
 from detkit.data.datasets.detection import DetDataset
 from detkit.registry import DATASETS, ConfigError
 
-WRAPPED = ('dataset', 'datasets')      # keys under which a wrapper has what it wraps
+WRAPPED = ('dataset', 'datasets')      # keys of the wrapped datasets in a wrapper's config
 
 
 def leaves(described: Any) -> Iterator[dict]:
-    """Yield the configs of the innermost data sets, as they stand in ``described``."""
+    """Yield the configs of the innermost datasets in ``described``; they are not copied."""
     inner = [described[key] for key in WRAPPED if described.get(key) is not None] if isinstance(described, dict) else []
     if isinstance(described, dict) and not inner:
         yield described
@@ -34,7 +34,7 @@ def with_leaves(described: Any, change: Callable[[dict], dict]) -> Any:
 
 
 def unread(leaf: dict) -> DetDataset | None:
-    """Build the data set of a leaf without reading its annotations; None for a class that is not detkit's.
+    """Build the dataset of a leaf config without reading its annotations; None if its class is not detkit's.
 
     Raises:
         ConfigError: it cannot be built; the ``cfg`` of the error is ``leaf``.
@@ -47,7 +47,7 @@ def unread(leaf: dict) -> DetDataset | None:
             return None
         return DATASETS.build({**args, 'lazy_init': True})
     except ConfigError as error:
-        if error.cfg is None:                            # the registry's: there is no such type
+        if error.cfg is None:                            # from the registry: the type does not exist
             error.path = ('type', *error.path)
         if error.cfg is None or error.cfg == {**args, 'lazy_init': True}:
             error.cfg = leaf
@@ -55,13 +55,13 @@ def unread(leaf: dict) -> DetDataset | None:
 
 
 def follow_classes(described: Any, classes: Sequence[str] | None, name: str, source: str, notes: list[str]) -> Any:
-    """Return a data set's config whose labels follow ``classes``: for data that derive their classes from their own file, and for data
-    that name the same classes in another order, which ``notes`` says.
+    """Return a dataset's config with its labels in the order of ``classes``. This changes datasets that read their classes from their
+    own file, and datasets that name the same classes in another order; the latter add a line to ``notes``.
 
-    ``name``: of the data, ``source``: of ``classes``, in messages.
+    ``name``, ``source``: names of the dataset and of the origin of ``classes`` in messages.
 
     Raises:
-        ConfigError: the data name other classes.
+        ConfigError: the dataset names other classes.
     """
     def change(leaf: dict) -> dict:
         dataset = unread(leaf)
@@ -69,7 +69,7 @@ def follow_classes(described: Any, classes: Sequence[str] | None, name: str, sou
         if dataset is None or named == tuple(classes):
             return leaf
         order = tuple(classes) if named is None else names_in_order(classes, named, source, name)
-        if named == order:                              # another spelling
+        if named == order:                              # only the spelling differs
             return leaf
         if named is not None:
             notes.append(f'{name}: {class_difference(order, named, source, name)}. The order of {source} holds.')
@@ -78,7 +78,7 @@ def follow_classes(described: Any, classes: Sequence[str] | None, name: str, sou
 
 
 def check_resumed_classes(before: Sequence[str] | None, now: Sequence[str] | None, checkpoint: str) -> None:
-    """Raise ConfigError where a run that is resumed had other classes ``before``, or another order of them; None: not known."""
+    """Raise ConfigError if a resumed run had other classes ``before``, or another order of them. None means unknown."""
     if before is not None and now is not None and tuple(before) != tuple(now):
         raise ConfigError(f"'{checkpoint}' was trained on other classes than train_dataloader has: "
                           f'{class_difference(before, now, "the checkpoint", "train_dataloader")}. Resume with the same data and the same '
@@ -100,6 +100,6 @@ def names_in_order(classes: Sequence[str], names: Sequence[str], source: str, na
 
 
 def refuse_another_order(classes: Sequence[str] | None, names: Sequence[str] | None, source: str, name: str) -> None:
-    """Raise ConfigError unless the labels of ``names`` are those of ``classes``; None: not known."""
+    """Raise ConfigError unless ``names`` gives the same labels as ``classes``. None means unknown."""
     if classes is not None and names is not None and names_in_order(classes, names, source, name) != tuple(names):
         raise ConfigError(f'{name}: {class_difference(classes, names, source, name)}. Bring its metainfo.classes into that order.')

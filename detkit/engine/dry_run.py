@@ -1,7 +1,7 @@
-"""A run of a model without its weights and without arithmetic: on fake tensors, which have shapes and types and no values.
+"""Run a model on fake tensors, which have shapes and dtypes but no values, without memory for its weights and without arithmetic.
 
-It finds layers that do not fit each other and models that ``torch.export`` cannot follow, without the memory of the model.
-``torch.export.export`` traces the same run, and takes 2 to 5 times as long (RetinaNet, Faster R-CNN, DINO).
+This finds layers whose shapes do not match and models that ``torch.export`` cannot trace. ``torch.export.export`` does the same trace
+but takes 2 to 5 times as long (RetinaNet, Faster R-CNN, DINO).
 """
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from detkit.models.detectors.detector import Detector
 from detkit.ops.nms import NotExportable
 from detkit.registry import ConfigError
 
-SIDES = (256, 224)              # of the square images: multiples of 32, of which 224 is the side that many pretrained networks insist on
-MAX_REASON = 160                # letters of an error message of torch
+SIDES = (256, 224)              # of the square images: multiples of 32; many pretrained networks require 224
+MAX_REASON = 160                # characters of a torch error message
 DATA_DEPENDENT = ('DataDependentOutputException', 'DynamicOutputShapeException', 'GuardOnDataDependentSymNode')
-FAULTS_OF_INPUTS = (ValueError, IndexError)        # what the forward of a module raises that is given too few or too many maps
+FAULTS_OF_INPUTS = (ValueError, IndexError)        # raised by a module's forward if it gets too few or too many maps
 
 
 @dataclass
 class DryRun:
-    """``error``: layers do not fit each other, whatever the images. ``export_problem``: why the model cannot be exported; '' if it can."""
+    """``error``: layers do not fit each other at any image size. ``export_problem``: why the model cannot be exported; '' if it can."""
 
     error: ConfigError | None = None
     export_problem: str = ''
@@ -37,17 +37,17 @@ class DryRun:
 
 @dataclass
 class Failure:
-    """Where and how a run failed. ``widths``: (expected, given) channels of a layer that takes a fixed number of them."""
+    """Where and how a run failed. ``widths``: (expected, actual) number of channels of a layer with a fixed number of them."""
 
     error: Exception
-    layer: str                                    # its name in the model; '' outside of a layer
-    module: nn.Module                             # the layer; outside of one the part that ran last
+    layer: str                                    # name in the model; '' outside of a layer
+    module: nn.Module                             # the layer; outside of a layer, the part that ran last
     widths: tuple[int, int] | None
-    last_part: str                                # the direct child of the model that ran last
-    part_outputs: dict[str, list[int]]            # direct child of the model -> channels of the maps that it gave
+    last_part: str                                # name of the direct child of the model that ran last
+    part_outputs: dict[str, list[int]]            # name of a direct child of the model -> channels of its output maps
 
     def is_same_fault(self, other: Failure) -> bool:
-        """Whether two runs with images of different sizes failed by the same fault, which is then not one of the size."""
+        """Return whether runs with two image sizes failed in the same way, so that the error does not depend on the size."""
         if self.layer != other.layer or type(self.error) is not type(other.error):
             return False
         if self.widths or other.widths:
@@ -57,10 +57,10 @@ class Failure:
 
 
 def dry_run(model: nn.Module, described: Any = None) -> DryRun:
-    """Run ``model.exportable()`` (or its network, where there is nothing to export) on fake tensors; the model is not changed.
+    """Run ``model.exportable()`` (or the network, if export is not supported) on fake tensors; the model is not changed.
 
-    ``described``: the model's config, by which the key of an error is found. A model that is no ``Detector``, or that learns the shapes
-    of its weights from its first input, is not run.
+    ``described``: the model's config, used to find the config key of an error. A model that is not a ``Detector``, or has lazy weights
+    (shapes from the first input), is not run.
     """
     reason = missing_export(model)
     if not isinstance(model, Detector) or any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
@@ -76,7 +76,7 @@ def dry_run(model: nn.Module, described: Any = None) -> DryRun:
     finally:
         for module, training in modes:
             module.training = training
-    if second is None:                            # a network for one size of images
+    if second is None:                            # the network accepts one image size only
         return DryRun(export_problem=reason)
     if failure.is_same_fault(second):
         return DryRun(error=config_error(failure, described))
@@ -84,7 +84,7 @@ def dry_run(model: nn.Module, described: Any = None) -> DryRun:
 
 
 def missing_export(model: nn.Module) -> str:
-    """Why ``model.exportable()`` has nothing to give; '' where it has."""
+    """Return why ``model.exportable()`` is not available; '' if it is."""
     if not hasattr(model, 'exportable'):
         return f'{type(model).__name__} has no exportable()'
     if isinstance(model, Detector) and type(model).decode is Detector.decode and not hasattr(getattr(model, 'bbox_head', None), 'decode'):
@@ -93,18 +93,18 @@ def missing_export(model: nn.Module) -> str:
 
 
 def run_on_fake_images(model: nn.Module, side: int, decodes: bool) -> Failure | None:
-    # Imported here: they take seconds, which a training needs anyway (the optimizer's first step imports them).
+    # Imported here because they take seconds; a training imports them in any case, at the optimizer's first step.
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         inputs = torch.empty(1, 3, side, side), torch.full((1, 2), side)
-        runs, inputs = (model.exportable(), inputs) if decodes else (model.eval(), inputs[:1])           # forward(images) is its network
+        runs, inputs = (model.exportable(), inputs) if decodes else (model.eval(), inputs[:1])           # forward(images) is the network
         with fake_weights(model), watched(model) as run:
             try:
                 runs(*inputs)
-            except Exception as error:            # whatever a module of any package raises; it is classified, or told as a reason
+            except Exception as error:            # any module of any package may raise; the error is classified or becomes a reason
                 layer, module, given = run.entered[-1] if run.entered else ('', getattr(model, run.last_part, model), ())
                 return Failure(error, layer, module, layer_widths(module, given), run.last_part, run.part_outputs)
     return None
@@ -112,7 +112,7 @@ def run_on_fake_images(model: nn.Module, side: int, decodes: bool) -> Failure | 
 
 @contextmanager
 def fake_weights(model: nn.Module) -> Iterator[None]:
-    """Put a fake tensor in the place of each tensor of ``model``; the same one where a tensor is shared."""
+    """Replace each tensor of ``model`` by a fake tensor; a shared tensor by one shared fake tensor."""
     fakes: dict[int, Tensor] = {}
     replaced = [(tensors, name, value) for module in model.modules() for tensors in (module._parameters, module._buffers, vars(module))
                 for name, value in tensors.items() if isinstance(value, Tensor)]
@@ -129,14 +129,14 @@ def fake_weights(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class Run:
-    entered: list[tuple[str, nn.Module, tuple]] = field(default_factory=list)       # modules whose forward has begun and not ended
+    entered: list[tuple[str, nn.Module, tuple]] = field(default_factory=list)       # modules whose forward has started and not finished
     last_part: str = ''
     part_outputs: dict[str, list[int]] = field(default_factory=dict)
 
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[Run]:
-    """Note which module of ``model`` runs, and the maps that its direct children give; torch's own report of a failure is not printed."""
+    """Record which module of ``model`` runs and the output maps of its direct children; torch does not print its own error report."""
     run, handles = Run(), []
 
     def enter(name: str) -> Callable:
@@ -166,7 +166,7 @@ def watched(model: nn.Module) -> Iterator[Run]:
 
 
 def layer_widths(module: nn.Module, inputs: tuple) -> tuple[int, int] | None:
-    """The channels that a layer takes and those that it was given, where these differ."""
+    """Return the (expected, actual) number of input channels of a layer if they differ, else None."""
     for kind, attribute, axis in ((nn.modules.conv._ConvNd, 'in_channels', 1), (nn.Linear, 'in_features', -1),
                                   (nn.modules.batchnorm._BatchNorm, 'num_features', 1), (nn.GroupNorm, 'num_channels', 1)):
         if isinstance(module, kind) and inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim > 1:
@@ -191,7 +191,7 @@ def config_error(failure: Failure, described: Any) -> ConfigError:
 
 
 def config_part(layer: str, described: Any) -> tuple[tuple[str, ...], str]:
-    """Split the name of a layer into the key of the part of the model's config that it belongs to, and the rest."""
+    """Split a layer's name into the config key of the model's part that it belongs to, and the rest."""
     names, path = layer.split('.'), ['model']
     while names and (isinstance(described, dict) and isinstance(described.get(names[0]), (dict, list, tuple))
                      or isinstance(described, (list, tuple)) and names[0].isdigit() and int(names[0]) < len(described)):
@@ -214,7 +214,7 @@ def type_of(module: nn.Module) -> str:
 
 
 def one_sentence(error: Exception) -> str:
-    """The first sentence of an error message, without a full stop at its end."""
+    """Return the first sentence of an error message, without a full stop."""
     text = ' '.join((str(error) or type(error).__name__).split())
     first = re.split(r'(?<=[^.])\.\s', text)[0].rstrip('.')
     return first if len(first) <= MAX_REASON else first[:MAX_REASON].rsplit(' ', 1)[0] + ' ...'

@@ -1,4 +1,4 @@
-"""Stop signals during training: the iteration is finished, a checkpoint written, and the run can be resumed from there."""
+"""Stop signals during training: finish the iteration and save a checkpoint, from which the run can be resumed."""
 from __future__ import annotations
 
 import signal
@@ -15,7 +15,7 @@ from detkit.signals import SAME_SIGNAL_SECONDS, Stopped, handle_stop_signals, ta
 
 
 class TrainingInterrupted(Exception):
-    """Raised at a point of the run from which it can go on; ``exit_status`` is 128 + the signal: 130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1."""
+    """Raised where the run can be resumed; ``exit_status`` is 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1."""
 
     def __init__(self, signum: int, advice: str = '--resume goes on') -> None:
         super().__init__(f'training was stopped by {signal.Signals(signum).name}; {advice}')
@@ -23,13 +23,13 @@ class TrainingInterrupted(Exception):
 
 
 class TrainingFailed(RuntimeError):
-    """The run cannot go on, through no mistake in the config that could be seen before."""
+    """The run cannot continue, for a reason that could not be found in the config before."""
 
     exit_status = 1
 
 
 class Interrupt:
-    """Remembers that the run was asked to stop. A Ctrl-C after that, in a run of one process, stops at once."""
+    """Record that the run was asked to stop. In a run of one process, a second Ctrl-C stops it at once."""
 
     def __init__(self) -> None:
         self.signum, self.received_at = 0, 0.
@@ -40,13 +40,13 @@ class Interrupt:
             raise Stopped(signum)
         if not self.signum:
             self.received_at = now
-            with suppress(OSError, RuntimeError):     # the terminal may be gone; or it is just being written to
+            with suppress(OSError, RuntimeError):     # the terminal may be closed, or another print may be in progress
                 print('\nstopping after this iteration, then saving; press Ctrl-C again to stop at once without saving', file=sys.stderr,
                       flush=True)
         self.signum = self.signum or signum
 
     def asked(self) -> int:
-        """The signal that any process of the run received, or 0. All processes get the same answer at the same iteration."""
+        """Return the signal that any process of the run received, or 0. All processes get the same result in the same iteration."""
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return self.signum
         device = 'cuda' if dist.get_backend() == 'nccl' else 'cpu'
@@ -56,7 +56,7 @@ class Interrupt:
 
     @contextmanager
     def listening(self) -> Iterator['Interrupt']:
-        """Take the stop signals over while the block runs (in the main thread; elsewhere Python allows no handlers)."""
-        self.signum = self.signum or take_received()     # one that a library swallowed while the run was being built
+        """Handle stop signals while the block runs (in the main thread only; Python allows no handlers in other threads)."""
+        self.signum = self.signum or take_received()     # an earlier signal whose exception a library caught while the run was built
         with handle_stop_signals(self):
             yield self

@@ -1,4 +1,4 @@
-"""The settings of a data loader in a config: which there are, and what each may be."""
+"""The settings of a data loader in a config, and the valid values of each."""
 from __future__ import annotations
 
 import math
@@ -21,7 +21,7 @@ def is_seconds(value: Any) -> bool:
 
 
 def is_part(value: Any) -> bool:
-    """Whether ``value`` is a dict to build from, or an object."""
+    """Return whether ``value`` is a config dict or an object."""
     return not isinstance(value, (str, int, float, list, tuple, type(None)))
 
 
@@ -29,7 +29,7 @@ def is_function(value: Any) -> bool:
     return isinstance(value, dict) and 'type' in value or callable(value)
 
 
-# Key -> what it may be, and the test of it; None is allowed beside it for those in OPTIONAL.
+# Key -> (description of the valid values, test of a value); keys in OPTIONAL may also be None.
 SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     'dataset': ('a dict with a type', is_part),
     'sampler': ('a dict with a type', is_part),
@@ -59,7 +59,7 @@ ELSEWHERE = {'shuffle': "It belongs to the sampler: sampler=dict(type='DefaultSa
 
 
 def loader_problems(cfg: dict) -> Iterator[ConfigError]:
-    """Yield an error for each setting of a data loader that nothing reads or that has no possible value; its ``path`` is the key."""
+    """Yield an error for each unknown key and each invalid value in a data loader's config; the error's ``path`` is the key."""
     for key, value in cfg.items():
         if key not in SETTINGS:
             remedy = f' {ELSEWHERE[key]}' if key in ELSEWHERE else did_you_mean(key, SETTINGS)
@@ -76,7 +76,7 @@ def loader_problems(cfg: dict) -> Iterator[ConfigError]:
 
 
 def no_batch(num_images: int, batch_size: int, drop_last: bool, num_processes: int = 1) -> str:
-    """The message for a loader without a batch."""
+    """Return the error message for a loader without batches."""
     if not num_images:
         return 'yields no batch: there are no images. Look at ann_file, metainfo.classes and filter_cfg of its data set.'
     share = '' if num_processes == 1 else f' for {num_processes} processes'
@@ -86,7 +86,7 @@ def no_batch(num_images: int, batch_size: int, drop_last: bool, num_processes: i
 
 
 def check_loader(cfg: dict) -> None:
-    """Raise the first of ``loader_problems``."""
+    """Raise the first error of ``loader_problems``."""
     if not isinstance(cfg, dict):
         raise ConfigError(f'a data loader is built from a dict such as cfg.train_dataloader, and not from a {type(cfg).__name__}.')
     for problem in loader_problems(cfg):

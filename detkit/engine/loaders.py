@@ -1,4 +1,4 @@
-"""A data loader from a config: data set, sampler, batches, workers."""
+"""Build a DataLoader from a config: dataset, sampler, batches, workers."""
 from __future__ import annotations
 
 import copy
@@ -20,21 +20,21 @@ from detkit.opencv import cv2
 from detkit.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, ConfigError
 from detkit.signals import end_with_parent, ignore_stop_signals, kill_workers_at_exit
 
-PREFETCH = 2       # batches a worker makes ahead; torch's default
+PREFETCH = 2       # batches that a worker loads in advance; torch's default
 
 
 def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = False, dataset: Any = None) -> DataLoader:
-    """The DataLoader that ``cfg`` describes, in mmengine's terms; its data set and sampler draw from ``seed``.
+    """Build the DataLoader that ``cfg`` describes in mmengine's format; ``seed`` is passed to its dataset and sampler.
 
-    ``dataset``: that of ``cfg`` where its annotations have been read already.
+    ``dataset``: the dataset of ``cfg`` if it is already built.
 
-    mmengine's loader copies the dict with the data set in it and ignores unknown arguments silently. Workers ignore
-    the signals that stop a run: the iteration that is finished before it stops needs their batches.
+    mmengine's function copies the dict including the dataset, and ignores unknown arguments. Here workers ignore the signals that
+    stop a run, because the last iteration before the stop needs their batches.
 
-    ``shared_batches=False`` in ``cfg``: workers hand batches over as torch's DataLoader does, not in shared buffers (detkit.engine.ring).
+    ``shared_batches=False`` in ``cfg``: workers send batches as torch's DataLoader does, without shared buffers (detkit.engine.ring).
 
     Raises:
-        ConfigError: a part that is missing or cannot be built, or a loader without a batch.
+        ConfigError: a part is missing or cannot be built, or the loader has no batch.
     """
     check_loader(cfg)
     args = copy.deepcopy(cfg)
@@ -53,10 +53,10 @@ def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = Fals
     args['collate_fn'] = function(args.get('collate_fn', dict(type='pseudo_collate')))
     args['worker_init_fn'] = worker_start(args, seed)
     if not args.get('num_workers'):
-        for key in ('persistent_workers', 'prefetch_factor'):   # there are no workers that could persist or fetch ahead
+        for key in ('persistent_workers', 'prefetch_factor'):   # they need workers
             args.pop(key, None)
     if not torch.cuda.is_available():
-        args.pop('pin_memory', None)                            # nothing to pin it for; torch would warn
+        args.pop('pin_memory', None)                            # torch would warn without CUDA
     args.pop('disable_subprocess_warning', None)
     try:
         loader = loader_of(dataset, args, args.pop('shared_batches', True))
@@ -68,7 +68,7 @@ def build_loader(cfg: dict, seed: int | None = None, diff_rank_seed: bool = Fals
 
 
 def loader_of(dataset: Any, args: dict, shared_batches: bool) -> DataLoader:
-    """One whose workers hand images over in shared buffers, where it has workers, collates as MMDetection and the images allow it."""
+    """Return a loader with shared image buffers if there are workers, the default collate function is used and the images allow it."""
     workers, batch_size = args.get('num_workers') or 0, args.get('batch_size') or getattr(args.get('batch_sampler'), 'batch_size', None)
     if shared_batches and workers and batch_size and getattr(args['collate_fn'], 'func', args['collate_fn']) is pseudo_collate \
             and isinstance(dataset, Sized) and len(dataset):
@@ -79,8 +79,8 @@ def loader_of(dataset: Any, args: dict, shared_batches: bool) -> DataLoader:
 
 
 def build_dataset(described: Any, seed: int | None) -> Any:
-    """Return the data set that ``described`` is, or is the config of, ready for use: annotations read, caches opened, and ``seed``
-    handed to it and to those that it wraps."""
+    """Return the dataset ``described`` (a dataset or its config), ready for use: annotations are read, caches are open, and ``seed`` is
+    set in it and in the datasets that it wraps."""
     dataset = DATASETS.build(described)
     for part in nested_datasets(dataset):
         if hasattr(part, 'seed') and seed is not None:
@@ -93,7 +93,7 @@ def build_dataset(described: Any, seed: int | None) -> Any:
 
 
 class Part(Subset):
-    """The first samples of a data set, known by its ``metainfo``."""
+    """The first samples of a dataset, with its ``metainfo``."""
 
     @property
     def metainfo(self) -> dict | None:
@@ -106,12 +106,12 @@ class Part(Subset):
         return [self[i] for i in indices]
 
     def get_data_info(self, idx: int) -> dict:
-        """What AspectRatioBatchSampler asks for."""
+        """Return the annotations of one image, for AspectRatioBatchSampler."""
         return self.dataset.get_data_info(idx)
 
 
 def function(cfg: Any) -> Callable:
-    """A function named in a config, with its other entries as arguments."""
+    """Return the function that a config names, with the config's other entries as its arguments."""
     if not isinstance(cfg, dict):
         return cfg
     args = dict(cfg)
@@ -133,13 +133,13 @@ def worker_start(args: dict, seed: int | None) -> Callable | None:
 def start_worker(then: Callable | None, worker_id: int) -> None:
     ignore_stop_signals()
     end_with_parent()
-    cv2.setNumThreads(0)                                        # torch limits its own threads; a worker is one of several
+    cv2.setNumThreads(0)                                        # torch limits its own threads in workers; OpenCV does not
     if then is not None:
         then(worker_id)
 
 
 def stop_workers(loader: DataLoader) -> None:
-    """End persistent workers; if the loader is used again, it starts new ones, with the data set as it is then."""
+    """Stop persistent workers. The next pass over the loader starts new ones with the current dataset."""
     iterator = getattr(loader, '_iterator', None)
     if iterator is not None:
         iterator._shutdown_workers()

@@ -1,4 +1,4 @@
-"""The log: lines that a person can read, the full record in the file, a live bar in a terminal."""
+"""Logging: short lines on the console, the full record in the file, a progress bar in a terminal."""
 from __future__ import annotations
 
 import logging
@@ -19,12 +19,12 @@ from detkit.registry import HOOKS, LOG_PROCESSORS
 FILE_ONLY = dict(extra=dict(file_only=True))          # logger.info(page, **FILE_ONLY)
 SILENT = ('Hooks will be executed', 'Exp name:', 'Checkpoints will be saved', 'Distributed training is not used', 'Load checkpoint from',
           'Loads checkpoint by', 'Saving checkpoint at', 'resumed epoch:', 'Auto resumed from', 'Advance dataloader')
-SHOWN = {'time', 'data_time', 'memory', 'epoch', 'iter', 'loss', 'grad_norm', 'step'}   # told in their own words
+SHOWN = {'time', 'data_time', 'memory', 'epoch', 'iter', 'loss', 'grad_norm', 'step'}   # formatted separately
 
 
 @LOG_PROCESSORS.register_module()
 class LogProcessor(MMLogProcessor):
-    """mmengine's numbers, in a line such as
+    """mmengine's LogProcessor with lines such as
 
     ``epoch 3/12  50/458  lr 1.00e-03  loss 0.812 (cls 0.512, bbox 0.300)  0.41 s/it  eta 0:12:31  1.2 GB``
     """
@@ -42,7 +42,7 @@ class LogProcessor(MMLogProcessor):
         return tag, '  '.join(w for w in words if w)
 
     def place(self, runner: Any, batch_idx: int, mode: str) -> str:
-        """Where in the run: epoch and batch, or iteration."""
+        """Return the position in the run: epoch and batch, or iteration."""
         if mode == 'train' and counts_iterations(runner):
             return f'iter {runner.iter + 1}/{runner.max_iters}'
         total = self._get_dataloader_size(runner, mode)
@@ -67,7 +67,7 @@ def rates(values: dict) -> list[str]:
 
 
 def losses(values: dict) -> str:
-    """The total and its terms, ``loss_`` left off."""
+    """Return the total loss and its terms, without the prefix ``loss_``."""
     if 'loss' not in values:
         return ''
     parts = [f"{k.replace('loss_', '').removesuffix('_loss')} {number(v)}" for k, v in values.items()
@@ -95,7 +95,7 @@ def clock(seconds: float) -> str:
 
 
 def memory_gb() -> float:
-    """Most memory used so far: the GPU's when there is one, else the process's."""
+    """Return the peak memory in GiB: the GPU's if there is one, else the process's."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2 ** 30
     if sys.platform == 'win32':
@@ -107,9 +107,9 @@ def memory_gb() -> float:
 
 # ---------------------------------------------------------------------------------------------------------- handlers
 class ConsoleHandler(logging.StreamHandler):
-    """Writes messages above the live bar, if there is one; leaves pages meant for the file out."""
+    """Write messages above the progress bar, if there is one; skip messages meant only for the file."""
 
-    bar: str = ''                                     # what stands on the last line of the terminal now
+    bar: str = ''                                     # text of the progress bar on the terminal's last line
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream or sys.stdout)
@@ -133,7 +133,7 @@ class ConsoleHandler(logging.StreamHandler):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Time and message; warnings and errors say what they are."""
+    """Format as time and message; warnings and errors also have their level."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage().replace('\n', '\n         ')
@@ -142,7 +142,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def tidy(logger: logging.Logger) -> None:
-    """Give mmengine's logger our handlers' looks: short lines on the console, dated ones in the file."""
+    """Set formatters on mmengine's logger: short lines on the console, lines with date in the file."""
     for i, handler in enumerate(logger.handlers):
         if isinstance(handler, logging.FileHandler):
             handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s', '%Y-%m-%d %H:%M:%S'))
@@ -158,13 +158,13 @@ def tidy(logger: logging.Logger) -> None:
 # --------------------------------------------------------------------------------------------------------------- bar
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """A bar on the last line of a terminal: how far the epoch is, the loss, and how long the run still takes.
+    """Progress bar on the last line of the terminal: progress of the epoch, the loss, and the remaining time.
 
-    Does nothing where the output is no terminal, and in all processes but the first.
+    Disabled if the output is not a terminal, and in all processes except rank 0.
     """
 
     priority = 'LOWEST'
-    period = 0.1                                      # seconds between two drawings
+    period = 0.1                                      # minimum seconds between two updates
 
     def __init__(self) -> None:
         self.console: ConsoleHandler | None = None
@@ -222,7 +222,7 @@ class ProgressHook(Hook):
 
 
 def bar_line(head: str, done: int, total: int, tail: list[str], columns: int) -> str:
-    """``epoch 3/12 [#####-----] 45/90  loss 0.81  eta 0:03:10``, at most ``columns`` - 1 wide."""
+    """Return a line like ``epoch 3/12 [#####-----] 45/90  loss 0.81  eta 0:03:10``, at most ``columns`` - 1 characters."""
     count = f'{done}/{total}'
     text = '  '.join([count, *tail])
     width = min(40, columns - len(head) - len(text) - 6)

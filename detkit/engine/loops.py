@@ -1,4 +1,4 @@
-"""Training loops that can stop and go on between any two iterations, and a validation loop that can be left."""
+"""Training loops that can stop and resume at any iteration, and a validation loop that can be interrupted."""
 from __future__ import annotations
 
 import itertools
@@ -16,33 +16,33 @@ from detkit.data.datasets.wrappers import set_dataset_epoch
 from detkit.data.samplers import InfiniteSampler, MultiSourceSampler
 from detkit.registry import LOOPS, ConfigError
 
-INFINITE = (InfiniteSampler, MultiSourceSampler, MMInfiniteSampler)     # a pass over them never ends
+INFINITE = (InfiniteSampler, MultiSourceSampler, MMInfiniteSampler)     # an epoch of these samplers never ends
 
 
 class SkipFirst:
-    """``batches``, a batch sampler, whose next pass begins after the first ``skip`` batches; later passes are whole."""
+    """Wrap a batch sampler so that its next pass skips the first ``skip`` batches; later passes are complete."""
 
     def __init__(self, batches: Iterable[list[int]], skip: int) -> None:
         self.batches, self.skip = batches, skip
 
     def __iter__(self) -> Iterator[list[int]]:
-        skip, self.skip = self.skip, 0                # when the first batch is asked for: torch makes some iterators that it never uses
+        skip, self.skip = self.skip, 0                # reset at the first batch, because torch creates some iterators that it never uses
         yield from itertools.islice(iter(self.batches), skip, None)
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getattr__(self, name: str) -> Any:          # ``sampler`` and what else hooks look for
+    def __getattr__(self, name: str) -> Any:          # ``sampler`` and other attributes that hooks read
         if name == 'batches':
             raise AttributeError(name)
         return getattr(self.batches, name)
 
 
 def skip_first(loader: DataLoader, skip: int) -> None:
-    """Let the next pass over ``loader`` begin after its first ``skip`` batches, which are not even read.
+    """Make the next pass over ``loader`` skip the first ``skip`` batches without loading them.
 
-    The loader stays the same object, with its workers, buffers and options. torch refuses to replace a batch sampler, because a loader
-    keeps what it derived from it; nothing of that depends on where a pass begins.
+    The loader stays the same object, with its workers, buffers and options. torch forbids to replace the batch sampler of a loader,
+    because other attributes are derived from it; none of them depends on where a pass begins.
     """
     name = 'sampler' if loader.batch_sampler is None else 'batch_sampler'
     vars(loader)[name] = SkipFirst(getattr(loader, name), skip)
@@ -53,7 +53,7 @@ def sampler_of(loader: DataLoader) -> Any:
 
 
 def endless(loader: DataLoader, start: int) -> Iterator[Any]:
-    """Batches of ``loader`` for ever, from iteration ``start`` on: of an infinite sampler, or of one epoch after the other."""
+    """Yield the batches of ``loader`` without end, starting at iteration ``start``: of an infinite sampler, or of successive epochs."""
     sampler = sampler_of(loader)
     is_infinite = isinstance(sampler, INFINITE)
     first, skip = (0, start) if is_infinite else divmod(start, len(loader))
@@ -71,14 +71,14 @@ def endless(loader: DataLoader, start: int) -> Iterator[Any]:
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(mmrunner.EpochBasedTrainLoop):
-    """mmengine's, resuming inside an epoch, and with an evaluation that was broken off.
+    """mmengine's loop that can also resume in the middle of an epoch, and repeats an interrupted evaluation.
 
     Raises:
-        ConfigError: a sampler whose epochs never end.
+            ConfigError: the sampler is infinite.
     """
 
-    skip = 0                       # batches of the first epoch that have been trained on already
-    is_evaluation_pending = False  # the run was stopped before the evaluation of the place where it goes on
+    skip = 0                       # number of batches of the first epoch that are already done
+    is_evaluation_pending = False  # True: the run was stopped before the evaluation that is due at the resumed step
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, max_epochs: int, val_begin: int = 1, val_interval: int = 1,
                  dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
@@ -114,7 +114,7 @@ class EpochBasedTrainLoop(mmrunner.EpochBasedTrainLoop):
         last = len(self.dataloader) - 1
         for idx, data_batch in enumerate(self.dataloader, skip):
             self.run_iter(idx, data_batch)
-            if idx < last:                             # after the last one the epoch is closed first
+            if idx < last:                             # after the last batch, the epoch is finished first
                 self.runner.stop_if_asked()
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -122,13 +122,13 @@ class EpochBasedTrainLoop(mmrunner.EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(mmrunner.IterBasedTrainLoop):
-    """mmengine's, resuming without reading the batches that were trained on before, and with an evaluation that was broken off."""
+    """mmengine's loop that resumes without loading the batches already done, and repeats an interrupted evaluation."""
 
-    is_evaluation_pending = False  # as of EpochBasedTrainLoop
+    is_evaluation_pending = False  # see EpochBasedTrainLoop
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, max_iters: int, val_begin: int = 1, val_interval: int = 1000,
                  dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
-        # Not mmengine's constructor: it starts the workers before it is known where a resumed run begins.
+        # mmengine's constructor is not called: it starts the workers before the first iteration of a resumed run is known.
         mmrunner.BaseLoop.__init__(self, runner, dataloader)
         if int(max_iters) != max_iters:
             raise ConfigError(f'train_cfg.max_iters={max_iters} should be a whole number.')
@@ -160,15 +160,15 @@ class IterBasedTrainLoop(mmrunner.IterBasedTrainLoop):
 
 
 def due(loop: mmrunner.BaseLoop, done: int, total: int) -> bool:
-    """Whether it is time for an evaluation, ``done`` of ``total`` epochs or iterations into training."""
+    """Return whether an evaluation is due after ``done`` of ``total`` epochs or iterations."""
     return done >= loop.val_begin and (done % loop.val_interval == 0 or done == total)
 
 
 @LOOPS.register_module()
 class ValLoop(mmrunner.ValLoop):
-    """mmengine's, left between two batches when the user asked to stop: there is nothing to finish.
+    """mmengine's loop that stops between two batches if a signal asks for it.
 
-    Several processes finish it, because they may have different numbers of batches, between which they cannot agree to stop.
+    In distributed training it does not stop: processes may have different numbers of batches, so they cannot agree on where to stop.
     """
 
     def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:

@@ -18,10 +18,10 @@ NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class DefaultOptimWrapperConstructor(MMEngineConstructor):
-    """mmengine's ``paramwise_cfg``, with one group for all parameters that share their settings.
+    """mmengine's constructor with ``paramwise_cfg``, but one parameter group for all parameters with the same options.
 
-    mmengine makes a group of every single parameter. An optimizer works group by group: a step of RTMDet then takes hundreds of small
-    ones, and its log a page. On the CPU torch's fused kernels are used where the config asks for no others.
+    mmengine makes one group per parameter. An optimizer loops over groups, so a step of RTMDet would have hundreds of small updates,
+    and the log a page of groups. On the CPU, torch's fused kernels are used unless the config chooses other ones.
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
@@ -34,7 +34,7 @@ class DefaultOptimWrapperConstructor(MMEngineConstructor):
         return super().__call__(model)
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module: bool | None = None) -> None:
-        """Append the groups of ``module``'s trainable parameters, in the order of their first ones; a shared parameter counts once."""
+        """Append the groups of ``module``'s trainable parameters in the order of their first parameter; add a shared parameter once."""
         groups: dict[str, dict] = {}
         seen = set()
         for name, owner in module.named_modules(prefix=prefix):
@@ -46,10 +46,10 @@ class DefaultOptimWrapperConstructor(MMEngineConstructor):
         params += groups.values()
 
     def options(self, name: str, ndim: int, owner: nn.Module) -> Iterator[tuple[str, Any]]:
-        """What the parameter ``name`` of the layer ``owner`` has of its own, rather than from the optimizer."""
+        """Yield the options of the parameter ``name`` of the layer ``owner`` that differ from the optimizer's defaults."""
         cfg = self.paramwise_cfg
         for key, values in sorted(sorted((cfg.get('custom_keys') or {}).items()), key=lambda item: len(item[0]), reverse=True):
-            if key in name:                                          # the longest key that fits, of equally long ones the first
+            if key in name:                                          # the longest matching key; of keys of equal length, the first
                 yield 'lr', self.base_lr * values.get('lr_mult', 1.)
                 if self.base_wd is not None:
                     yield 'weight_decay', self.base_wd * values.get('decay_mult', 1.)

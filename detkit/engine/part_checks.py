@@ -1,6 +1,6 @@
-"""The parts of a config that the runner builds late, when a work dir exists already: samplers, loops, schedules, the optimizer, hooks.
+"""Check parts of a config that the runner builds late, after the work dir exists: samplers, loops, schedulers, the optimizer, hooks.
 
-Their types, arguments and plain values are checked here, from the config alone.
+Types, arguments and plain values are checked from the config alone.
 """
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from detkit.registry import (
     signature_of,
 )
 
-# What mmengine's constructor of optimizers reads; it ignores any other key.
+# Keys that mmengine's optimizer constructor reads; it ignores all others.
 PARAMWISE = dict(custom_keys=dict[str, dict]) | dict.fromkeys(
     ('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult'), float | None
 ) | dict(bypass_duplicate=bool)
 BUILT_HOOKS = ('CheckpointHook', 'EarlyStoppingHook', 'EMAHook', 'LoggerHook', 'EmptyCacheHook', 'DetVisualizationHook',
-               'PipelineSwitchHook')                        # whose constructors check values and do nothing else
+               'PipelineSwitchHook')                        # their constructors only check values
 INTERVALS = ('interval', 'out_interval')
 LOOP_OF_SPLIT = dict(train='EpochBasedTrainLoop', val='ValLoop', test='TestLoop')
 PACKAGE_OF_BACKEND = dict(TensorboardVisBackend='tensorboard', WandbVisBackend='wandb', MLflowVisBackend='mlflow', AimVisBackend='aim',
@@ -57,7 +57,7 @@ CLIP_FUNCTIONS = dict(norm=clip_grad_norm_, value=clip_grad_value_)
 
 
 def part_problems(cfg: Config, splits: list[str]) -> Iterator[ConfigError]:
-    """Yield an error, with its full key, for each part of a kind above that could not be built."""
+    """Yield an error with its full key for each part that could not be built."""
     for split in splits:
         loader, key = cfg.get(f'{split}_dataloader'), f'{split}_dataloader'
         if isinstance(loader, dict):
@@ -91,9 +91,9 @@ def part_problems(cfg: Config, splits: list[str]) -> Iterator[ConfigError]:
 
 def class_problems(part: Any, registry: Registry, path: tuple[str, ...], default: str | None = None, check_args: bool = True,
                    **given: Any) -> Iterator[ConfigError]:
-    """Yield an error for a ``type`` that is missing or unknown, and with ``check_args`` for arguments that its class does not take.
+    """Yield an error for a missing or unknown ``type`` and, with ``check_args``, for arguments that the class does not take.
 
-    ``given``: what the builder adds where the config does not.
+    ``given``: arguments that the builder adds if the config does not have them.
     """
     if not isinstance(part, dict):
         return
@@ -117,7 +117,7 @@ def class_problems(part: Any, registry: Registry, path: tuple[str, ...], default
 
 
 def scheduler_problems(scheduler: dict, path: tuple[str, ...]) -> Iterator[ConfigError]:
-    """Yield an error for an argument that a schedule does not take, that is needed and missing, or that has no possible value."""
+    """Yield an error for each scheduler argument that is unknown, missing or has an invalid value."""
     kind = scheduler['type']
     cls = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
     signature = signature_of(cls)
@@ -138,7 +138,7 @@ def scheduler_problems(scheduler: dict, path: tuple[str, ...]) -> Iterator[Confi
 
 
 def loop_problems(loop: Any, split: str) -> Iterator[ConfigError]:
-    """Yield errors for the loop of a split; lengths of a training are looked at with its schedules."""
+    """Yield errors for the loop of a split; the length of a training is checked together with its schedulers."""
     if isinstance(loop, dict):
         default = LOOP_OF_SPLIT[split]
         if split == 'train' and 'type' not in loop and not loop.get('by_epoch', True):
@@ -151,7 +151,7 @@ def loop_problems(loop: Any, split: str) -> Iterator[ConfigError]:
 
 
 def wrapper_problems(wrapper: dict) -> Iterator[ConfigError]:
-    """Yield errors for ``clip_grad``, whose arguments torch reads at the first step."""
+    """Yield errors for ``clip_grad``; torch would report them only at the first step."""
     clip = wrapper.get('clip_grad')
     if clip is None:
         return
@@ -168,7 +168,7 @@ def wrapper_problems(wrapper: dict) -> Iterator[ConfigError]:
 
 
 def visualizer_problems(visualizer: Any) -> Iterator[ConfigError]:
-    """Yield errors for a visualizer and its backends, among them one whose package is not installed."""
+    """Yield errors for a visualizer and its backends, also for a backend whose package is not installed."""
     found = list(class_problems(visualizer, VISUALIZERS, ('visualizer',), default='Visualizer'))
     yield from found
     backends = visualizer.get('vis_backends') if isinstance(visualizer, dict) else None
@@ -186,7 +186,7 @@ def visualizer_problems(visualizer: Any) -> Iterator[ConfigError]:
 
 
 def environment_problems(env_cfg: dict) -> Iterator[ConfigError]:
-    """Yield errors for ``env_cfg.mp_cfg``: how worker processes are started, and OpenCV's threads."""
+    """Yield errors for ``env_cfg.mp_cfg``: the start method of worker processes, and OpenCV's threads."""
     settings = env_cfg.get('mp_cfg') or {}
     for key, (kind, is_possible) in PROCESS_SETTINGS.items():
         if key in settings and not is_possible(settings[key]):
@@ -221,14 +221,13 @@ def hook_problems(hook: Any, path: tuple[str, ...]) -> Iterator[ConfigError]:
         except ConfigError as error:
             error.path, error.cfg = (*path, *error.path), None               # the path is complete
             found.append(error)
-        except (AssertionError, TypeError, ValueError) as error:             # a number given as text
+        except (AssertionError, TypeError, ValueError) as error:             # for example a number given as text
             found.append(ConfigError(f'{type_name(args)}: {error}.', path=path))
     yield from found
 
 
 def check_optimizer(optim_wrapper: dict) -> None:
-    """Raise ConfigError for an unknown optimizer, an argument that it does not take, a rate that is no number, an unknown paramwise
-    key."""
+    """Raise ConfigError for an unknown optimizer or argument, a learning rate that is not a number, or an unknown paramwise key."""
     optimizer, path = optim_wrapper.get('optimizer'), ('optim_wrapper', 'optimizer')
     if isinstance(optimizer, dict):
         for error in class_problems(optimizer, OPTIMIZERS, path, params=None):
@@ -250,7 +249,7 @@ def check_optimizer(optim_wrapper: dict) -> None:
 
 
 def check_values(cfg: dict, kinds: dict[str, Any], path: tuple[str, ...]) -> None:
-    """Raise ConfigError for a value of ``cfg`` that is not of the type in ``kinds`` or out of its range; other keys may have any."""
+    """Raise ConfigError if a value of ``cfg`` does not have the type or range in ``kinds``; other keys are not checked."""
     for key in kinds.keys() & cfg.keys():
         fault = value_fault(cfg[key], kinds[key], key)
         if fault:
@@ -258,7 +257,7 @@ def check_values(cfg: dict, kinds: dict[str, Any], path: tuple[str, ...]) -> Non
 
 
 def is_rate(value: Any) -> bool:
-    """Whether ``value`` is a number, 0 or more, or what only the optimizer can judge: a tensor, None."""
+    """Return whether ``value`` is a number >= 0, or a type that only the optimizer can check (a tensor, None)."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return math.isfinite(value) and value >= 0
     return not isinstance(value, (bool, str, list, tuple, dict))

@@ -1,4 +1,4 @@
-"""What can be known of a run before its first step is checked here, in seconds and before a work dir is made."""
+"""Checks before a run: find errors in seconds, before the work dir is created and the first step is done."""
 from __future__ import annotations
 
 import copy
@@ -46,18 +46,18 @@ from detkit.models.detectors.maskformer import MaskFormer
 from detkit.registry import DATASETS, METRICS, MODELS, ConfigError, did_you_mean, find_keys, join_keys
 
 SPLITS = ('train', 'val', 'test')
-SAMPLED_IMAGES = 64                # images of a data set whose files are looked for
-MAY_PACK = ('detkit.data.transforms.formatting', 'detkit.data.transforms.choose')      # transforms that end a pipeline
-SECONDS_FOR_FIRST_PROCESS = 10     # in which its launcher ends the other processes after it
+SAMPLED_IMAGES = 64                # number of images of a dataset whose files are checked
+MAY_PACK = ('detkit.data.transforms.formatting', 'detkit.data.transforms.choose')      # modules of transforms that may end a pipeline
+SECONDS_FOR_FIRST_PROCESS = 10     # the launcher ends the other processes this long after the first one fails
 EXPORT_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
-EPOCH_SAMPLERS = ('DefaultSampler', 'ClassAwareSampler')     # those that end after one pass
+EPOCH_SAMPLERS = ('DefaultSampler', 'ClassAwareSampler')     # samplers with finite epochs
 
 
 @dataclass
 class Prepared:
-    """What the checks have read and built, for the runner to use; ``notes``: (log level, line) for its log."""
+    """Datasets and evaluators that the checks have built, for use by the runner; ``notes``: (log level, line) for its log."""
 
-    datasets: dict[str, Any] = field(default_factory=dict)          # split -> data set, its annotations read
+    datasets: dict[str, Any] = field(default_factory=dict)          # split -> dataset with annotations read
     evaluators: dict[str, Evaluator] = field(default_factory=dict)
     notes: list[tuple[int, str]] = field(default_factory=list)
 
@@ -67,7 +67,7 @@ class Prepared:
 
 
 class Problems:
-    """What stands in the way of a run; one message for all of it, each part with its config keys."""
+    """Collects the problems of a run and reports them in one message, each with its config keys."""
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
@@ -75,7 +75,7 @@ class Problems:
 
     @contextmanager
     def collecting(self, *keys: str) -> Iterator[None]:
-        """Keep a ConfigError or unusable annotations from inside. ``keys`` lead to the part of the config that is looked at."""
+        """Record a ConfigError or broken annotations raised in the block. ``keys``: config key of the part that is checked."""
         try:
             yield
         except ValueError as error:
@@ -94,10 +94,10 @@ class Problems:
         self.errors.append(error)
 
     def raise_all(self) -> None:
-        """Raise the errors: one as it is, several as one ConfigError in which equal errors of several keys stand once.
+        """Raise the recorded errors: one error as it is, several as one ConfigError that lists equal errors of several keys once.
 
-        Of several processes on a machine, which all find the same, the first tells it: the others wait for its end, with which the
-        launcher ends them.
+        In distributed training, all processes find the same errors and only the first one of each machine reports them. The others wait
+        until the launcher ends them.
         """
         if self.errors and int(os.environ.get('LOCAL_RANK', '0')):
             time.sleep(SECONDS_FOR_FIRST_PROCESS)
@@ -117,13 +117,13 @@ class Problems:
 
 
 def preflight(cfg: Config) -> Prepared:
-    """Check a config that ``prepare`` has gone over, before anything is written.
+    """Check a config that ``prepare`` returned, before anything is written.
 
-    Cheap checks come first and are reported together: settings of loaders and schedules, folders and files, the evaluators, the model. Then
-    the annotations of the splits that the run reads (train and val; test where there is no training), which the runner takes over.
+    Cheap checks come first and are reported together: settings of loaders and schedulers, folders and files, evaluators, the model. Then
+    the annotations of the splits that the run uses are read (train and val; test if there is no training); the runner reuses them.
 
     Raises:
-        ConfigError, BrokenAnnotations: the run could not succeed, or would learn or measure nothing; with the full config keys.
+        ConfigError, BrokenAnnotations: the run would fail, or would learn or measure nothing; with the full config keys.
     """
     problems, prepared = Problems(cfg), Prepared()
     training = cfg.get('train_dataloader') is not None
@@ -160,7 +160,7 @@ def preflight(cfg: Config) -> Prepared:
 
 @contextmanager
 def kept_log(prepared: Prepared) -> Iterator[None]:
-    """What is logged inside goes into ``prepared.notes``: the run's own log does not exist yet."""
+    """Collect log messages in ``prepared.notes`` while the block runs, because the run's own log does not exist yet."""
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             note = record.levelno, record.getMessage()
@@ -185,7 +185,7 @@ def check_loaders(cfg: Config, problems: Problems) -> None:
 
 
 def check_files(cfg: Config, splits: list[str], problems: Problems, prepared: Prepared) -> None:
-    """Data folders, annotation files, weights. What only a later test would miss is a warning."""
+    """Check data folders, annotation files and weights. A file that only a later test needs gives a warning."""
     for split in SPLITS:
         loader = cfg.get(f'{split}_dataloader')
         if not isinstance(loader, dict) or not isinstance(loader.get('dataset'), dict):
@@ -225,7 +225,7 @@ def missing_files(dataset: DetDataset, leaf: dict) -> Iterator[ConfigError]:
 
 
 def nearest_file(path: Path) -> str:
-    """Where the path ends that exists, and the nearest name there; '' where there is nothing to add."""
+    """Return a hint: the missing parent folder, or the most similar name in it; '' if there is none."""
     parent = path.parent
     if not parent.is_dir():
         return f' Its folder {parent} does not exist either.'
@@ -233,7 +233,7 @@ def nearest_file(path: Path) -> str:
 
 
 def fetch_pretrained(cfg: Config, problems: Problems) -> None:
-    """Fetch the weights that training begins with where there is no copy yet: what cannot be had is told before a work dir is made."""
+    """Download pretrained weights that are not cached yet, so that a failure is reported before the work dir is created."""
     for node in pretrained_parts(cfg.get('model')):
         with problems.collecting('model'):
             try:
@@ -253,7 +253,7 @@ def fetch_pretrained(cfg: Config, problems: Problems) -> None:
 
 # --------------------------------------------------------------------------------------------------------------- model
 def examine_model(cfg: Config, problems: Problems, prepared: Prepared) -> nn.Module | None:
-    """The model without memory for its weights, to be asked for its classes; None where it cannot be built so."""
+    """Build the model without memory for its weights, to read its classes; None if it cannot be built in this way."""
     described = cfg.get('model')
     if isinstance(described, nn.Module):
         try_model(described, None, problems, prepared)
@@ -266,7 +266,7 @@ def examine_model(cfg: Config, problems: Problems, prepared: Prepared) -> nn.Mod
                 model = MODELS.build(without_download(described))
         except ConfigError:
             raise
-        except Exception:   # a constructor that computes with its weights: the runner builds the model in memory and tells what is wrong
+        except Exception:   # the constructor computes with weights; the runner builds the model in memory and reports errors
             return None
     if model is not None:
         try_model(model, described, problems, prepared)
@@ -274,8 +274,7 @@ def examine_model(cfg: Config, problems: Problems, prepared: Prepared) -> nn.Mod
 
 
 def try_model(model: nn.Module, described: Any, problems: Problems, prepared: Prepared) -> None:
-    """Layers that do not fit each other are an error. A model that cannot be exported is a warning where the packages for it are
-    installed."""
+    """Add an error if layers do not fit each other. Warn if the model cannot be exported and the packages for the export are installed."""
     run = dry_run(model, described)
     if run.error is not None:
         problems.add(run.error)
@@ -285,7 +284,7 @@ def try_model(model: nn.Module, described: Any, problems: Problems, prepared: Pr
 
 
 def without_download(described: Any) -> Any:
-    """A model's config in which no constructor fetches weights."""
+    """Return a model's config in which no constructor downloads weights."""
     if isinstance(described, (list, tuple)):
         return [without_download(d) for d in described]
     if not isinstance(described, dict):
@@ -294,7 +293,7 @@ def without_download(described: Any) -> Any:
 
 
 def predicts_masks(model: nn.Module | None) -> bool | None:
-    """Whether a detector's predictions have masks; None for a model that is not detkit's."""
+    """Return whether a detector predicts masks; None for a model that is not detkit's."""
     if not isinstance(model, Detector):
         return None
     if isinstance(model, MaskFormer):
@@ -316,7 +315,7 @@ def build_evaluators(cfg: Config, splits: list[str], model: nn.Module | None, pr
         metrics, count = [], len(problems.errors)
         for one in described if isinstance(described, (list, tuple)) else [described]:
             if roots and isinstance(one, dict) and one.get('ann_file') and not find_data(one['ann_file']).exists():
-                count = -1                    # it lies in a folder that is told to be missing
+                count = -1                    # it is in a folder that is reported as missing
                 continue
             with problems.collecting(key):
                 metric = METRICS.build(one)
@@ -327,7 +326,7 @@ def build_evaluators(cfg: Config, splits: list[str], model: nn.Module | None, pr
 
 
 def check_kind(metric: Any, model: nn.Module | None) -> None:
-    """Raise ConfigError for a metric of masks on a model that predicts none."""
+    """Raise ConfigError if a metric needs masks and the model predicts none."""
     if 'segm' in (getattr(metric, 'metrics', None) or ()) and predicts_masks(model) is False:
         raise ConfigError(f"metric='segm' compares masks, and this model ({type(model).__name__}) predicts boxes alone. Take 'segm' out of "
                           f'metric, or train a model with a mask head.')
@@ -337,12 +336,12 @@ def check_kind(metric: Any, model: nn.Module | None) -> None:
 
 
 def check_monitored(cfg: Config, prepared: Prepared, problems: Problems) -> None:
-    """What hooks watch must be among the numbers of the evaluation."""
+    """Check that the evaluation computes the metrics that hooks monitor."""
     evaluator = prepared.evaluators.get('val')
     if evaluator is None or any(not hasattr(m, 'result_names') for m in evaluator.metrics):
         return
     names = [name for metric in evaluator.metrics for name in metric.result_names()]
-    if not names:                                      # format_only: there are no numbers, and the hook says so
+    if not names:                                      # format_only: there are no metrics; the hook reports it
         return
     watched: list[tuple[str, Any]] = []
     for name, hook in (cfg.get('default_hooks') or {}).items():
@@ -359,7 +358,7 @@ def check_monitored(cfg: Config, prepared: Prepared, problems: Problems) -> None
 
 # ---------------------------------------------------------------------------------------------------------------- data
 def read_data(cfg: Config, splits: list[str], problems: Problems, prepared: Prepared) -> None:
-    """Read the annotations of ``splits``; labels follow the training set's classes, or in a test the checkpoint's."""
+    """Read the annotations of ``splits``. Labels follow the training dataset's classes; in a test, the checkpoint's classes."""
     classes, source = checkpoint_classes(cfg), 'the checkpoint'
     training = 'train' in splits
     for split in splits:
@@ -380,7 +379,7 @@ def read_data(cfg: Config, splits: list[str], problems: Problems, prepared: Prep
         for line in notes:
             prepared.warn(line)
         if split == 'train' and 'train' not in prepared.datasets:
-            return                                     # the others are compared with it
+            return                                     # the other splits are compared with it
     if training and isinstance(cfg.get('test_dataloader'), dict) and classes is not None:
         with Problems(cfg).collecting():
             for leaf in leaves(cfg.test_dataloader['dataset']):
@@ -393,12 +392,12 @@ def read_data(cfg: Config, splits: list[str], problems: Problems, prepared: Prep
 
 
 def checkpoint_classes(cfg: Config) -> tuple[str, ...] | None:
-    """The classes that the checkpoint of the config was trained on, where there is one and it names them."""
+    """Return the classes that the config's checkpoint was trained on; None if there is no checkpoint or it does not name them."""
     return class_names(read_meta(cfg.load_from, cfg.get('trusted_checkpoints', False))) if cfg.get('load_from') else None
 
 
 def compare_with_checkpoint(cfg: Config, before: tuple[str, ...] | None, now: tuple[str, ...] | None, prepared: Prepared) -> None:
-    """A run that is resumed keeps its classes; one that starts from weights for other classes gets a note that says how they are used.
+    """Compare the classes of the data with the checkpoint's. For weights of other classes, add a note that says how they are used.
 
     Raises:
         ConfigError: the data of a resumed run have other classes, or another order of them.
@@ -419,13 +418,13 @@ def det_datasets(dataset: Any) -> list[DetDataset]:
 
 
 def check_packed(dataset: Any, key: str, problems: Problems) -> None:
-    """The last step of a pipeline makes what the model takes. Transforms that are not detkit's may do so too."""
+    """Check that the last transform of a pipeline packs the model's input. Transforms that are not detkit's are accepted."""
     makes_samples = next((p for p in nested_datasets(dataset) if isinstance(p, (MultiImageMixDataset, DetDataset))), None)
     if makes_samples is None:
         return
     check_last_step(makes_samples.transforms if isinstance(makes_samples, MultiImageMixDataset) else makes_samples.pipeline.transforms,
                     (key, 'dataset'), problems)
-    for part in det_datasets(dataset):                  # classes that are not detkit's may load images in their own way
+    for part in det_datasets(dataset):                  # classes that are not detkit's may load images differently
         steps = [type(step) for step in part.pipeline.transforms]
         are_ours = all(cls.__module__.startswith('detkit.') for cls in (type(part), *steps))
         if steps and are_ours and not any(map(may_load_image, steps)):
@@ -446,7 +445,7 @@ def check_last_step(steps: Any, keys: tuple[str, ...], problems: Problems) -> No
 
 
 def check_switched_pipelines(cfg: Config, problems: Problems) -> None:
-    """The pipelines that a hook switches to in a later epoch."""
+    """Check the pipelines that a hook switches to in a later epoch."""
     for i, hook in enumerate(cfg.get('custom_hooks') or []):
         if isinstance(hook, dict) and type_name(hook) == 'PipelineSwitchHook' and isinstance(hook.get('switch_pipeline'), (list, tuple)):
             with problems.collecting('custom_hooks'):
@@ -454,7 +453,7 @@ def check_switched_pipelines(cfg: Config, problems: Problems) -> None:
 
 
 def check_images(dataset: Any, key: str, problems: Problems) -> None:
-    """Look for the files of some images: a wrong ``data_prefix`` is found before the first step."""
+    """Check that the files of some images exist, to find a wrong ``data_prefix`` before the first step."""
     for part in det_datasets(dataset):
         loads = next((t for t in part.pipeline.transforms if type(t).__name__ == 'LoadImageFromFile'), None)
         if loads is None or not len(part):
@@ -470,7 +469,7 @@ def check_images(dataset: Any, key: str, problems: Problems) -> None:
 
 
 def is_readable(transform: Any, info: dict) -> bool:
-    """Whether the transform that reads images reads this one, whatever its name looks like."""
+    """Return whether the loading transform can read the image; it may accept paths that are not plain files."""
     try:
         return transform(copy.copy(info)) is not None
     except UnreadableImage:
@@ -478,7 +477,7 @@ def is_readable(transform: Any, info: dict) -> bool:
 
 
 def check_objects(cfg: Config, split: str, dataset: Any, prepared: Prepared, problems: Problems) -> None:
-    """There is something to learn, or to measure."""
+    """Check that there are objects to train on or to evaluate."""
     found, key = det_datasets(dataset), f'{split}_dataloader'
     for part in found:
         if part.counts.boxes_leaving:
@@ -501,7 +500,7 @@ def check_objects(cfg: Config, split: str, dataset: Any, prepared: Prepared, pro
 
 
 def check_same_images(metric: Any, found: list[DetDataset], key: str) -> None:
-    """Raise ConfigError where the annotation file of a metric has other images than the data set, looked at by id and file name."""
+    """Raise ConfigError if a metric's annotation file has other images than the dataset, compared by id and file name."""
     truth = getattr(metric, 'truth', None)
     if not isinstance(truth, dict) or not isinstance(truth.get('images'), list):
         return
@@ -521,12 +520,12 @@ def check_same_images(metric: Any, found: list[DetDataset], key: str) -> None:
 
 
 def check_truth(metric: Any, found: list[DetDataset], key: str) -> None:
-    """Raise ConfigError where a metric of detkit would measure against no object, or masks against no mask."""
+    """Raise ConfigError if the ground truth of a detkit metric has no objects, or no masks for a mask metric."""
     if getattr(metric, 'format_only', True):
         return
     kinds, truth = getattr(metric, 'metrics', ()), getattr(metric, 'truth', None)
     classes = class_names(metric.dataset_meta)
-    compared: list[dict] = []                              # of the annotation file, with crowds
+    compared: list[dict] = []                              # of the annotation file, crowds included
     if classes is not None and isinstance(truth, dict) and isinstance(truth.get('annotations'), list):
         ids = {c['id'] for c in truth['categories'] if c['name'] in classes or kinds == ['proposal']}
         compared = [a for a in truth['annotations'] if a.get('category_id') in ids]
@@ -555,7 +554,10 @@ def check_truth(metric: Any, found: list[DetDataset], key: str) -> None:
 
 
 def truth_fault(annotation: dict, width: Any, height: Any) -> str:
-    """Why no detection could match an annotation of an image of that size, completing "2 objects ..."; '' where one could."""
+    """Return why no detection could match an annotation, as the end of a sentence "2 objects ..."; '' if one could.
+
+    ``width``, ``height``: size of the image in pixels.
+    """
     if 'bbox' not in annotation or not isinstance(width, (int, float)) or not isinstance(height, (int, float)):
         return ''
     fault = box_fault(annotation, width, height)
@@ -563,13 +565,13 @@ def truth_fault(annotation: dict, width: Any, height: Any) -> str:
 
 
 def reasons_of(found: list[DetDataset]) -> str:
-    """How many objects data sets have, and why not more."""
+    """Return how many objects the datasets have, and why objects are not used."""
     return '; '.join(f'{p.ann_file}: {p.counts}{f"; {p.labels_hint()}" if not p.counts.used and p.labels_hint() else ""}' for p in found)
 
 
 # -------------------------------------------------------------------------------------------------------------- length
 def check_length(cfg: Config, prepared: Prepared, problems: Problems) -> None:
-    """How many batches an epoch has, and whether schedules that count iterations fit into them."""
+    """Compute the batches per epoch and check that iteration-based schedulers fit."""
     loader, dataset = cfg.train_dataloader, prepared.datasets['train']
     sampler = loader['sampler']
     batch_size, grouping = loader.get('batch_size', 1), loader.get('batch_sampler') or {}

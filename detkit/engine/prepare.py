@@ -1,4 +1,4 @@
-"""From a config as users write it to one that a Runner on this machine can be built from."""
+"""Convert a user's config to one from which a Runner can be built on this machine."""
 from __future__ import annotations
 
 import copy
@@ -27,10 +27,10 @@ _runs = itertools.count()
 
 
 def prepare(cfg: Config) -> tuple[Config, list[str]]:
-    """A copy of ``cfg`` that this machine can run, and what was decided on the way, in lines for the log.
+    """Return a copy of ``cfg`` that can run on this machine, and log lines about the decisions made.
 
     Raises:
-        ConfigError: a missing or half-given section, a launcher without its processes, a resume without a checkpoint.
+            ConfigError: a section is missing or incomplete, a launcher has no processes, a resume has no checkpoint.
     """
     cfg = copy.deepcopy(cfg)
     without_yapf(cfg)
@@ -49,13 +49,13 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
 
 
 def work_dir_of(cfg: Config) -> Path:
-    """``cfg.work_dir``, or ``work_dirs/`` and the config's name."""
+    """Return ``cfg.work_dir``, or ``work_dirs/`` plus the config's name."""
     name = Path(cfg.filename).stem if cfg.filename else 'run'
     return Path(os.path.expanduser(cfg.get('work_dir') or os.path.join('work_dirs', name)))
 
 
 def check_sections(cfg: Config) -> None:
-    """Sections that belong together are there together, and none is misspelt."""
+    """Check that the keys are known and that each group of sections is complete."""
     check_keys(cfg)
     place = f' in {cfg.filename}' if cfg.filename else ''
     if not isinstance(cfg.get('model'), (dict, torch.nn.Module)):
@@ -68,7 +68,7 @@ def check_sections(cfg: Config) -> None:
 
 
 def need(cfg: Config, purpose: str) -> None:
-    """Raise ConfigError unless ``cfg`` has all that ``purpose`` (a key of GROUPS) takes."""
+    """Raise ConfigError unless ``cfg`` has all sections that ``purpose`` (a key of GROUPS) needs."""
     missing = [n for n in GROUPS[purpose] if cfg.get(n) is None]
     if missing:
         raise ConfigError(f"there is no '{missing[0]}'{f' in {cfg.filename}' if cfg.filename else ''}: {purpose} needs "
@@ -76,8 +76,10 @@ def need(cfg: Config, purpose: str) -> None:
 
 
 def start_processes(cfg: Config) -> None:
-    """Join the process group of a launcher. Without CUDA it is gloo's, which mmengine 0.10.7 cannot start by itself: it
-    calls ``torch.cuda.set_device`` and then hands DDP a device number."""
+    """Join the process group of the launcher.
+
+    Without CUDA the backend is gloo. mmengine 0.10.7 cannot start it: it calls ``torch.cuda.set_device`` and passes a device number to DDP.
+    """
     launcher = cfg.get('launcher') or 'none'
     cfg.launcher = launcher
     if launcher == 'none':
@@ -85,7 +87,7 @@ def start_processes(cfg: Config) -> None:
     if launcher == 'pytorch' and 'RANK' not in os.environ and not dist.is_initialized():
         raise ConfigError("launcher 'pytorch' is for processes that torchrun started: torchrun --nproc-per-node 2 tools/train.py CONFIG "
                           "--launcher pytorch. For one process leave it out.")
-    for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):   # each process would take all cores; mmengine warns when it sets them
+    for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):   # each process would use all cores; mmengine warns when it sets these
         os.environ.setdefault(variable, '1')
     if torch.cuda.is_available():
         return
@@ -99,7 +101,7 @@ def start_processes(cfg: Config) -> None:
 
 
 def settle_resume(cfg: Config) -> list[str]:
-    """Find the checkpoint that ``resume`` means, and take its seed: the resumed run is the same run."""
+    """Set the checkpoint that ``resume`` refers to, and use its seed, so that the resumed run continues the same random streams."""
     if not cfg.get('resume'):
         return []
     if cfg.get('load_from') is None:
@@ -122,13 +124,15 @@ def settle_randomness(cfg: Config) -> None:
     randomness = dict(cfg.get('randomness') or {})
     randomness.setdefault('seed', None)
     if randomness.get('deterministic'):
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')   # without it cuBLAS refuses to be deterministic
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')   # cuBLAS is not deterministic without it
     cfg.randomness = randomness
 
 
 def name_apart(cfg: Config) -> None:
-    """mmengine keeps loggers, message hubs and visualizers by name for the life of the process: a second run in a notebook would
-    write into the first one's folder. So each run has names of its own."""
+    """Give each run its own names of logger, message hub and visualizer.
+
+    mmengine keeps these objects by name for the whole process, so a second run in a notebook would write into the first run's folder.
+    """
     number = next(_runs)
     stem = cfg.get('experiment_name') or (Path(cfg.filename).stem if cfg.filename else 'run')
     cfg.experiment_name = f'{stem}-{number}' if number else stem
@@ -138,7 +142,7 @@ def name_apart(cfg: Config) -> None:
 
 
 def add_hooks(cfg: Config) -> None:
-    """The hooks that every run has, unless the config brings its own of the kind."""
+    """Add the hooks that every run needs, unless the config has a hook of the same class."""
     hooks = list(cfg.get('custom_hooks') or [])
     named = {kind(h) for h in [*hooks, *(cfg.get('default_hooks') or {}).values()]}
     for name in ALWAYS:

@@ -1,4 +1,4 @@
-"""Where a model's config asks for weights to begin with."""
+"""Find the pretrained weights that a model's config loads."""
 from __future__ import annotations
 
 from collections.abc import Iterator

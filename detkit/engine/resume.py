@@ -1,4 +1,4 @@
-"""Going on where another run stood: weights, optimizer, schedules, place in the data."""
+"""Resume a run: weights, optimizer, schedulers, position in the data."""
 from __future__ import annotations
 
 from typing import Any
@@ -15,12 +15,12 @@ from detkit.registry import ConfigError
 
 
 def resume_run(runner: Runner, filename: str, optimizer: bool, schedulers: bool) -> None:
-    """Bring ``runner`` (a DetRunner) to where the run that wrote ``filename`` stood.
+    """Set ``runner`` (a DetRunner) to the state of the run that wrote ``filename``.
 
-    What the config says of optimizer and schedules holds; what it changes against the checkpoint is said in the log.
+    The config's settings of optimizer and schedulers are used; the log lists those that differ from the checkpoint.
 
     Raises:
-        ConfigError: a checkpoint without optimizer or progress, of another model, of other classes.
+        ConfigError: the checkpoint has no optimizer or progress, or is of another model or of other classes.
     """
     checkpoint = runner.load_checkpoint(filename, strict=True)
     meta = checkpoint.get('meta') or {}
@@ -45,10 +45,10 @@ def resume_run(runner: Runner, filename: str, optimizer: bool, schedulers: bool)
 
 
 def take_place(runner: Runner, meta: dict) -> None:
-    """Set epoch and iteration; inside an epoch, how many of its batches are done."""
+    """Set epoch and iteration of the loop and, within an epoch, the number of batches to skip."""
     loop, length = runner.train_loop, len(runner.train_dataloader)
     loop._epoch, loop._iter = meta['epoch'], meta['iter']
-    if not hasattr(loop, 'skip'):                      # a loop that counts iterations
+    if not hasattr(loop, 'skip'):                      # an iteration-based loop
         return
     before = meta.get('epoch_length', length)
     done = meta['iter'] - meta['epoch'] * before
@@ -60,15 +60,15 @@ def take_place(runner: Runner, meta: dict) -> None:
 
 
 def is_evaluation_pending(runner: Runner, meta: dict) -> bool:
-    """Whether the run was stopped after its last training step but before the evaluation that may belong there."""
-    evaluated = runner.message_hub.runtime_info.get(EVALUATED)      # None: an older checkpoint, which does not tell
+    """Return whether the run was stopped after its last training step but before an evaluation that may be due there."""
+    evaluated = runner.message_hub.runtime_info.get(EVALUATED)      # None: an older checkpoint without this information
     counts_epochs = hasattr(runner.train_loop, 'skip')
     is_inside_epoch = counts_epochs and meta['iter'] != meta['epoch'] * meta.get('epoch_length', len(runner.train_dataloader))
     return evaluated is not None and evaluated < meta['iter'] and not is_inside_epoch
 
 
 def resume_optimizer(runner: Runner, checkpoint: dict, schedulers: bool) -> list[str]:
-    """Load optimizer and schedules; return the settings that the config changes."""
+    """Load the states of optimizer and schedulers; return the settings that the config changes."""
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     wrappers, states = by_name(runner.optim_wrapper), by_name(checkpoint['optimizer'], runner.optim_wrapper)
     scheduled = by_name(runner.param_schedulers or [], runner.optim_wrapper)
@@ -85,13 +85,13 @@ def resume_optimizer(runner: Runner, checkpoint: dict, schedulers: bool) -> list
 
 
 def by_name(value: Any, wrapper: OptimWrapper | None = None) -> dict[str, Any]:
-    """``value`` by the optimizer's name, when there are several; else under ''."""
+    """Return ``value`` as a dict by optimizer name if there are several optimizers, else ``{'': value}``."""
     several = hasattr(wrapper if wrapper is not None else value, 'optim_wrappers')
     return dict(value.items()) if several else {'': value}
 
 
 def load_optimizer(wrapper: OptimWrapper, state: dict, scheduled: set[str]) -> tuple[list[str], bool]:
-    """Load ``state``, keeping what the config says of each group; which settings that changed, and whether a schedule's base did."""
+    """Load ``state`` but keep the config's settings of each group. Return the changed settings, and whether a scheduler's base changed."""
     fresh = [{k: v for k, v in g.items() if k != 'params' and k not in scheduled and k != 'betas'} for g in wrapper.param_groups]
     try:
         wrapper.load_state_dict(state)

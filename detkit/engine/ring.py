@@ -1,7 +1,7 @@
-"""Batches through shared buffers that are made once.
+"""Send batches through shared buffers that are allocated once.
 
-A worker process otherwise puts every image into a new piece of shared memory and its boxes into others; mapping those costs more than a
-decoded sample does. Here each worker has a few buffers and fills them in turn.
+Without them, a worker process allocates new shared memory for every image and its boxes; mapping it costs more time than decoding a
+sample. Here each worker has a few buffers and fills them in turn.
 """
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from torch.utils.data import DataLoader, get_worker_info
 from detkit.signals import blocked_stop_signals
 
 SHARED_MEMORY = '/dev/shm'
-SPARE = 1.25          # a buffer's size over the largest batch expected
-PROBES = 4            # samples that are made to find out how large they are
+SPARE = 1.25          # size of a buffer relative to the largest expected batch
+PROBES = 4            # number of samples loaded to estimate the size of a batch
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A batch on its way: where its images lie, and the rest pickled."""
+    """A batch in a shared buffer: the positions of its images, and the other data pickled."""
 
     worker: int
     slot: int
@@ -35,9 +35,9 @@ class Packed:
 
 
 class RingCollate:
-    """In a worker: copy the images of a batch into one of its buffers.
+    """Collate function in a worker: copy the images of a batch into one of its buffers.
 
-    A batch that does not fit, or whose images are not uint8, comes through ``plain``.
+    A batch that does not fit, or whose images are not uint8, is collated by ``plain``.
     """
 
     def __init__(self, buffers: list[list[Tensor]], plain: Callable[[list], Any]) -> None:
@@ -62,7 +62,7 @@ class RingCollate:
 
 
 class Loader(DataLoader):
-    """A DataLoader whose new workers cannot be ended by a signal before they ignore it (``detkit.signals``)."""
+    """A DataLoader that blocks stop signals while workers start, until the workers ignore them (``detkit.signals``)."""
 
     def __iter__(self) -> Iterator[Any]:
         with blocked_stop_signals():
@@ -70,10 +70,10 @@ class Loader(DataLoader):
 
 
 class RingLoader(Loader):
-    """A DataLoader whose workers hand over images in shared buffers.
+    """A DataLoader whose workers send images through shared buffers.
 
-    The images of a batch lie in its buffer until the batch after the next is asked for; those that are still referred to then get memory
-    of their own. (A view of such an image is not noticed: copy what you cut out of a batch and keep.)
+    The images of a batch are views of a buffer until the batch after the next is requested; images that are still referenced then are
+    copied to their own memory. (References to slices of an image are not detected: clone a slice that you keep.)
     """
 
     def __init__(self, dataset: Any, buffers: list[list[Tensor]], collate_fn: Callable[[list], Any], **options: Any) -> None:
@@ -93,7 +93,7 @@ class RingLoader(Loader):
                 del batch
                 keep(previous)
                 previous = current
-        finally:                      # the next pass may begin with the first buffers again
+        finally:                      # the next pass may write to the first buffers again
             keep(previous)
             keep(current)
 
@@ -106,7 +106,7 @@ class RingLoader(Loader):
 
 
 def keep(images: list[weakref.ref]) -> None:
-    """Give those that somebody still has memory of their own: their buffer is about to be filled again."""
+    """Copy images that are still referenced to their own memory, because their buffer will be overwritten."""
     for reference in images:
         image = reference()
         if image is not None:
@@ -114,7 +114,7 @@ def keep(images: list[weakref.ref]) -> None:
 
 
 class Pickler(pickle.Pickler):
-    """Tensors as arrays: torch's own way maps a file for each."""
+    """Pickle tensors as arrays: torch's default maps a file for each tensor."""
 
     def reducer_override(self, value: Any) -> Any:
         if type(value) is Tensor and value.device.type == 'cpu' and value.layout is torch.strided and not value.requires_grad \
@@ -130,7 +130,7 @@ def dumped(value: Any) -> bytes:
 
 
 def make_buffers(dataset: Any, batch_size: int, workers: int, prefetch: int) -> list[list[Tensor]] | None:
-    """For each worker ``prefetch`` + 2 buffers; None where samples hold no uint8 images, or shared memory has no room for them."""
+    """Return ``prefetch`` + 2 buffers per worker; None if samples have no uint8 images, or shared memory is too small."""
     sizes = []
     for i in range(0, len(dataset), max(len(dataset) // PROBES, 1)):
         sample = dataset[i]
@@ -143,6 +143,6 @@ def make_buffers(dataset: Any, batch_size: int, workers: int, prefetch: int) -> 
         room = shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
         return None
-    if 2 * size * workers * (prefetch + 2) > room:        # half of it is for others
+    if 2 * size * workers * (prefetch + 2) > room:        # leave half of it for other uses
         return None
     return [[torch.empty(size, dtype=torch.uint8).share_memory_() for _ in range(prefetch + 2)] for _ in range(workers)]

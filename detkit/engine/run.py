@@ -1,4 +1,4 @@
-"""Training and testing as one call each: what ``tools/train.py`` and ``tools/test.py`` do, for a notebook as well."""
+"""Train and test with one call each, from ``tools/train.py``, ``tools/test.py`` or a notebook."""
 from __future__ import annotations
 
 import os
@@ -16,7 +16,7 @@ from detkit.engine.work_dir import claimed_work_dir, finished_message
 from detkit.files import check_out_dir
 from detkit.registry import ConfigError
 
-TRAINING_HOOKS = ('EMAHook', 'PipelineSwitchHook', 'CheckInvalidLossHook', 'ReplayHook')   # mean nothing to a test
+TRAINING_HOOKS = ('EMAHook', 'PipelineSwitchHook', 'CheckInvalidLossHook', 'ReplayHook')   # not used in a test
 TTA_MODEL = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
 TTA_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
 
@@ -24,25 +24,25 @@ TTA_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'fli
 def train(cfg: Config | str | Path, work_dir: str | Path | None = None, amp: bool | str | None = None,
           resume: str | Path | bool | None = None, auto_scale_lr: bool = False, seed: int | None = None, launcher: str = 'none',
           trusted: bool = False, fresh: bool = False) -> DetRunner:
-    """Train as ``cfg`` says; the runner is returned, its ``model`` trained, its ``message_hub`` holding the curves.
+    """Train with ``cfg`` and return the runner: ``runner.model`` is trained, ``runner.message_hub`` holds the curves.
 
     Args:
-        cfg: a config, or its path or name; it is not changed.
-        work_dir: where logs and checkpoints go; None: the config's, else ``work_dirs/<config's name>``.
-        amp: mixed precision: True, False, 'auto' (where the machine gains by it); None: as the config says.
-        resume: 'auto' or True: from the newest checkpoint in the work dir, if there is one; a path: from that one. A run that is
-            finished is not trained on: the log says so, and the model has the checkpoint's weights.
-        auto_scale_lr: scale the learning rate by the images a step over the config's ``auto_scale_lr.base_batch_size``.
-        seed: of everything random; None: the config's, else a random one that the log names.
-        launcher: 'none', or how several processes were started: 'pytorch' (torchrun), 'slurm', 'mpi'.
-        trusted: load checkpoints with the ordinary unpickler, which runs code that they hold.
-        fresh: the work dir may hold another run: when training begins, that run's checkpoints are removed, its logs are kept.
+            cfg: a config, its path or its name; it is not changed.
+            work_dir: folder of logs and checkpoints; None: the config's, else ``work_dirs/<config's name>``.
+            amp: mixed precision: True, False, 'auto' (if the machine is faster with it); None: as in the config.
+            resume: 'auto' or True: from the newest checkpoint in the work dir, if there is one; a path: from that checkpoint. A finished
+                run is not continued: the log says so, and the model gets the checkpoint's weights.
+            auto_scale_lr: multiply the learning rate by the total batch size over the config's ``auto_scale_lr.base_batch_size``.
+            seed: random seed; None: the config's, else a random one, which the log names.
+            launcher: 'none', or how the processes were started: 'pytorch' (torchrun), 'slurm', 'mpi'.
+            trusted: load checkpoints with the standard unpickler, which executes code that they contain.
+            fresh: start again even if the work dir holds a run: its checkpoints are removed when training begins, its logs are kept.
 
     Raises:
-        ConfigError: a config that cannot be run; a work dir that another training uses, or that holds a run while neither ``resume``
-            nor ``fresh`` is given.
-        TrainingFailed: a loss that is not finite.
-        TrainingInterrupted: after Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP; a checkpoint to resume from has been written.
+            ConfigError: the config cannot be run; the work dir is used by another training, or holds a run and neither ``resume``
+                nor ``fresh`` is given.
+            TrainingFailed: a loss is not finite.
+            TrainingInterrupted: after Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP, once a checkpoint to resume from has been written.
     """
     cfg = own(cfg, work_dir, launcher, trusted)
     need(cfg, 'training')
@@ -67,7 +67,7 @@ def train(cfg: Config | str | Path, work_dir: str | Path | None = None, amp: boo
 
 
 def restore_finished(runner: DetRunner) -> None:
-    """Give ``runner`` the weights and the curves of the run that it would resume; of a run with EMA, the averaged weights."""
+    """Load the weights and the curves of the finished run into ``runner``; if the run used EMA, the averaged weights."""
     checkpoint = load_checkpoint(runner._load_from, runner.cfg.get('trusted_checkpoints', False))
     restore_histories(checkpoint)
     load_weights(runner.model, checkpoint, strict=True, name=runner._load_from)
@@ -77,18 +77,18 @@ def restore_finished(runner: DetRunner) -> None:
 def evaluate(cfg: Config | str | Path, checkpoint: str | Path, work_dir: str | Path | None = None, show_dir: str | Path | None = None,
              out: str | Path | None = None, tta: bool = False, show: bool = False, wait_time: float = 2, launcher: str = 'none',
              trusted: bool = False) -> dict[str, Any]:
-    """Measure ``checkpoint`` on the config's test set; the metrics by name.
+    """Evaluate ``checkpoint`` on the config's test set and return the metrics by name.
 
     Args:
-        cfg, work_dir, launcher, trusted: as of ``train``.
-        checkpoint: a path or URL; it must hold all weights of the model.
-        show_dir: pictures of ground truth beside detections go here.
-        out: the detections go here: ``.json``, or ``.pkl`` as MMDetection writes it.
-        tta: test-time augmentation: the config's ``tta_model`` and ``tta_pipeline``, else left-right flips merged by NMS.
-        show, wait_time: each picture in a window, for that many seconds.
+            cfg, work_dir, launcher, trusted: as in ``train``.
+            checkpoint: a path or URL; it must hold all weights of the model.
+            show_dir: folder for images that show ground truth beside detections.
+            out: file for the detections: ``.json``, or ``.pkl`` in MMDetection's format.
+            tta: test-time augmentation with the config's ``tta_model`` and ``tta_pipeline``, else with horizontal flips merged by NMS.
+            show, wait_time: show each image in a window for ``wait_time`` seconds.
 
     Raises:
-        ConfigError: a config that cannot be run, a checkpoint of another model.
+            ConfigError: the config cannot be run, or the checkpoint is of another model.
     """
     cfg = own(cfg, work_dir, launcher, trusted)
     need(cfg, 'testing')
@@ -110,7 +110,7 @@ def evaluate(cfg: Config | str | Path, checkpoint: str | Path, work_dir: str | P
 
 
 def own(cfg: Config | str | Path, work_dir: str | Path | None, launcher: str, trusted: bool) -> Config:
-    """A copy of ``cfg`` with what every run may be given."""
+    """Return a copy of ``cfg`` with the options that training and testing share."""
     cfg = load_config(cfg)
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
@@ -137,7 +137,7 @@ def draw(cfg: Config, show: bool, wait_time: float, show_dir: str | Path | None)
 
 
 def add_tta(cfg: Config) -> None:
-    """Give the test data the augmenting pipeline; where the config has none, the test pipeline with and without a flip."""
+    """Give the test dataset the TTA pipeline: the config's, else the test pipeline with and without a horizontal flip."""
     cfg.tta_model = cfg.get('tta_model') or TTA_MODEL
     dataset = cfg.test_dataloader.dataset
     while 'pipeline' not in dataset and 'dataset' in dataset:

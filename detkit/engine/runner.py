@@ -1,4 +1,4 @@
-"""mmengine's Runner, with errors that name the config key, checkpoints that are data, and runs that stop and go on cleanly."""
+"""mmengine's Runner with config keys in its errors, checkpoints that hold data only, and runs that can be interrupted and resumed."""
 from __future__ import annotations
 
 import time
@@ -49,10 +49,10 @@ from detkit.registry import HOOKS, LOG_PROCESSORS, LOOPS, METRICS, MODELS, RUNNE
 
 
 def build_runner(cfg: Config) -> 'DetRunner':
-    """A Runner for ``cfg`` (which is not changed), its model built and its data sets to be built on use.
+    """Build the Runner for ``cfg``, which is not changed. The model is built now, the datasets on first use.
 
     Raises:
-        ConfigError: anything in the config that cannot be built, with its full key.
+            ConfigError: a part of the config cannot be built; the message has its full key.
     """
     cfg, said = prepare(cfg)
     try:
@@ -71,15 +71,15 @@ def build_runner(cfg: Config) -> 'DetRunner':
 
 
 def start_backends(visualizer: Visualizer) -> None:
-    """Open the run of each backend, as mmengine does on first use.
+    """Open the run of each visualization backend; mmengine opens it on first use.
 
     Raises:
-        ConfigError: its service refuses (no login, an address that it does not take); the message is the service's, in one line.
+            ConfigError: the service of a backend refuses (no login, a wrong address); the message is the service's, in one line.
         ImportError: its package is not installed.
     """
     for backend in visualizer._vis_backends.values():
         try:
-            _ = backend.experiment                          # a property that opens it
+            _ = backend.experiment                          # accessing this property opens it
         except (ConfigError, ImportError):
             raise
         except Exception as error:
@@ -88,13 +88,13 @@ def start_backends(visualizer: Visualizer) -> None:
 
 @RUNNERS.register_module()
 class DetRunner(mmrunner.Runner):
-    """Built by ``build_runner``; used as mmengine's Runner."""
+    """The Runner that ``build_runner`` builds; it is used as mmengine's Runner."""
 
-    strict = False       # loading a checkpoint must fill the whole model
-    training = False     # inside the training loop
+    strict = False       # True: a loaded checkpoint must fill the whole model
+    training = False     # True inside the training loop
     lr_before, lr_after = 0., float('inf')        # of the first parameter group, before and after auto_scale_lr
-    outdated_files: Sequence[Path] = ()   # of an earlier run in the work dir; removed when training begins
-    checkpoint_classes: tuple[str, ...] | None = None      # of the checkpoint that was loaded last
+    outdated_files: Sequence[Path] = ()   # from an earlier run in the work dir; removed when training begins
+    checkpoint_classes: tuple[str, ...] | None = None      # of the last loaded checkpoint
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.interrupt, self.prepared = Interrupt(), Prepared()
@@ -103,7 +103,7 @@ class DetRunner(mmrunner.Runner):
     # ------------------------------------------------------------------------------------------------ building
     @contextmanager
     def keyed(self) -> Iterator[None]:
-        """Lengthen a ConfigError's path to the full key."""
+        """Complete the path of a ConfigError to the full config key."""
         try:
             yield
         except ConfigError as error:
@@ -135,7 +135,7 @@ class DetRunner(mmrunner.Runner):
         return logger
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Move to the device, and wrap for several processes. SyncBN needs CUDA and a group; elsewhere it becomes BN."""
+        """Move the model to the device and wrap it for distributed training. SyncBN becomes BN without CUDA or without a process group."""
         if not (self.distributed and torch.cuda.is_available()) and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
             self.logger.info('SyncBN became BN: it needs several processes and CUDA')
             model = revert_sync_batchnorm(model)
@@ -163,7 +163,7 @@ class DetRunner(mmrunner.Runner):
         except ConfigError as error:
             error.seen_from(dataloader)
             error.path = (f'{key}_dataloader', *error.path) if key else error.path
-            error.cfg = self.cfg._cfg_dict                 # from where the path is complete: nobody above adds to it
+            error.cfg = self.cfg._cfg_dict                 # the path is complete here: callers must not add to it
             raise
 
     def build_train_loop(self, loop: Any) -> Any:
@@ -202,7 +202,7 @@ class DetRunner(mmrunner.Runner):
         with self.keyed():
             try:
                 return super().build_optim_wrapper(optim_wrapper)
-            except (AssertionError, TypeError, ValueError) as error:   # mmengine's and torch's complaints about settings
+            except (AssertionError, TypeError, ValueError) as error:   # mmengine and torch raise these for wrong settings
                 if isinstance(error, ConfigError):
                     raise
                 raise ConfigError(f'optim_wrapper: {error}') from error
@@ -215,12 +215,12 @@ class DetRunner(mmrunner.Runner):
             return built
 
     def one_scheduler(self, cfg: dict, optim_wrapper: OptimWrapper) -> Any:
-        """A schedule; without an ``end`` it lasts as long as the training."""
+        """Build one parameter scheduler. The default of ``end`` is the end of training."""
         end = self.max_epochs if cfg.get('by_epoch', True) else self.max_iters
         try:
             return build_scheduler({'end': end, **self.with_scaled_end(cfg)}, optim_wrapper, len(self.train_dataloader))
         except ConfigError as error:
-            error.cfg = cfg                                 # the dict of the config, for the key
+            error.cfg = cfg                                 # the config's dict, from which the key is found
             raise
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
@@ -233,14 +233,14 @@ class DetRunner(mmrunner.Runner):
         self.lr_after = group['lr']
 
     def with_scaled_end(self, cfg: dict) -> dict:
-        """The schedule, with an ``eta_min`` scaled as ``auto_scale_lr`` scaled the rate where the rate would rise to it otherwise."""
+        """Return the config of a scheduler, with ``eta_min`` scaled like the learning rate if the rate would otherwise rise to it."""
         eta_min, is_of_lr = cfg.get('eta_min'), isinstance(cfg.get('type'), str) and cfg['type'].endswith('LR')
         rises = is_of_lr and isinstance(eta_min, (int, float)) and self.lr_after < eta_min < self.lr_before
         return dict(cfg, eta_min=eta_min * self.lr_after / self.lr_before) if rises else dict(cfg)
 
     # ------------------------------------------------------------------------------------------------- logging
     def _log_env(self, env_cfg: dict) -> None:
-        """Environment and config go to the log file; the console has one line."""
+        """Write environment and config to the log file, and one line to the console."""
         lines = '\n'.join(f'    {k}: {v}' for k, v in {**collect_env(), **env_cfg, **self._randomness_cfg}.items())
         self.logger.info(f'environment:\n{lines}\nconfig:\n{self.cfg.pretty_text}', **FILE_ONLY)
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU (threads: {torch.get_num_threads()})'
@@ -249,12 +249,12 @@ class DetRunner(mmrunner.Runner):
 
     @master_only
     def dump_config(self) -> None:
-        """Write the config: of a training into the work dir, of a test beside its log, where it replaces no training's."""
+        """Write the config: into the work dir when training, beside the log when testing, so that a training's config is not replaced."""
         stem = Path(self.cfg.filename).stem if self.cfg.filename else self.timestamp
         dump_config(self.cfg, Path(self.log_dir if self._train_dataloader is None else self.work_dir) / f'{stem}.py')
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
-        """As mmengine's, but ``seed`` is a number below 2^32 whoever chose it, and the same for the data of all processes."""
+        """Like mmengine's, but ``seed`` is always below 2^32, also a given one, and is the same for the data of all processes."""
         self._deterministic = deterministic
         self._seed = set_random_seed(seed=seed, deterministic=deterministic, diff_rank_seed=diff_rank_seed)
         if diff_rank_seed:
@@ -269,9 +269,9 @@ class DetRunner(mmrunner.Runner):
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """The training loop runs inside: asked to stop, it leaves a checkpoint from which the run goes on exactly."""
+        """Context of the training loop: when a signal asks to stop, save a checkpoint from which the run can be resumed exactly."""
         self.training = True
-        with self.interrupt.listening():                   # until all is saved: a second signal must not end that
+        with self.interrupt.listening():                   # active until all is saved: a second signal must not interrupt the saving
             try:
                 self.remove_outdated_files()
                 self.message_hub.update_info(EVALUATED, self.message_hub.runtime_info.get(EVALUATED, 0))
@@ -284,7 +284,7 @@ class DetRunner(mmrunner.Runner):
                 self.training = False
                 for loop in (self._train_loop, self._val_loop):
                     if isinstance(loop, mmrunner.BaseLoop):
-                        stop_workers(loop.dataloader)      # persistent ones would outlive the run
+                        stop_workers(loop.dataloader)      # persistent workers would outlive the run
 
     def remove_outdated_files(self) -> None:
         unfinished = [p for p in self.outdated_files if p.name.startswith('.')]
@@ -296,7 +296,7 @@ class DetRunner(mmrunner.Runner):
                 self.logger.info(f'removed {len(files)} {what} from {self.work_dir}: {", ".join(p.name for p in files)}')
 
     def stop_if_asked(self) -> None:
-        """Leave the loop when a signal asked for it and no gradients are waiting for more to be added."""
+        """Raise TrainingInterrupted if a signal asked to stop, except in the middle of gradient accumulation."""
         signum = self.interrupt.asked()
         if signum and self.optim_wrapper.should_update():
             raise TrainingInterrupted(signum)
@@ -309,7 +309,7 @@ class DetRunner(mmrunner.Runner):
         path = Path(self.work_dir) / INTERRUPTED
         if self.rank == 0:
             note_last(self.work_dir, path)
-        barrier()                                          # torchrun stops the first process as soon as another has ended
+        barrier()                                          # torchrun stops the first process as soon as another one has ended
         self.logger.info(f'stopped in epoch {self.epoch + 1} after iteration {self.iter}; saved {path}')
 
     # --------------------------------------------------------------------------------------------- checkpoints
@@ -317,7 +317,7 @@ class DetRunner(mmrunner.Runner):
     def save_checkpoint(self, out_dir: str, filename: str, file_client_args: dict | None = None, save_optimizer: bool = True,
                         save_param_scheduler: bool = True, meta: dict | None = None, by_epoch: bool = True,
                         backend_args: dict | None = None) -> None:
-        """Write a checkpoint of plain values, whole or not at all. ``by_epoch``: called when an epoch ends (else an iteration)."""
+        """Write a checkpoint of plain values atomically. ``by_epoch``: True at the end of an epoch, False after an iteration."""
         epoch, iteration = (self.epoch + 1, self.iter) if by_epoch else (self.epoch, self.iter + 1)
         meta = dict(dict(epoch=epoch, iter=iteration), **(meta or {}))
         meta.update(cfg=self.cfg.pretty_text, seed=self.seed, experiment_name=self.experiment_name, world_size=self.world_size,
@@ -336,7 +336,7 @@ class DetRunner(mmrunner.Runner):
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = False,
                         revise_keys: list[tuple[str, str]] | None = None) -> dict:
-        """Load weights; what did not fit is one log line, or a ConfigError when nothing did or ``strict``."""
+        """Load weights. Keys that do not match give one log line; ConfigError if no key matches, or if ``strict`` and not all match."""
         checkpoint = load_checkpoint(filename, self.cfg.get('trusted_checkpoints', False), map_location)
         restore_histories(checkpoint)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
@@ -348,7 +348,7 @@ class DetRunner(mmrunner.Runner):
 
     def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
                map_location: str | Callable = 'default') -> None:
-        """Go on where the run that wrote ``filename`` stood; see ``detkit.engine.resume``."""
+        """Resume from the state that is saved in ``filename``; see ``detkit.engine.resume``."""
         resume_run(self, filename, resume_optimizer, resume_param_scheduler)
 
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules beyond mmengine's, and how a resumed run finds its place in one."""
+"""Learning-rate schedulers in addition to mmengine's, and how a resumed run restores their state."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from mmengine.optim.scheduler.param_scheduler import INF
 
 from detkit.registry import PARAM_SCHEDULERS, ConfigError
 
-# What a scheduler has done so far. The rest of its state is settings, and those are the config's.
+# The progress of a scheduler. The rest of its state is settings, which come from the config.
 PROGRESS = frozenset({'last_step', '_global_step', '_last_value', 'base_values', 'best', 'num_bad_epochs', 'cooldown_counter',
                       'last_epoch'})
 
@@ -40,7 +40,7 @@ class QuadraticWarmupParamScheduler(_ParamScheduler):
         return cls(*args, begin=int(begin * epoch_length), end=end if end >= INF else int(end * epoch_length), by_epoch=False, **kwargs)
 
     def _get_value(self) -> list[float]:
-        # Differences of the squares, added to what is there, so that it may run beside another schedule, as mmengine's do.
+        # Add the difference of squares to the current value, so that this scheduler can run beside others, as mmengine's can.
         step = (2 * self.last_step + 1) / self.total_iters ** 2
         if self.last_step == 0:
             return [base * step for base in self.base_values]
@@ -58,10 +58,10 @@ class QuadraticWarmupMomentum(MomentumSchedulerMixin, QuadraticWarmupParamSchedu
 
 
 def build_scheduler(cfg: dict, optimizer: Any, epoch_length: int) -> _ParamScheduler:
-    """One scheduler; ``convert_to_iter_based`` turns a schedule given in epochs into one that moves each iteration.
+    """Build one scheduler; ``convert_to_iter_based`` converts a schedule in epochs to one that is updated every iteration.
 
     Raises:
-        ConfigError: an unknown type, a wrong or missing argument.
+            ConfigError: the type is unknown, or an argument is wrong or missing.
     """
     args = dict(cfg)
     convert = args.pop('convert_to_iter_based', False)
@@ -73,33 +73,33 @@ def build_scheduler(cfg: dict, optimizer: Any, epoch_length: int) -> _ParamSched
         kind = args.pop('type')
         cls = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
         return cls.build_iter_from_epoch(optimizer=optimizer, epoch_length=epoch_length, **args)
-    except (TypeError, ValueError, AssertionError) as error:   # mmengine's schedulers take any argument and complain inside
+    except (TypeError, ValueError, AssertionError) as error:   # mmengine's schedulers accept any argument and raise inside
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{cfg.get('type')}: {error}", cfg) from error
 
 
 def settings(scheduler: _ParamScheduler) -> dict[str, Any]:
-    """What the config decided of ``scheduler``."""
+    """Return the settings of ``scheduler``: its state without the progress."""
     return {k: v for k, v in vars(scheduler).items() if k not in PROGRESS and k not in ('optimizer', 'verbose') and not callable(v)}
 
 
 def stored(scheduler: _ParamScheduler) -> dict[str, Any]:
-    """``scheduler``'s state for a checkpoint: without the functions that some keep, which are no data."""
+    """Return the state of ``scheduler`` for a checkpoint, without the functions that some schedulers keep."""
     return {k: v for k, v in scheduler.state_dict().items() if not callable(v)}
 
 
 def resume_schedulers(schedulers: Sequence[_ParamScheduler], states: Sequence[dict], groups: Sequence[dict], epoch: int, iteration: int,
                       epoch_length: int, replay: bool = False) -> list[str]:
-    """Bring ``schedulers``, freshly built from the config, to where a run stood after ``epoch`` epochs and ``iteration`` iterations.
+    """Set ``schedulers``, newly built from the config, to their state after ``epoch`` epochs and ``iteration`` iterations.
 
-    mmengine 0.10.7 takes everything from the checkpoint, also ``end`` and ``T_max``: a run resumed with more epochs kept the old
-    curve. Here the config's settings hold. When they are not those of the checkpoint (or ``replay``), the new curve is
-    followed from its start to this place, because the value that the old one reached may be on no point of it.
-    ``groups``: the optimizer's, whose ``initial_*`` are right already. Returns the differences, in words.
+    mmengine 0.10.7 restores everything from the checkpoint, also ``end`` and ``T_max``: a run resumed with more epochs keeps the
+    old curve. Here the config's settings are used. If they differ from the checkpoint's (or with ``replay``), the schedulers are stepped
+    from the start of the new curve to the current step, because the value of the old curve may not be on the new one.
+    ``groups``: parameter groups of the optimizer, with correct ``initial_*``. Returns the changed settings as text.
     """
     changes = differences(schedulers, states)
-    waiting = [getattr(s, 'need_val_args', False) for s in schedulers]    # they react to metrics: there is no curve to follow
+    waiting = [getattr(s, 'need_val_args', False) for s in schedulers]    # schedulers that react to metrics have no fixed curve
     for scheduler, state, reacts in zip(schedulers, states, waiting):
         if reacts or not (changes or replay):
             vars(scheduler).update({k: v for k, v in state.items() if k in PROGRESS})
@@ -125,11 +125,11 @@ def differences(schedulers: Sequence[_ParamScheduler], states: Sequence[dict]) -
 
 
 def follow(schedulers: Sequence[_ParamScheduler], iterations: int, epochs: int, epoch_length: int) -> None:
-    """Step ``schedulers`` as a run of ``epochs`` and ``iterations`` would have, without training."""
+    """Step ``schedulers`` as often as a run of ``epochs`` and ``iterations`` does, without training."""
     for optimizer in {id(s.optimizer): s.optimizer for s in schedulers}.values():
-        optimizer._global_step = max(iterations, 0)     # else they warn that no step was taken before theirs
+        optimizer._global_step = max(iterations, 0)     # otherwise they warn that the optimizer has not been stepped
     for scheduler in schedulers:
-        scheduler.step()                                # as their constructors do
+        scheduler.step()                                # as the constructors do
     by_iteration, by_epoch = [s for s in schedulers if not s.by_epoch], [s for s in schedulers if s.by_epoch]
     done = 0
     for iteration in range(iterations):

@@ -1,4 +1,4 @@
-"""Whether the schedules of a config fit its training: begin before end, milestones and switches before the last epoch."""
+"""Check that the schedulers of a config fit the training: begin before end, milestones and switches before the last epoch."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ WARM_UPS = ('LinearLR', 'QuadraticWarmupLR', 'ConstantLR', 'LinearMomentum', 'Qu
 
 @dataclass
 class ScheduleFindings:
-    errors: list[ConfigError] = field(default_factory=list)    # a run that cannot be
-    notes: list[str] = field(default_factory=list)             # settings that change nothing, or not what they seem to
+    errors: list[ConfigError] = field(default_factory=list)    # the run is not possible
+    notes: list[str] = field(default_factory=list)             # settings without effect, or with an unexpected effect
 
 
 def schedule_problems(cfg: Config, batches: int | None = None) -> ScheduleFindings:
-    """Look at ``train_cfg``, ``param_scheduler`` and the hooks that act at an epoch.
+    """Check ``train_cfg``, ``param_scheduler`` and the hooks that act at a given epoch.
 
-    ``batches``: of an epoch, where they are known; without them schedules that count iterations are compared with ``max_iters`` alone.
+    ``batches``: number of batches per epoch, if known; otherwise iteration-based schedulers are compared with ``max_iters`` only.
     """
     found = ScheduleFindings()
     loop = cfg.get('train_cfg')
@@ -56,7 +56,7 @@ def is_number(value: Any, at_least: float, whole: bool = False) -> bool:
 
 
 def schedulers_of(described: Any) -> Iterator[tuple[str, dict]]:
-    """Yield each scheduler's config with its key; with several optimizers there is a list for each."""
+    """Yield the key and the config of each scheduler; with several optimizers there is one list per optimizer."""
     if isinstance(described, dict) and 'type' not in described:
         for name, inner in described.items():
             for key, one in schedulers_of(inner):
@@ -78,7 +78,7 @@ def check_scheduler(key: str, cfg: dict, epochs: int | None, iterations: int | N
                            f'moves. Set by_epoch=False.')
         return
     if not is_number(begin, 0) or not (end is None or is_number(end, 0)):
-        return                                           # its constructor says what it takes
+        return                                           # the constructor reports valid values
     last = total if end is None else end
     if last is not None and begin >= last:
         stands = f'end={end}' if end is not None else f'the {total} {unit} of the training'

@@ -1,4 +1,4 @@
-"""Where weights come from: a name, a URL, a path."""
+"""Find weights by name, URL or path."""
 from __future__ import annotations
 
 import os
@@ -14,22 +14,22 @@ from detkit.download import DownloadError, digest, download
 from detkit.registry import ConfigError, did_you_mean
 
 TABLES = {'torchvision': 'get_torchvision_models', 'modelzoo': 'get_torchvision_models', 'open-mmlab': 'get_external_models',
-          'openmmlab': 'get_external_models', 'mmcls': 'get_mmcls_models'}   # mmengine's lists of names
-HASHED_HOSTS = ('download.pytorch.org',)   # their file names end in the first digits of the SHA-256
+          'openmmlab': 'get_external_models', 'mmcls': 'get_mmcls_models'}   # mmengine's tables of model names
+HASHED_HOSTS = ('download.pytorch.org',)   # their file names end with the first digits of the SHA-256
 
 
 def locate(source: str | Path) -> Path:
-    """The file that ``source`` means: a path, an http(s) or file URL, ``torchvision://resnet50``, ``open-mmlab://...``.
+    """Return the local file of ``source``: a path, an http(s) or file URL, ``torchvision://resnet50``, ``open-mmlab://...``.
 
     Raises:
-        ConfigError: an unknown name, or a download that failed; it says why, and where a file fetched by hand belongs.
+        ConfigError: the name is unknown, or the download failed; the message has the reason and where to put the file by hand.
     """
     source = resolve(str(source))
     return fetch(source) if re.match(r'(https?|file)://', source) else Path(source)
 
 
 def resolve(source: str) -> str:
-    """The URL for a name such as ``torchvision://resnet50``; others stay as they are."""
+    """Return the URL of a name such as ``torchvision://resnet50``; other sources are returned with ``~`` expanded."""
     scheme, separator, name = source.partition('://')
     if not separator or scheme not in TABLES:
         return os.path.expanduser(source)
@@ -40,7 +40,7 @@ def resolve(source: str) -> str:
 
 
 def fetch(url: str) -> Path:
-    """The local copy of ``url`` in torch's cache, downloaded when there is none yet. One process downloads, the others wait."""
+    """Return the copy of ``url`` in torch's cache; download it if it is missing. One process downloads, the others wait."""
     parts = urlparse(url)
     if parts.scheme == 'file':
         return Path(unquote(parts.path))
@@ -57,7 +57,7 @@ def fetch(url: str) -> Path:
 
 
 def check_name(path: Path, host: str | None) -> None:
-    """Raise ConfigError for a file whose name promises another content; the file is removed."""
+    """Remove the file and raise ConfigError if its SHA-256 does not match the digits in its name."""
     promised = re.search(r'-([0-9a-f]{8,})\.\w+$', path.name)
     if host in HASHED_HOSTS and promised and not digest(path).startswith(promised[1]):
         path.unlink()

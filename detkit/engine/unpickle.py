@@ -1,9 +1,9 @@
-"""Reading other people's pickles as data: tensors, arrays and containers come out, and nothing in the file is called.
+"""Read untrusted pickles as data: tensors, arrays and containers are restored, and no code in the file is called.
 
 A checkpoint of MMDetection holds, beside tensors, mmengine's HistoryBuffer with bound functions and numpy scalars, which
-``torch.load(weights_only=True)`` refuses. A pickle is a program of "look up this name" and "call it with these". Here a name is
-looked up in a short list of constructors of data; every other name becomes a stand-in that ignores what is done to it, and
-names that only an attacker would want end the reading.
+``torch.load(weights_only=True)`` refuses. A pickle is a program of two steps: "look up this name" and "call it with these arguments".
+Here names are looked up in a short list of data constructors. Any other name becomes a stand-in that ignores all calls; names that
+only an attack needs raise an error.
 """
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from mmengine.logging import HistoryBuffer
 
 
 class UnsafeFile(ValueError):
-    """A file that would run code if it were read with the ordinary unpickler."""
+    """The file would run code if the standard unpickler read it."""
 
 
-# Modules whose functions act on the world. No honest checkpoint names one, except ``getattr`` of the builtins.
+# Modules whose functions affect the system. A normal checkpoint names none of them, except ``getattr`` of builtins.
 HOSTILE_MODULES = frozenset("""
     os posix nt posixpath ntpath subprocess sys shutil socket pty ctypes importlib imp runpy code codeop commands webbrowser signal
     multiprocessing threading asyncio pathlib tempfile urllib http ftplib smtplib pickle marshal shelve timeit pdb bdb cProfile
     profile trace inspect gc io _io nturl2path operator functools types platform site builtins __builtin__
     """.split())
-INERT_BUILTINS = frozenset({'getattr', 'object'})   # HistoryBuffer names its functions by getattr: a stand-in does for both
+INERT_BUILTINS = frozenset({'getattr', 'object'})   # HistoryBuffer refers to its functions by getattr; stand-ins are enough for both
 
-INERT_CLASSES = frozenset(f'{module}.{name}' for module in ('pathlib', 'pathlib._local')        # often in the settings of a training
+INERT_CLASSES = frozenset(f'{module}.{name}' for module in ('pathlib', 'pathlib._local')        # common in the settings of a training
                           for name in ('Path', 'PosixPath', 'WindowsPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath'))
 
 
 class StandIn:
-    """Stands where an object of an unknown class was: takes whatever the pickle does to it, and keeps the state only."""
+    """Replaces an object of an unknown class: accepts every operation of the pickle and keeps only the state."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> 'StandIn':
         return object.__new__(cls)
@@ -50,10 +50,10 @@ class StandIn:
         return StandIn()
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Pickles fill dict-like objects through it."""
+        """Pickles fill dict-like objects with this method."""
 
     def append(self, item: Any) -> None:
-        """Pickles fill list-like objects through it."""
+        """Pickles fill list-like objects with this method."""
 
     extend = add = append
 
@@ -65,7 +65,7 @@ class StandIn:
 
 
 class StoredHistory(StandIn):
-    """mmengine's HistoryBuffer: values and counts, without the functions it was pickled with."""
+    """mmengine's HistoryBuffer: values and counts, without the pickled functions."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = dict(state) if isinstance(state, dict) else {}
@@ -76,24 +76,24 @@ class StoredHistory(StandIn):
 
 
 def reconstructor(cls: Any, base: Any = None, state: Any = None) -> Any:
-    """``copyreg._reconstructor`` for stand-ins; other classes build themselves."""
+    """Replacement of ``copyreg._reconstructor``: return an instance of a stand-in class, for other classes a new stand-in."""
     return cls() if isinstance(cls, type) and issubclass(cls, StandIn) else StandIn()
 
 
 def encode(text: str, encoding: str = 'latin1') -> bytes:
-    """``_codecs.encode``, through which Python 2 and protocol 2 write bytes; with no codec but this."""
+    """Replacement of ``_codecs.encode``, with which Python 2 and pickle protocol 2 write bytes; only latin1 is allowed."""
     if encoding not in ('latin1', 'latin-1'):
         raise UnsafeFile(f"asks for the codec '{encoding}'")
     return text.encode('latin1')
 
 
 def numpy_array(cls: type, shape: tuple, kind: bytes) -> np.ndarray:
-    """``numpy.core.multiarray._reconstruct``: an empty array whose state follows."""
+    """Replacement of ``numpy.core.multiarray._reconstruct``: return an empty array, whose state follows in the pickle."""
     return np.ndarray.__new__(np.ndarray, (0,), 'b')
 
 
 def numpy_scalar(dtype: np.dtype, data: bytes = b'') -> Any:
-    """``numpy.core.multiarray.scalar`` as a Python number."""
+    """Replacement of ``numpy.core.multiarray.scalar``: return a Python number."""
     return np.frombuffer(data, dtype)[0].item() if data and not dtype.hasobject else None
 
 
@@ -118,10 +118,10 @@ ALLOWED: dict[str, Any] = {
 
 
 class DataUnpickler(pickle._Unpickler):
-    """An unpickler whose names are those of ALLOWED.
+    """An unpickler that only knows the names in ALLOWED.
 
-    The one written in Python, because it lets the step be guarded that sets attributes: on a class or a function of ours or of
-    torch that would change the program. A checkpoint has few objects but tensors, so its speed does not matter.
+    It extends the implementation in Python, because there the step that sets attributes can be checked: on a class or a function of detkit
+    or torch, it would change the program. It is slow, but a checkpoint has few objects other than tensors.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)
@@ -150,7 +150,7 @@ class DataUnpickler(pickle._Unpickler):
 
 
 class PickleModule:
-    """What ``torch.load`` asks of its ``pickle_module``."""
+    """The interface that ``torch.load`` needs of its ``pickle_module``."""
 
     __name__ = 'detkit.engine.unpickle'
     Unpickler = DataUnpickler
@@ -162,7 +162,7 @@ class PickleModule:
 
 
 def refuse_programs(path: str | Path) -> None:
-    """Raise UnsafeFile for a TorchScript archive, which ``torch.load`` would hand to ``torch.jit``."""
+    """Raise UnsafeFile for a TorchScript archive, which ``torch.load`` would pass to ``torch.jit``."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(n.endswith('/constants.pkl') for n in archive.namelist()):
@@ -170,10 +170,10 @@ def refuse_programs(path: str | Path) -> None:
 
 
 def load_as_data(path: str | Path, map_location: Any = 'cpu') -> Any:
-    """What ``torch.save`` wrote at ``path``, read without running anything in it.
+    """Return what ``torch.save`` wrote to ``path``, without running code in it.
 
     Raises:
-        UnsafeFile: it names functions that act on the world, or is a TorchScript program.
+        UnsafeFile: the file names functions that affect the system, or is a TorchScript program.
     """
     refuse_programs(path)
     return torch.load(path, map_location=map_location, pickle_module=PickleModule, weights_only=False)

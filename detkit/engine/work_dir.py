@@ -1,4 +1,4 @@
-"""One training for each work dir: who uses it, what an earlier run left there, and whether that run is finished."""
+"""One training per work dir: who uses it, which files an earlier run left, and whether that run is finished."""
 from __future__ import annotations
 
 import os
@@ -18,26 +18,26 @@ from detkit.locks import Busy, file_lock
 from detkit.registry import ConfigError
 
 LOCK = 'run.lock'
-STEP = re.compile(r'(best_.+_)?(epoch|iter)_\d+(-published)?\.pth')       # what CheckpointHook writes unless filename_tmpl says otherwise
-UNFINISHED = re.compile(r'\.(best_.*|epoch_\d+|iter_\d+|interrupted|last_checkpoint)\..{8}(\.pth)?')   # of a process that was killed
+STEP = re.compile(r'(best_.+_)?(epoch|iter)_\d+(-published)?\.pth')       # default file names of CheckpointHook
+UNFINISHED = re.compile(r'\.(best_.*|epoch_\d+|iter_\d+|interrupted|last_checkpoint)\..{8}(\.pth)?')   # left by a killed process
 RANK_VARIABLES = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
 
 
 def checkpoint_folder(cfg: Config) -> Path:
-    """Where checkpoints of a run of ``cfg`` lie: the work dir, unless CheckpointHook has an ``out_dir``."""
+    """Return the folder of the checkpoints of ``cfg``: the work dir, or one with its name in the ``out_dir`` of CheckpointHook."""
     work_dir = work_dir_of(cfg)
     out_dir = next((h['out_dir'] for h in hooks_of(cfg, 'CheckpointHook') if h.get('out_dir')), None)
     return Path(out_dir).expanduser() / work_dir.name if out_dir else work_dir
 
 
 def hooks_of(cfg: Config, name: str) -> list[dict]:
-    """The config's hooks of a class."""
+    """Return the config's hooks of the class ``name``."""
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
     return [h for h in hooks if isinstance(h, dict) and kind(h) == name]
 
 
 def run_files(cfg: Config) -> list[Path]:
-    """The files by which the work dir of ``cfg`` holds a run: checkpoints, and the note which of them is the newest."""
+    """Return the files of an earlier run in the work dir: checkpoints, and the file that names the newest one."""
     work_dir, folder = work_dir_of(cfg), checkpoint_folder(cfg)
     last = latest_checkpoint(work_dir)
     found = [work_dir / LAST, work_dir / INTERRUPTED, *([] if last is None else [last])]
@@ -47,12 +47,12 @@ def run_files(cfg: Config) -> list[Path]:
 
 @contextmanager
 def claimed_work_dir(cfg: Config, fresh: bool) -> Iterator[list[Path]]:
-    """Hold the lock of the work dir while a training runs; gives the files of an earlier run that ``fresh`` lets it remove.
+    """Hold the lock of the work dir during a training; yield the files of an earlier run that may be removed (``fresh``).
 
-    Of several processes the first one holds the lock for all.
+    In distributed training, only rank 0 takes the lock.
 
     Raises:
-        ConfigError: another training uses the folder, or it holds a run and neither a resume nor ``fresh`` was asked for.
+            ConfigError: another training uses the folder, or it holds a run and neither a resume nor ``fresh`` is requested.
     """
     if int(os.environ.get(RANK_VARIABLES.get(cfg.get('launcher') or 'none', ''), '0')):
         yield []
@@ -67,7 +67,7 @@ def claimed_work_dir(cfg: Config, fresh: bool) -> Iterator[list[Path]]:
         raise ConfigError(f'{work_dir} is in use: {busy.owner} trains there. Wait for it to end, or choose another --work-dir{busy.remedy}.'
                           ) from None
     finally:
-        for folder in new_folders:                     # a run that is refused leaves nothing
+        for folder in new_folders:                     # remove the new folders of a run that is refused
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
@@ -97,7 +97,7 @@ def files_to_remove(cfg: Config, fresh: bool) -> list[Path]:
 
 
 def unfinished_files(cfg: Config) -> list[Path]:
-    """Temporary files of checkpoints that a killed process was writing. The lock is held: no other process writes there."""
+    """Return temporary checkpoint files of a killed process. The lock is held, so no other process is writing them."""
     folders = {work_dir_of(cfg), checkpoint_folder(cfg)}
     return sorted(p for folder in folders if folder.is_dir() for p in folder.iterdir() if UNFINISHED.fullmatch(p.name))
 
@@ -108,7 +108,7 @@ def description(files: list[Path], work_dir: Path) -> str:
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """All strings in a config's dict."""
+    """Yield all strings in a config's dict."""
     if isinstance(value, str):
         yield value
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
@@ -116,7 +116,7 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def finished_message(cfg: Config) -> str | None:
-    """If the run that ``cfg`` resumes has nothing left to do: why, and how to train on. None: it goes on, or is not resumed."""
+    """Return why the run that ``cfg`` resumes is finished and how to continue it. None: it is not finished, or nothing is resumed."""
     source = cfg.get('load_from') or latest_checkpoint(work_dir_of(cfg)) if cfg.get('resume') else None
     if source is None or not Path(source).is_file():
         return None

@@ -1,1 +1,1 @@
-"""What happens around training, beyond mmengine's hooks: one idea a file."""
+"""Training hooks in addition to mmengine's, one idea per file."""

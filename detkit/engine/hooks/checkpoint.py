@@ -1,4 +1,4 @@
-"""When checkpoints are written, which are kept, and which is the best."""
+"""When checkpoints are written, which ones are kept, and which one is the best."""
 from __future__ import annotations
 
 import inspect
@@ -15,21 +15,22 @@ from detkit.engine.hooks.early_stopping import better_when, check_rule
 from detkit.files import atomic_path
 from detkit.registry import HOOKS, ConfigError, did_you_mean
 
-EVALUATED = 'evaluated_iter'    # of the message hub: after how many iterations the last evaluation took place
-UNDEFINED = -1      # what pycocotools gives for a precision without an object to measure against
+EVALUATED = 'evaluated_iter'    # key in the message hub: number of iterations before the last evaluation
+UNDEFINED = -1      # pycocotools returns this for a precision without ground truth
 
 
 @HOOKS.register_module()
 class CheckpointHook(mmhooks.CheckpointHook):
-    """mmengine's CheckpointHook and its arguments, made safe against being killed at any moment.
+    """mmengine's CheckpointHook with its arguments, safe against a kill at any moment.
 
-    A new checkpoint is whole before an older one is removed; ``last_checkpoint``, the best and the kept ones are remembered
-    relative to the work dir, so that a copied or moved one goes on with its own files. A checkpoint that is written before an
-    evaluation is written again after it, with what the evaluation has changed (best score, counts of other hooks). ``backend_args``
-    and ``file_client_args`` are refused: checkpoints are local files.
+    A new checkpoint is complete before an older one is removed. The paths of the last, best and kept checkpoints are stored
+    relative to the work dir, so that a copied or moved work dir can be resumed with its own files. A checkpoint written before an
+    evaluation is written again after it, because the evaluation changes its state (best score, counters of other hooks).
+    ``backend_args`` and ``file_client_args`` raise an error: checkpoints are local files.
 
-    Without ``interval`` the newest epoch is kept; mmengine writes the last one of the run only. Without ``rule`` a metric's name tells
-    which values are better, for the metrics of detection too that mmengine does not know (PQ, AP50, mMR).
+    Differences from mmengine: without ``interval``, the checkpoint of the newest epoch is kept (mmengine writes only the last one of
+    the run). Without ``rule``, the metric's name decides whether greater is better, also for detection metrics that mmengine does not
+    know (PQ, AP50, mMR).
     """
 
     def __init__(self, interval: int | None = None, by_epoch: bool = True, *args: Any, file_client_args: dict | None = None,
@@ -38,7 +39,7 @@ class CheckpointHook(mmhooks.CheckpointHook):
             raise ConfigError('CheckpointHook writes local files; leave file_client_args and backend_args out.')
         known = [n for n in inspect.signature(mmhooks.CheckpointHook.__init__).parameters if n not in ('self', 'kwargs')]
         unknown = [name for name in kwargs if name not in known]
-        if unknown:                                        # mmengine would hand it on when the first checkpoint is written
+        if unknown:                                        # mmengine passes it on, and it would fail when the first checkpoint is written
             raise ConfigError(f"CheckpointHook takes no argument '{unknown[0]}'.{did_you_mean(unknown[0], known)} It takes: "
                               f"{', '.join(known)}.")
         if interval is None:
@@ -46,7 +47,7 @@ class CheckpointHook(mmhooks.CheckpointHook):
             kwargs = dict(max_keep_ckpts=1, **kwargs) if by_epoch and 'max_keep_ckpts' not in kwargs else kwargs
         try:
             super().__init__(interval, by_epoch, *args, **kwargs)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:      # what mmengine raises for save_best, rule and the like
+        except (AssertionError, KeyError, TypeError, ValueError) as error:      # mmengine raises these for save_best, rule and others
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f'CheckpointHook: {error.args[0] if error.args else error}') from error
@@ -60,7 +61,7 @@ class CheckpointHook(mmhooks.CheckpointHook):
                            key_indicators)
 
     def before_train(self, runner: Any) -> None:
-        """Find the folder, and after a resume what was kept before."""
+        """Find the checkpoint folder and, after a resume, the checkpoints kept before."""
         folder = Path(runner.work_dir)
         self.folder = folder if self.out_dir is None else Path(self.out_dir).expanduser() / folder.name
         self.out_dir = str(self.folder)
@@ -84,7 +85,7 @@ class CheckpointHook(mmhooks.CheckpointHook):
                 old.unlink(missing_ok=True)
 
     def after_val_epoch(self, runner: Any, metrics: dict) -> None:
-        """Keep the best; let the checkpoint of this place know that it was evaluated, so that a resumed run does not do it again."""
+        """Keep the best checkpoint. Record the evaluation in the checkpoint of this step, so that a resumed run does not repeat it."""
         if not runner.training:
             return
         runner.message_hub.update_info(EVALUATED, runner.iter)
@@ -102,7 +103,7 @@ class CheckpointHook(mmhooks.CheckpointHook):
         better = [k for k, rule in zip(self.key_indicators, self.rules) if self.improves(runner, metrics, k, rule)]
         for key in better:
             self.keep_best(runner, key, metrics[key], step)
-        if better and self.last_ckpt is not None:            # the newest checkpoint should know which is the best
+        if better and self.last_ckpt is not None:            # the newest checkpoint must also record which one is the best
             self.last_ckpt = str(self.folder / self.filename_tmpl.format(step))
 
     def improves(self, runner: Any, metrics: dict, key: str, rule: str) -> bool:
@@ -131,7 +132,7 @@ class CheckpointHook(mmhooks.CheckpointHook):
         runner.logger.info(f'best so far: {key} {score:.4f}, saved as {name}')
 
     def after_train(self, runner: Any) -> None:
-        """With ``published_keys``: beside the last and the best, copies with these keys only."""
+        """With ``published_keys``, write copies of the last and the best checkpoints that hold only these keys."""
         if self.published_keys is None:
             return
         names = [Path(self.last_ckpt).name] if self.save_last and self.last_ckpt else []
@@ -147,13 +148,13 @@ class CheckpointHook(mmhooks.CheckpointHook):
 
 
 def unknown_metric(key: str, names: Iterable[str]) -> str:
-    """The message for a number that an evaluation does not give."""
+    """Return the error message for a metric that the evaluation does not compute."""
     names = list(names)
     return f"the evaluation has no '{key}'.{did_you_mean(key, names)} It has: {', '.join(names)}."
 
 
 def note_last(work_dir: str | Path, checkpoint: Path) -> None:
-    """Write down which checkpoint a run goes on from: by its name when it lies in the work dir."""
+    """Write the checkpoint to resume from into the ``last_checkpoint`` file: its name if it is in the work dir, else its full path."""
     inside = checkpoint.resolve().parent == Path(work_dir).resolve()
     with atomic_path(Path(work_dir) / LAST) as temporary:
         temporary.write_text(checkpoint.name if inside else str(checkpoint.resolve()), encoding='utf-8')

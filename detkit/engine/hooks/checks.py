@@ -1,4 +1,4 @@
-"""What should stop a run: a head for other classes than the data's, a loss that is not a number."""
+"""Checks that stop a run: ``num_classes`` differs from the dataset's classes; the loss is not finite."""
 from __future__ import annotations
 
 import math
@@ -20,13 +20,13 @@ from detkit.registry import HOOKS, ConfigError
 
 @HOOKS.register_module()
 class NumClassCheckHook(Hook):
-    """Before a run: every head's ``num_classes`` is the number of the data set's classes.
+    """Before a run, check that ``num_classes`` of every head equals the number of classes of the dataset.
 
-    Heads that tell objects from background only (RPN) are left alone. Before an evaluation, the labels of its data are those of the
-    training data or, without training, of the loaded checkpoint.
+    Class-agnostic heads (RPN) are not checked. Before an evaluation, also check that its dataset has the same labels as the training
+    dataset or, without training, as the loaded checkpoint.
 
     Raises:
-        ConfigError: they differ, or ``classes`` is one string instead of a tuple of names.
+            ConfigError: the numbers or labels differ, or ``classes`` is one string instead of a tuple of names.
     """
 
     def before_train(self, runner: Any) -> None:
@@ -43,14 +43,14 @@ class NumClassCheckHook(Hook):
 
 def check_labels(runner: Any, dataset: Any, loader: str) -> None:
     trained_on, source = getattr(runner, 'checkpoint_classes', None), 'the checkpoint'
-    if isinstance(runner._train_loop, BaseLoop):                          # it is built once there is training
+    if isinstance(runner._train_loop, BaseLoop):                          # it is built when training begins
         trained_on, source = class_names(getattr(runner.train_dataloader.dataset, 'metainfo', None)), 'train_dataloader'
     refuse_another_order(trained_on, class_names(getattr(dataset, 'metainfo', None)), source, loader)
 
 
 def check_classes(model: nn.Module, dataset: Any, loader: str) -> None:
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    if not classes:                                         # of a data set without an object, which is refused for that
+    if not classes:                                         # the dataset has no objects; another check reports that
         return
     if isinstance(classes, str):
         raise ConfigError(f"{loader}.dataset.metainfo.classes is the string '{classes}', not a tuple of names. For one class write "
@@ -63,7 +63,7 @@ def check_classes(model: nn.Module, dataset: Any, loader: str) -> None:
 
 
 def class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
-    """Config key and ``num_classes`` of each head that classifies."""
+    """Yield the config key and ``num_classes`` of each head that classifies."""
     for name, module in model.named_modules():
         count = getattr(module, 'num_classes', None)
         if isinstance(count, int) and 'RPN' not in type(module).__name__:
@@ -72,18 +72,18 @@ def class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
 
 @HOOKS.register_module()
 class CheckInvalidLossHook(Hook):
-    """Stop when the loss is nan or infinite, naming the term, the iteration and the images.
+    """Stop the run when the loss is nan or infinite; the error names the loss term, the iteration and the images.
 
     Args:
-        interval: iterations between two looks.
-        tolerance: that many batches in a row may have such a loss; they are left out of the training, which costs a
-            look at the loss before each backward pass. 0: the first one stops the run.
+            interval: number of iterations between two checks.
+            tolerance: number of consecutive batches that may have a non-finite loss; such batches are skipped. If positive, the loss
+                is checked before each backward pass. 0: the first non-finite loss stops the run.
 
     Raises:
-        TrainingFailed: from the training loop; nothing is written after the last checkpoint.
+            TrainingFailed: in the training loop; no checkpoint is written after the error.
     """
 
-    priority = 'HIGH'                                 # after the log's own, before averages and checkpoints
+    priority = 'HIGH'                                 # after mmengine's logging, before EMA and checkpoints
 
     def __init__(self, interval: int = 50, tolerance: int = 0) -> None:
         if interval < 1 or tolerance < 0:
@@ -108,7 +108,7 @@ class CheckInvalidLossHook(Hook):
 
 
 def update_if_finite(wrapper: Any, update: Any, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-    """Train on ``loss``, or count the batch as done without training when any process's is not finite."""
+    """Update the parameters if ``loss`` is finite in all processes; otherwise count the iteration and skip the batch."""
     finite = torch.isfinite(loss.detach()).float()
     if dist.is_initialized():
         dist.all_reduce(finite, dist.ReduceOp.MIN)
@@ -123,7 +123,7 @@ def update_if_finite(wrapper: Any, update: Any, loss: Tensor, *args: Any, **kwar
 
 
 def latest(runner: Any, term: str) -> float | None:
-    """The value of a loss term that the log has just taken: reading the tensor would wait for the device once more."""
+    """Return the value of a loss term from the log. Reading the tensor again would synchronize with the device once more."""
     history = runner.message_hub.log_scalars.get(f'train/{term}')
     return None if history is None else float(history.current())
 

@@ -1,4 +1,4 @@
-"""Stopping when a metric no longer rises."""
+"""Stop training when a metric no longer improves."""
 from __future__ import annotations
 
 import math
@@ -8,34 +8,34 @@ from mmengine.hooks import Hook
 
 from detkit.registry import HOOKS, ConfigError, did_you_mean
 
-EARLY_STOPPING = 'early_stopping'      # of the message hub, so that a checkpoint holds it
+EARLY_STOPPING = 'early_stopping'      # key in the message hub, which is saved in checkpoints
 LOWER_IS_BETTER = ('loss', 'mr', 'error', 'latency')
 
 
 def better_when(metric: str) -> str:
-    """'greater' or 'less': whether a higher value of ``metric`` is better. AP, AR, PQ, F1 and the like are; losses and miss rates not."""
+    """Return 'greater' if a higher ``metric`` is better (AP, AR, PQ, F1 and others), 'less' if a lower one is (losses, miss rates)."""
     words = metric.lower().replace('/', '_').split('_')
     return 'less' if any(w in LOWER_IS_BETTER or w.startswith('loss') or w == 'mmr' for w in words) else 'greater'
 
 
 @HOOKS.register_module()
 class EarlyStoppingHook(Hook):
-    """Stop when ``monitor`` has not improved for ``patience`` evaluations in a row.
+    """Stop training when ``monitor`` has not improved for ``patience`` consecutive evaluations.
 
-    mmengine's arguments. Its ``min_delta`` is 0.1, which is made for percents: of an AP between 0 and 1 it would stop while it rises.
-    The count goes on after a resume.
+    The arguments are mmengine's. mmengine's default ``min_delta=0.1`` is meant for percentages; with an AP between 0 and 1 it would
+    stop a run that still improves. The count is restored after a resume.
 
     Args:
-        monitor: a metric by its name in the log, such as ``coco/bbox_mAP``.
-        rule: 'greater' or 'less' is better; None: by the name.
-        min_delta: how much better than the best so far counts as an improvement. 0.001 is a tenth of a point of AP.
-        strict: a metric that is not measured is an error; False: a warning (mmengine's default).
-        check_finite: stop when the metric is nan or infinite.
-        patience: evaluations without an improvement after which the run stops.
-        stopping_threshold: stop as soon as the metric is better than that.
+            monitor: name of a metric as in the log, for example ``coco/bbox_mAP``.
+            rule: whether 'greater' or 'less' is better; None: derived from the name.
+            min_delta: minimum change from the best value that counts as an improvement. 0.001 is 0.1 points of AP.
+            strict: True: raise an error if the metric is not computed; False (mmengine's default): log a warning.
+            check_finite: stop when the metric is nan or infinite.
+            patience: number of evaluations without an improvement after which the run stops.
+            stopping_threshold: stop as soon as the metric is better than this value.
 
     Raises:
-        ConfigError: a value out of range; at the first evaluation: ``monitor`` is not measured.
+            ConfigError: an argument is out of range; at the first evaluation, ``monitor`` is not computed.
     """
 
     priority = 'LOW'                   # before the CheckpointHook, which saves the count
@@ -50,7 +50,7 @@ class EarlyStoppingHook(Hook):
         self.best, self.wait_count = None, 0
 
     def before_train(self, runner: Any) -> None:
-        """After a resume, go on counting."""
+        """After a resume, restore the count."""
         state = runner.message_hub.runtime_info.get(EARLY_STOPPING) or {}
         if state.get('monitor') == self.monitor:
             self.best, self.wait_count = state['best'], state['wait_count']
@@ -76,14 +76,14 @@ class EarlyStoppingHook(Hook):
             runner.logger.info(f'stopping early: {reason}')
 
     def count(self, value: float) -> None:
-        """Take an evaluation into account: a new best, or one more without an improvement."""
+        """Update the best value and the count with the value of a new evaluation."""
         if math.isfinite(value) and (self.best is None or self.sign * (value - self.best) > self.min_delta):
             self.best, self.wait_count = value, 0
         else:
             self.wait_count += 1
 
     def reason(self, value: float) -> str:
-        """Why a run whose last evaluation gave ``value`` should stop, or ''."""
+        """Return why a run whose last evaluation gave ``value`` should stop, or '' if it should not."""
         if self.check_finite and not math.isfinite(value):
             return f'{self.monitor} is {value}'
         if self.stopping_threshold is not None and self.sign * (value - self.stopping_threshold) > 0:
@@ -96,7 +96,7 @@ class EarlyStoppingHook(Hook):
 
 
 def has_stopped(state: dict | None, hook: dict) -> str:
-    """Why the EarlyStoppingHook of a config would stop the run that saved ``state``, or ''."""
+    """Return why the EarlyStoppingHook with the config ``hook`` would stop the run that saved ``state``, or ''."""
     built = EarlyStoppingHook(**{k: v for k, v in hook.items() if k not in ('type', 'priority')})
     if not state or state['monitor'] != built.monitor:
         return ''

@@ -1,4 +1,4 @@
-"""An average of the weights over the run, which is what is evaluated and published."""
+"""Exponential moving average of the weights, used for evaluation and publication."""
 from __future__ import annotations
 
 import math
@@ -15,15 +15,15 @@ from detkit.registry import HOOKS, MODELS, ConfigError, check_arguments
 
 @MODELS.register_module()
 class ExpMomentumEMA(ExponentialMovingAverage):
-    """Exponential moving average that follows the weights closely at first and slowly later (YOLOX, RTMDet).
+    """Exponential moving average that follows the weights quickly at first and slowly later (YOLOX, RTMDet).
 
-    After ``steps`` updates a new weight counts ``(1 - momentum) * exp(-(1 + steps) / gamma) + momentum``.
+    After ``steps`` updates, a new weight has the factor ``(1 - momentum) * exp(-(1 + steps) / gamma) + momentum``.
 
     Args:
-        model: whose weights are averaged.
-        momentum: how much a new weight counts in the end.
-        gamma: updates after which the first term has fallen to 1/e; larger is slower.
-        interval, device, update_buffers: mmengine's.
+        model: model whose weights are averaged.
+        momentum: final factor of a new weight.
+        gamma: number of updates after which the first term has fallen to 1/e; larger is slower.
+        interval, device, update_buffers: as in mmengine.
     """
 
     def __init__(self, model: nn.Module, momentum: float = 0.0002, gamma: int = 2000, interval: int = 1, device: Any = None,
@@ -37,11 +37,11 @@ class ExpMomentumEMA(ExponentialMovingAverage):
         averaged_param.lerp_(source_param, self.share(steps))
 
     def share(self, steps: int) -> float:
-        """How much a new weight counts after ``steps`` updates."""
+        """Return the factor of a new weight after ``steps`` updates."""
         return (1 - self.momentum) * math.exp(-float(1 + steps) / self.gamma) + self.momentum
 
     def update_parameters(self, model: nn.Module) -> None:
-        """As mmengine's, all tensors in one call where they lie together: one by one they cost more than a small network's step."""
+        """Like mmengine's, but update all tensors in one call if devices and dtypes match: a loop can cost more than a training step."""
         source = model.state_dict() if self.update_buffers else dict(model.named_parameters())
         floats = [(average, source[k]) for k, average in self.avg_parameters.items() if average.is_floating_point()]
         together = all(a.device == s.device and a.dtype == s.dtype for a, s in floats)
@@ -58,10 +58,10 @@ class ExpMomentumEMA(ExponentialMovingAverage):
 
 @HOOKS.register_module()
 class EMAHook(mmhooks.EMAHook):
-    """mmengine's EMAHook; it can put the weights back when an evaluation is left, and loads weights without a page of warnings."""
+    """mmengine's EMAHook that can also restore the weights after an interrupted evaluation, and logs no long list of unmatched keys."""
 
     inherits_arguments = True
-    swapped = False                                   # the model holds the averages, the averages the model's weights
+    swapped = False                                   # True while model and averaged weights are swapped
 
     def __init__(self, ema_type: str = 'ExponentialMovingAverage', **options: Any) -> None:
         super().__init__(ema_type, **options)
@@ -85,9 +85,9 @@ class EMAHook(mmhooks.EMAHook):
             self._swap_ema_parameters()
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """What does not fit is reported, or refused, when the model itself is loaded."""
+        """Load the averaged weights. Keys that do not match are reported or refused when the model itself is loaded."""
         if runner._resume and 'ema_state_dict' in checkpoint:
-            self._swap_ema_state_dict(checkpoint)     # a checkpoint holds the averages where the weights belong
+            self._swap_ema_state_dict(checkpoint)     # in a checkpoint, state_dict holds the averaged weights
             load_matching(self.ema_model, checkpoint['ema_state_dict'])
         else:
             load_matching(self.ema_model.module, checkpoint['state_dict'])

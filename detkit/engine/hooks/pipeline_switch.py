@@ -1,4 +1,4 @@
-"""Other transforms for the last epochs."""
+"""Change the transforms for the last epochs."""
 from __future__ import annotations
 
 from functools import partial
@@ -14,13 +14,13 @@ from detkit.registry import HOOKS, ConfigError
 
 @HOOKS.register_module()
 class PipelineSwitchHook(Hook):
-    """From epoch ``switch_epoch`` (the first is 0) on, the training data passes through ``switch_pipeline`` instead.
+    """From epoch ``switch_epoch`` (counted from 0) on, use ``switch_pipeline`` for the training data.
 
-    Works with persistent workers, which are started again, and after a resume on either side of the switch.
+    Works with persistent workers, which are restarted, and after a resume before or after the switch.
     """
 
     def __init__(self, switch_epoch: int, switch_pipeline: list[dict]) -> None:
-        Compose(switch_pipeline)                          # raises for what could not be built, before the run
+        Compose(switch_pipeline)                          # raises before the run if it cannot be built
         self.switch_epoch, self.switch_pipeline, self.done = switch_epoch, switch_pipeline, False
 
     def before_train(self, runner: Any) -> None:
@@ -37,11 +37,11 @@ class PipelineSwitchHook(Hook):
 
 
 def set_pipeline(dataset: Any, pipeline: list[dict]) -> None:
-    """Give the innermost data sets of ``dataset`` a new pipeline."""
+    """Set a new pipeline in the innermost datasets of ``dataset``."""
     holders = [p for p in nested_datasets(dataset) if hasattr(p, 'pipeline')]
     if not holders:
         raise ConfigError(f'PipelineSwitchHook: {type(dataset).__name__} has no pipeline to switch.')
     for holder in holders:
-        before = holder.pipeline                          # knows how transforms that mix samples get at others
+        before = holder.pipeline                          # it knows how mixing transforms load other samples
         holder.pipeline = Compose(pipeline, getattr(before, 'load', None), getattr(before, 'num_samples', partial(len, holder)))
 

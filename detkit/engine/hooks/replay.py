@@ -1,4 +1,4 @@
-"""Every random number of a run follows from its seed and the place in it, so that a resumed run repeats the uninterrupted one."""
+"""Derive every random number from the seed and the iteration, so that a resumed run equals an uninterrupted one."""
 from __future__ import annotations
 
 import random
@@ -16,17 +16,17 @@ from detkit.structures.train_state import TrainState
 
 @HOOKS.register_module()
 class ReplayHook(Hook):
-    """Hands the seed and the epoch to data set and sampler and a TrainState to the modules that ask for one, and seeds Python, numpy and
-    torch before each iteration.
+    """Set the seed and the epoch of dataset and sampler, give a TrainState to the modules that need it, and seed Python, numpy and torch
+    before each iteration.
 
-    The states of the global generators need not be saved: what dropout draws in iteration i depends on (seed, process, i) alone,
-    not on what was drawn before, nor on whether an evaluation lay in between.
+    The states of the global generators need not be saved: the random numbers of iteration i depend only on (seed, rank, i), not on
+    earlier draws or on an evaluation in between.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Any) -> None:
-        """After a resume, the seed is the checkpoint's."""
+        """Use the runner's seed; after a resume it is the checkpoint's."""
         for part in nested_datasets(runner.train_dataloader.dataset):
             if hasattr(part, 'seed'):
                 part.seed = runner.seed
@@ -48,7 +48,7 @@ class ReplayHook(Hook):
 
 @HOOKS.register_module()
 class SetEpochInfoHook(Hook):
-    """Hand a TrainState to the modules that ask for one before each epoch. A run of detkit's runner does it without this hook."""
+    """Give a TrainState to the modules that need it before each epoch. detkit's runner does this without the hook."""
 
     def before_train_epoch(self, runner: Any) -> None:
         set_train_state(runner.model, train_state_of(runner))
@@ -59,7 +59,7 @@ def train_state_of(runner: Any) -> TrainState:
 
 
 def set_train_state(model: nn.Module, state: TrainState) -> None:
-    """Give ``state`` to every module with an attribute ``train_state``, and its epoch to those with ``set_epoch``, MMDetection's form."""
+    """Set ``train_state`` of every module that has it, and call ``set_epoch(epoch)``, MMDetection's interface, where it exists."""
     for module in model.modules():
         if hasattr(module, 'train_state'):
             module.train_state = state

@@ -1,4 +1,4 @@
-"""Pictures of ground truth beside predictions, while evaluating."""
+"""Draw images with ground truth and predictions during evaluation."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from detkit.structures import BitmapMasks, DetDataSample, PolygonMasks
 
 @HOOKS.register_module()
 class DetVisualizationHook(Hook):
-    """Draw evaluated images (MMDetection's arguments), on the image as the data set's pipeline loads it.
+    """Draw evaluated images as the dataset's pipeline loads them. The arguments are MMDetection's.
 
-    Pictures are named after their images (``a.jpg``, ``a.png``; other formats become ``a.tif.png``); images with the same name in
-    several folders keep as much of their folders as tells them apart. See ``detkit.result_names``.
+    Output files have the names of their images (``a.jpg``, ``a.png``; other formats become ``a.tif.png``). Images with the same name
+    in several folders keep the part of the path that distinguishes them. See ``detkit.result_names``.
 
     Args:
-        draw: draw at all.
-        interval: of validation batches, that many lie between two that are drawn; testing draws every image.
-        score_thr: detections below it are not drawn.
-        show: in a window, for ``wait_time`` seconds each.
-        test_out_dir: testing writes pictures here; a relative path lies in the run's log folder.
-        backend_args: refused: images are local files.
+        draw: False disables the hook.
+        interval: draw the first image of every ``interval``-th validation batch. In a test, all images are drawn.
+        score_thr: detections with a lower score are not drawn.
+        show: show each image in a window for ``wait_time`` seconds.
+        test_out_dir: output folder of a test; a relative path is relative to the run's log folder.
+        backend_args: must be empty, because images are local files.
     """
 
     def __init__(self, draw: bool = False, interval: int = 50, score_thr: float = 0.3, show: bool = False, wait_time: float = 0.,
@@ -61,7 +61,7 @@ class DetVisualizationHook(Hook):
             runner.logger.info(f'pictures: {Path(runner.log_dir, self.test_out_dir)}')
 
     def picture(self, runner: Any, dataset: Any, sample: DetDataSample, prefix: str, step: int, folder: Path | None = None) -> None:
-        """Draw one sample of ``dataset``, into ``folder`` or to the visualizer's backends."""
+        """Draw one sample of ``dataset`` and write it to ``folder`` or to the visualizer's backends."""
         if self.images is None or self.images.dataset is not dataset:
             self.images = EvaluatedImages(dataset)
         name, title = self.images.names(sample)
@@ -77,9 +77,9 @@ class DetVisualizationHook(Hook):
 
 
 class EvaluatedImages:
-    """Names, pixels and objects of the images of a data set, found by a sample's ``img_path`` and ``img_id``.
+    """Names, pixels and objects of the images of a dataset, looked up by a sample's ``img_path`` and ``img_id``.
 
-    The names depend on the whole data set, not on the order in which images are drawn or the process that draws them.
+    The names depend on the whole dataset, not on the order of drawing or on the process that draws.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -89,11 +89,11 @@ class EvaluatedImages:
             self.indices.setdefault(key_of(dataset.get_data_info(index)), index)
         relative = relative_names([path for path, _ in self.indices])
         files = result_names(relative)
-        titles = result_names([name.replace('/', '_') for name in relative])      # a backend makes no folders
+        titles = result_names([name.replace('/', '_') for name in relative])      # backends do not create folders
         self.known = {key: (file.picture, title.base) for key, file, title in zip(self.indices, files, titles, strict=True)}
 
     def names(self, sample: DetDataSample) -> tuple[str, str]:
-        """The picture's relative path, and its title without ``/``. An image that the data set does not list is numbered."""
+        """Return the output file's relative path and the title without ``/``. An image that is not in the dataset gets a number."""
         key = key_of(sample)
         if key not in self.known:
             file, = result_names([f'{len(self.known):08d}_{Path(key[0]).name}'])
@@ -101,15 +101,17 @@ class EvaluatedImages:
         return self.known[key]
 
     def load(self, sample: DetDataSample) -> np.ndarray:
-        """The original image, uint8 BGR (height, width, 3)."""
+        """Return the original image, uint8 BGR (height, width, 3)."""
         index = self.indices.get(key_of(sample))
         if index is None:
             return as_bgr(LoadImageFromFile()(dict(img_path=sample.img_path))['img'])
         return load_original(self.dataset, index)
 
     def truth(self, sample: DetDataSample) -> InstanceData:
-        """The ground truth in pixels of the original image: the sample's own, scaled back where the pipeline has scaled it, or, where
-        it was moved in another way, the boxes that the data set lists."""
+        """Return the ground truth in pixels of the original image.
+
+        If the pipeline only scaled the image, the sample's objects are scaled back; otherwise the objects of the dataset are used.
+        """
         scale, instances = sample.get('gt_scale'), sample.gt_instances
         if 'bboxes' not in instances:
             return instances
@@ -125,7 +127,7 @@ class EvaluatedImages:
 
 
 def masks_in_original(masks: BitmapMasks | PolygonMasks, scale: tuple[float, float], size: tuple[int, int]) -> BitmapMasks | PolygonMasks:
-    """Masks of an image that was scaled by ``scale`` (x, y), and perhaps padded, in a frame of ``size`` (height, width)."""
+    """Return the masks of an image that was scaled by ``scale`` (x, y) and possibly padded, resized to ``size`` (height, width)."""
     height, width = round(size[0] * scale[1]), round(size[1] * scale[0])
     if (masks.height, masks.width) == size == (height, width):
         return masks
@@ -133,5 +135,5 @@ def masks_in_original(masks: BitmapMasks | PolygonMasks, scale: tuple[float, flo
 
 
 def key_of(image: Any) -> tuple[str, Any]:
-    """``image``: a data set's dict or a sample."""
+    """Return (img_path, img_id). ``image``: a dataset's dict or a sample."""
     return str(image.get('img_path')), image.get('img_id')

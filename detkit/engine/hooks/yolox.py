@@ -1,4 +1,4 @@
-"""What YOLOX does during a run (https://arxiv.org/abs/2107.08430, Sec. 2.1): plain images and an L1 loss in the last epochs."""
+"""Training mode switch of YOLOX (https://arxiv.org/abs/2107.08430, Sec. 2.1): no mixing and an L1 loss in the last epochs."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from detkit.registry import HOOKS, ConfigError
 
 @HOOKS.register_module()
 class YOLOXModeSwitchHook(Hook):
-    """In the last epochs the data set leaves out ``skip_type_keys``, and the head adds its L1 loss.
+    """In the last epochs, disable the transforms ``skip_type_keys`` of the dataset and add the head's L1 loss.
 
-    As in MMDetection the switch comes an epoch early: with ``num_last_epochs=15`` of 300 epochs, before the 285th. Works with persistent
-    workers, and after a resume on either side of the switch.
+    As in MMDetection, the switch is one epoch early: with ``num_last_epochs=15`` of 300 epochs, it is before epoch 285. Works with
+    persistent workers, and after a resume before or after the switch.
 
-    ``skip_type_keys``: names of transforms of a MultiImageMixDataset; those that its pipeline lacks count for nothing.
+    ``skip_type_keys``: names of transforms of a MultiImageMixDataset; names that its pipeline does not have are ignored.
     """
 
     def __init__(self, num_last_epochs: int = 15, skip_type_keys: Sequence[str] = ('Mosaic', 'RandomAffine', 'MixUp')) -> None:
@@ -29,7 +29,7 @@ class YOLOXModeSwitchHook(Hook):
     def before_train(self, runner: Any) -> None:
         """
         Raises:
-            ConfigError: the training data is not mixed by a MultiImageMixDataset, or the model has no head with an L1 loss to add.
+                ConfigError: the training dataset is not a MultiImageMixDataset, or the model has no head with an L1 loss.
         """
         self.done, self.mixing = False, [p for p in nested_datasets(runner.train_dataloader.dataset) if hasattr(p, 'update_skip_type_keys')]
         model = runner.model.module if hasattr(runner.model, 'module') else runner.model
@@ -54,7 +54,7 @@ class YOLOXModeSwitchHook(Hook):
 
 @HOOKS.register_module()
 class SyncNormHook(Hook):
-    """Before an evaluation, every process takes the mean of all processes' running statistics of norm layers."""
+    """Before an evaluation, average the running statistics of norm layers over all processes."""
 
     def before_val_epoch(self, runner: Any) -> None:
         if get_world_size() == 1:
