@@ -1,4 +1,4 @@
-"""What a detector is worth: COCO's average precision and recall, per class and in total."""
+"""Evaluation of detectors: COCO's average precision and recall, per class and in total."""
 from typing import NoReturn
 
 from detkit.evaluation.coco import CocoResult, evaluate_coco

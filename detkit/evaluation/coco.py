@@ -1,7 +1,7 @@
-"""COCO's numbers (https://cocodataset.org/#detection-eval) for a list of detections, equal to pycocotools'.
+"""COCO metrics (https://cocodataset.org/#detection-eval) of a list of detections, equal to pycocotools'.
 
-The matching and the sums are faster-coco-eval's, in C++; what to evaluate and how to average is said here. Nothing of
-pycocotools is replaced in the process.
+faster-coco-eval (C++) matches and accumulates; this module decides what to evaluate and how to average. It does not patch
+pycocotools.
 """
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import numpy as np
 
 from detkit.structures.masks import run_lengths
 
-AREAS = ('all', 'small', 'medium', 'large')      # of an object: below 32^2, below 96^2, and above, in pixels
+AREAS = ('all', 'small', 'medium', 'large')      # of objects: small is below 32^2 pixels, medium below 96^2, large above
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 COLUMNS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 
 
 @dataclass(frozen=True, eq=False)
 class CocoResult:
-    """Precision and recall of one evaluation, and the averages that people quote.
+    """Precision and recall of one evaluation, and the usual averages.
 
-    T IoU thresholds, R = 101 recall levels, K classes, 4 areas (``AREAS``), M limits on detections an image. -1 marks
-    what is not defined: a class or an area without objects. With ``class_agnostic`` K is 1.
+    T IoU thresholds, R = 101 recall levels, K classes, 4 areas (``AREAS``), M limits on detections per image. -1 means
+    undefined: a class or an area without objects. With ``class_agnostic``, K is 1.
     """
 
     iou_type: str
@@ -38,15 +38,15 @@ class CocoResult:
 
     def ap(self, iou: float | None = None, area: str = 'all', max_dets: int | None = None,
            class_index: int | None = None) -> float:
-        """Average precision in [0, 1]; -1 if nothing in this choice has objects.
+        """Return the average precision in [0, 1]; -1 if the selection has no objects.
 
-        ``iou``: at one threshold (None: mean over all); ``max_dets``: one of the limits (None: the largest).
+        ``iou``: one threshold (None: mean over all); ``max_dets``: one of the limits (None: the largest).
         """
         return self._mean(self.precision, iou, area, max_dets, class_index)
 
     def ar(self, iou: float | None = None, area: str = 'all', max_dets: int | None = None,
            class_index: int | None = None) -> float:
-        """Average recall in [0, 1]; the arguments are ``ap``'s."""
+        """Return the average recall in [0, 1]; the arguments are those of ``ap``."""
         return self._mean(self.recall, iou, area, max_dets, class_index)
 
     def _mean(self, values: np.ndarray, iou: float | None, area: str, max_dets: int | None,
@@ -62,10 +62,10 @@ class CocoResult:
 
     @property
     def stats(self) -> dict[str, float]:
-        """pycocotools' numbers by name and in its order: six AP, AR at each limit, AR by area; unrounded.
+        """pycocotools' metrics by name, in its order: six AP, AR at each limit, AR by area; not rounded.
 
-        AP counts at most 100 detections an image when 100 is one of the limits, the other five the largest limit: so
-        pycocotools does, and it matters only when the limits are not the usual 1, 10, 100.
+        AP uses at most 100 detections per image if 100 is one of the limits; the other five AP use the largest limit. This is
+        pycocotools' rule, and matters only if the limits are not the usual 1, 10, 100.
         """
         values = {'AP': self.ap(max_dets=100 if 100 in self.max_dets else None),
                   'AP50': self.ap(0.5), 'AP75': self.ap(0.75)}
@@ -76,7 +76,7 @@ class CocoResult:
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:
-        """For each class the six AP of ``COLUMNS``, at the largest limit; NaN where the class has no such object."""
+        """For each class, the six AP of ``COLUMNS`` at the largest limit; NaN if the class has no objects of that area."""
         rows = {}
         for k, name in enumerate(self.classes[:self.precision.shape[2]]):
             row = [self.ap(class_index=k), self.ap(0.5, class_index=k), self.ap(0.75, class_index=k),
@@ -85,7 +85,7 @@ class CocoResult:
         return rows
 
     def table(self, classwise: bool = True) -> str:
-        """The six AP, a line for all classes together and, if wanted, one for each; ``-`` where there is no object."""
+        """Return a table of the six AP: a line for all classes and, with ``classwise``, one per class; ``-`` if there are no objects."""
         stats = self.stats
         rows = {'all': {column: stats[column] for column in COLUMNS}}
         rows.update(self.per_class if classwise else {})
@@ -102,24 +102,24 @@ class CocoResult:
 def evaluate_coco(gt: dict | str | os.PathLike | Any, detections: Sequence[dict] | str | os.PathLike,
                   iou_type: str = 'bbox', classes: Sequence[str] | None = None, max_dets: Sequence[int] = (1, 10, 100),
                   iou_thrs: Sequence[float] | None = None, class_agnostic: bool = False) -> CocoResult:
-    """Hold detections against COCO-style ground truth.
+    """Evaluate detections against COCO-style ground truth.
 
     Args:
-        gt: the annotation file's dict or path, or an object with it as ``.dataset`` (pycocotools' COCO). Not changed.
-            An annotation without ``area`` is measured by its mask for 'segm', else by its box.
+        gt: dict or path of an annotation file, or an object with this dict as ``.dataset`` (pycocotools' COCO). Not changed.
+            An annotation without ``area`` gets the area of its mask for 'segm', else of its box.
         detections: dicts in COCO's result format (or the path of a JSON list of them): ``image_id``, ``category_id``,
             ``score`` and, for 'bbox', ``bbox`` (x, y, width, height in pixels), for 'segm', ``segmentation`` (RLE or
             polygons). May be empty. Not changed.
-        iou_type: 'bbox' or 'segm'. Masks are counted small, medium or large by their own area, not their box's.
-        classes: names to evaluate, in the order of the result. None: every category of ``gt``, by id. A name that
-            ``gt`` lacks gets a row without values.
-        max_dets: limits on detections an image and class (for ``class_agnostic``: an image); the best are kept.
+        iou_type: 'bbox' or 'segm'. Masks are small, medium or large by their own area, not their box's.
+        classes: names to evaluate, in the order of the result. None: every category of ``gt``, by id. A name that is not
+            in ``gt`` gets a row without values.
+        max_dets: limits on detections per image and class (with ``class_agnostic``: per image); the best are kept.
         iou_thrs: None means 0.50, 0.55, ... 0.95.
-        class_agnostic: forget the classes, as for proposals; K is 1 and ``classes`` plays no part.
+        class_agnostic: ignore the classes, as for proposals; K is 1 and ``classes`` is not used.
 
     Raises:
-        ValueError: a file that is no COCO file, none of ``classes`` in it, a detection of an image or category it does
-            not have, or with a score or box that is not a number.
+        ValueError: a file is not a COCO file or has none of ``classes``; a detection has an image or category that is not in
+            ``gt``, or a score or box that is not a number.
     """
     if iou_type not in ('bbox', 'segm'):
         raise ValueError(f"iou_type is '{iou_type}'; it is 'bbox' or 'segm'.")
@@ -137,7 +137,7 @@ def evaluate_coco(gt: dict | str | os.PathLike | Any, detections: Sequence[dict]
     precision, recall = run(dataset, detections, iou_type, source, limits, thresholds,
                             wanted=sorted(categories.values()) if class_agnostic else [categories[n] for n in present],
                             class_agnostic=class_agnostic)
-    if not class_agnostic:   # back from ascending category ids to the caller's order; a class not in gt stays -1
+    if not class_agnostic:   # from ascending category ids to the order of ``classes``; a class that is not in gt stays -1
         rank = {name: i for i, name in enumerate(sorted(present, key=categories.get))}
         full = [np.full((*a.shape[:-3], len(names), *a.shape[-2:]), -1.) for a in (precision, recall)]
         for k, name in enumerate(names):
@@ -149,7 +149,7 @@ def evaluate_coco(gt: dict | str | os.PathLike | Any, detections: Sequence[dict]
 
 def run(dataset: dict, detections: Iterable[dict], iou_type: str, source: str, max_dets: tuple[int, ...],
         iou_thrs: np.ndarray, wanted: list[Any], class_agnostic: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Precision (T, R, K, 4, M) and recall (T, K, 4, M), classes by ascending id."""
+    """Return precision (T, R, K, 4, M) and recall (T, K, 4, M), classes by ascending id."""
     from faster_coco_eval import COCO, COCOeval_faster
     ids = fresh_ids(dataset)
     truth = dict(images=[dict(id=new, height=ids.sizes[old][0], width=ids.sizes[old][1])
@@ -168,10 +168,10 @@ def run(dataset: dict, detections: Iterable[dict], iou_type: str, source: str, m
 
 @dataclass(frozen=True)
 class FreshIds:
-    """Ids from 1 for images and categories, in the order of the old ones, and what is known of the image sizes.
+    """New ids from 1 for images and categories, in the order of the old ids, and the known image sizes.
 
-    Matching takes an annotation with the id 0 for "no match", and two with one id for the same object; ids may be text.
-    The order stays because detections with equal scores are ranked by it.
+    The evaluator treats annotation id 0 as "no match" and two annotations with one id as one object; old ids may be strings.
+    The order is kept because it ranks detections with equal scores.
     """
 
     images: dict[Any, int]
@@ -186,7 +186,7 @@ def fresh_ids(dataset: dict) -> FreshIds:
 
 
 def true_objects(dataset: dict, iou_type: str, ids: FreshIds, source: str) -> list[dict]:
-    """Copies of the annotations with new ids; those of unknown images or categories left out, as pycocotools does."""
+    """Return copies of the annotations with new ids. Annotations of unknown images or categories are left out, as in pycocotools."""
     kept = []
     for ann in dataset['annotations']:
         image, category = ids.images.get(ann['image_id']), ids.categories.get(ann['category_id'])
@@ -202,7 +202,7 @@ def true_objects(dataset: dict, iou_type: str, ids: FreshIds, source: str) -> li
 
 
 def found_objects(detections: Iterable[dict], iou_type: str, ids: FreshIds, source: str) -> list[dict]:
-    """Copies of the detections with new ids and their area; only what ``iou_type`` looks at is taken along."""
+    """Return copies of the detections with new ids and their area, with only the fields that ``iou_type`` needs."""
     kept = []
     for det in detections:
         image, category = ids.images.get(det['image_id']), ids.categories.get(det['category_id'])
@@ -221,7 +221,7 @@ def found_objects(detections: Iterable[dict], iou_type: str, ids: FreshIds, sour
 
 
 def checked_shape(obj: dict, iou_type: str, where: str) -> dict:
-    """The box or mask of an annotation or detection, alone in a new dict."""
+    """Return a new dict with only the box or the mask of an annotation or detection."""
     if iou_type == 'segm':
         if not obj.get('segmentation'):
             raise ValueError(f"{where} has no segmentation, which metric 'segm' compares.")
@@ -237,7 +237,7 @@ def checked_shape(obj: dict, iou_type: str, where: str) -> dict:
 
 
 def check_runs(mask: Any, size: tuple[int | None, int | None], where: str) -> None:
-    """Raise ValueError for a mask of run lengths that do not fill its image: pycocotools writes beyond its memory for them."""
+    """Raise ValueError if a mask's run lengths do not fill its image; pycocotools would write out of bounds."""
     if not isinstance(mask, dict):
         return
     try:
@@ -250,7 +250,7 @@ def check_runs(mask: Any, size: tuple[int | None, int | None], where: str) -> No
 
 
 def shape_area(shape: dict, size: tuple[int | None, int | None]) -> float:
-    """Area in pixels of a box or a mask in an image of ``size`` (height, width)."""
+    """Return the area in pixels of a box or a mask in an image of ``size`` (height, width)."""
     if 'bbox' in shape:
         return shape['bbox'][2] * shape['bbox'][3]
     from pycocotools import mask as rle
@@ -263,10 +263,10 @@ def shape_area(shape: dict, size: tuple[int | None, int | None]) -> float:
 
 
 def read_ground_truth(gt: dict | str | os.PathLike | Any, annotated: bool = True) -> tuple[dict, str]:
-    """The COCO dict and how to call it in messages. ``annotated``: it needs a list of annotations.
+    """Return the COCO dict and its name in messages. ``annotated``: a list of annotations is required.
 
     Raises:
-        ValueError: the file is missing, is not JSON, or lacks one of COCO's three lists.
+            ValueError: the file is missing, is not JSON, or does not have one of COCO's three lists.
     """
     source = f"'{os.fspath(gt)}'" if isinstance(gt, (str, os.PathLike)) else 'the ground truth'
     dataset = read_json(gt) if isinstance(gt, (str, os.PathLike)) else getattr(gt, 'dataset', gt)
@@ -293,10 +293,10 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def category_ids(dataset: dict, source: str) -> dict[str, Any]:
-    """Category name -> id.
+    """Return a dict of category name -> id.
 
     Raises:
-        ValueError: two categories share a name, so a name does not say which is meant.
+        ValueError: two categories have the same name.
     """
     ids: dict[str, Any] = {}
     for category in dataset['categories']:
@@ -307,7 +307,7 @@ def category_ids(dataset: dict, source: str) -> dict[str, Any]:
 
 
 def no_common_class(classes: Iterable[str], categories: Iterable[str], source: str) -> str:
-    """The message for a class list and an annotation file that have no name in common."""
+    """Return the error message for a class list and an annotation file without a common name."""
     def few(names: Iterable[str]) -> str:
         names = [repr(n) for n in names]
         return ', '.join(names[:8]) + (f', ... ({len(names)})' if len(names) > 8 else '')

@@ -1,4 +1,4 @@
-"""COCO's numbers as a metric of mmengine's evaluator."""
+"""COCO metrics for mmengine's evaluator."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,31 +20,31 @@ AP_ITEMS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'APs', 'mA
 
 @METRICS.register_module()
 class CocoMetric(BaseMetric):
-    """Average precision and recall as COCO defines them (MMDetection's arguments and result names).
+    """COCO's average precision and recall, with MMDetection's arguments and result names.
 
-    Gives ``coco/bbox_mAP``, ``_50``, ``_75``, ``_s``, ``_m``, ``_l`` (and the same with ``segm``), rounded to three
-    digits; ``classwise`` adds ``coco/NAME_precision``; 'proposal' gives ``coco/AR@100``, ..., ``coco/AR_s@1000``, ...
-    Every image of ``ann_file`` counts, also one the detector was not run on.
+    Returns ``coco/bbox_mAP``, ``_50``, ``_75``, ``_s``, ``_m``, ``_l`` (and the same with ``segm``), rounded to three
+    digits; ``classwise`` adds ``coco/NAME_precision``; 'proposal' returns ``coco/AR@100``, ..., ``coco/AR_s@1000``, ...
+    All images of ``ann_file`` count, including images that the detector was not run on.
 
     Args:
-        ann_file: COCO annotation file; looked up below ``$DETKIT_DATA_ROOT`` as the data set's is. None: the truth is
-            each sample's ``instances`` (put it in PackDetInputs' meta_keys), or its ``gt_instances`` if the image was
-            not resized: truth and prediction must be in the same pixels.
-        metric: one or several of 'bbox', 'segm', 'proposal' (recall regardless of class).
-        classwise: print and return each class's AP. With several metrics the names say which: ``segm_NAME_precision``.
-        proposal_nums: limits on detections an image. As with pycocotools, mAP counts 100 of them if 100 is among them,
-            the other numbers as many as the largest says.
-        iou_thrs: IoU thresholds (one or several). None: 0.50, 0.55, ... 0.95.
-        metric_items: which numbers to return; None: the six AP, for 'proposal' all AR.
-        format_only: write the detections and compute nothing, for a test set without truth. Without ``ann_file`` the
-            category ids written are the labels; that file needs no annotations.
-        outfile_prefix: write detections to PREFIX.bbox.json, PREFIX.segm.json, truth from samples to PREFIX.gt.json.
-        backend_args: how mmengine reads ``ann_file``.
-        sort_categories: makes no difference: classes are matched by name, in whatever order the file has them.
-        use_mp_eval: makes no difference: the evaluator is compiled and runs its own threads.
+            ann_file: COCO annotation file, also looked up in ``$DETKIT_DATA_ROOT`` like the dataset's. None: the ground truth is
+                each sample's ``instances`` (add it to PackDetInputs' meta_keys), or its ``gt_instances`` if the image was
+                not resized, because ground truth and predictions must use the same pixels.
+            metric: one or several of 'bbox', 'segm', 'proposal' (class-agnostic recall).
+            classwise: print and return the AP per class. With several metrics, names have the metric: ``segm_NAME_precision``.
+            proposal_nums: limits on detections per image. As in pycocotools, mAP uses 100 detections if 100 is one of the limits;
+                the other metrics use the largest limit.
+            iou_thrs: IoU thresholds (one or several). None: 0.50, 0.55, ... 0.95.
+            metric_items: metrics to return; None: the six AP, for 'proposal' all AR.
+            format_only: write the detections without an evaluation, for a test set without ground truth. Without ``ann_file``,
+                the written category ids are the labels; the file needs no annotations.
+            outfile_prefix: write detections to PREFIX.bbox.json and PREFIX.segm.json, ground truth of samples to PREFIX.gt.json.
+            backend_args: how mmengine reads ``ann_file``.
+            sort_categories: has no effect: classes are matched by name, in any order of the file.
+            use_mp_eval: has no effect: the evaluator is compiled and multithreaded.
 
-    Raises:
-        ConfigError: an argument of a value it cannot have, an unusable ``ann_file``, one that has none of the classes.
+        Raises:
+            ConfigError: an argument is invalid, or ``ann_file`` cannot be used or has none of the classes.
     """
 
     default_prefix = 'coco'
@@ -98,12 +98,12 @@ class CocoMetric(BaseMetric):
 
     @property
     def dataset_meta(self) -> dict | None:
-        """The data set's metainfo; ``classes`` gives each label its name."""
+        """The dataset's metainfo; ``classes`` are the names of the labels."""
         return self._dataset_meta
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict | None) -> None:
-        """Refuse at once, before any training, classes that the annotation file does not know."""
+        """Set the metainfo; raise ConfigError at once, before training, if ``ann_file`` has none of its classes."""
         self._dataset_meta = meta
         if self.truth is not None and meta and meta.get('classes') and self.metrics != ['proposal']:
             known = category_ids(self.truth, self.source)
@@ -111,7 +111,7 @@ class CocoMetric(BaseMetric):
                 raise ConfigError(no_common_class(meta['classes'], known, self.source))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep what is needed of each image: detections as numpy arrays, masks as RLE, truth if no file has it."""
+        """Store the needed data of each image: detections as numpy arrays, masks as RLE, and ground truth if there is no file."""
         for sample in data_samples:
             if 'pred_instances' not in sample:
                 raise ConfigError('CocoMetric measures objects, and this model predicts none (test_cfg.instance_on).')
@@ -127,7 +127,7 @@ class CocoMetric(BaseMetric):
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """The numbers by name, without the prefix."""
+        """Return the metrics by name, without the prefix."""
         logger = MMLogger.get_current_instance()
         classes = (self.dataset_meta or {}).get('classes')
         if not classes:
@@ -149,12 +149,12 @@ class CocoMetric(BaseMetric):
         return numbers
 
     def _ids_of_labels(self, truth: dict | None, classes: Sequence[str], logger: MMLogger) -> list[Any]:
-        """Category id of each label, by name; None for a class that the truth does not have."""
+        """Return the category id of each label, by name; None for a class that is not in the ground truth."""
         if truth is None:
             return list(range(len(classes)))
         known = category_ids(truth, self.source)
         missing = [name for name in classes if name not in known]
-        if self.metrics == ['proposal']:   # its classes play no part, and may all be called 'object'
+        if self.metrics == ['proposal']:   # proposals have no classes: all may be called 'object'
             return [known.get(name, next(iter(known.values()), None)) for name in classes]
         if missing:
             logger.warning(f"{self.source} does not have {', '.join(map(repr, missing))}: nothing to measure for "
@@ -174,7 +174,7 @@ class CocoMetric(BaseMetric):
             raise ConfigError(str(error).replace('the ground truth', self.source)) from error
 
     def result_names(self) -> list[str]:
-        """The names of the numbers that ``evaluate`` will give; those of classes once ``dataset_meta`` is set."""
+        """Return the names of the metrics that ``evaluate`` returns, with those of classes if ``dataset_meta`` is set."""
         names: list[str] = []
         for kind in self.metrics if not self.format_only else ():
             lead = '' if kind == 'proposal' else f'{kind}_'
@@ -201,7 +201,7 @@ class CocoMetric(BaseMetric):
         return result.table(self.classwise)
 
     def _write(self, boxes: list[dict], masks: list[dict] | None, truth: dict | None, logger: MMLogger) -> None:
-        """Detections (and truth gathered from samples) as JSON beside ``outfile_prefix``."""
+        """Write detections (and ground truth collected from samples) as JSON files with the prefix ``outfile_prefix``."""
         if self.outfile_prefix is None:
             return
         contents = {'bbox': boxes, 'segm': masks, 'gt': truth if self.truth is None else None}
@@ -213,7 +213,7 @@ class CocoMetric(BaseMetric):
 
 def coco_detections(results: Sequence[dict], ids: Sequence[Any],
                     classes: Sequence[str]) -> tuple[list[dict], list[dict] | None]:
-    """Boxes, and masks if predicted (else None), in COCO's result format; labels without a category id are left out."""
+    """Return boxes, and masks if predicted (else None), in COCO's result format; labels without a category id are left out."""
     boxes: list[dict] = []
     masks: list[dict] | None = [] if any('masks' in r for r in results) else None
     for result in results:
@@ -236,12 +236,12 @@ def coco_detections(results: Sequence[dict], ids: Sequence[Any],
 
 
 def true_instances(sample: dict) -> list[dict]:
-    """Ground truth of a sample in pixels of the original image: dicts with bbox (xyxy), bbox_label, ignore_flag, mask.
+    """Return the ground truth of a sample in pixels of the original image: dicts with bbox (xyxy), bbox_label, ignore_flag, mask.
 
-    It is that of ``instances``, where the pipeline has kept them, else the boxes of the sample, scaled back by its ``gt_scale``.
+    It comes from ``instances`` if the pipeline kept them, else from the sample's boxes, scaled back by its ``gt_scale``.
 
     Raises:
-        ConfigError: the sample has none, has been flipped or cropped, or has masks of a resized image.
+        ConfigError: the sample has no ground truth, was flipped or cropped, or has masks of a resized image.
     """
     if 'instances' in sample:
         return sample['instances']
@@ -263,7 +263,7 @@ def true_instances(sample: dict) -> list[dict]:
 
 
 def listed_instances(instances: dict, ignore_flag: int) -> list[dict]:
-    """One dict an object from the tensors of ``instances``; masks may be a tensor, BitmapMasks or PolygonMasks."""
+    """Return one dict per object of ``instances``; masks may be a tensor, BitmapMasks or PolygonMasks."""
     labels = instances.get('labels', ())
     masks = instances.get('masks')
     codes = [None] * len(labels) if masks is None else rle_codes(getattr(masks, 'to_ndarray', lambda: masks)())
@@ -272,7 +272,7 @@ def listed_instances(instances: dict, ignore_flag: int) -> list[dict]:
 
 
 def truth_of_samples(results: Sequence[dict], classes: Sequence[str]) -> dict:
-    """A COCO annotation dict from ``instances`` of each image; an object's area is its box's, as MMDetection has it."""
+    """Return a COCO annotation dict from the ``instances`` of each image; an object's area is its box's, as in MMDetection."""
     images, annotations = [], []
     for result in results:
         height, width = result['ori_shape']

@@ -1,4 +1,4 @@
-"""Detections of a whole test set, in a file."""
+"""Write the detections of a whole test set to a file."""
 from __future__ import annotations
 
 import pickle
@@ -20,16 +20,16 @@ TRUTH = ('gt_instances', 'ignored_instances', 'gt_sem_seg')
 
 @METRICS.register_module()
 class DumpDetResults(BaseMetric):
-    """Writes what was detected at the end of a test; measures nothing.
+    """Write the predictions at the end of a test; computes no metric.
 
-    ``out_file_path``: ``.pkl`` (a list of the samples as dicts, with tensors on the CPU, as MMDetection writes it) or ``.json`` (a
+    ``out_file_path``: ``.pkl`` (MMDetection's format: a list of the samples as dicts, with tensors on the CPU) or ``.json`` (a
     list of ``img_id``, ``img_path``, ``bboxes`` (xyxy, pixels of the original image), ``scores``, ``labels``). Masks are RLE.
 
     Raises:
-        ConfigError: another ending, or .json for a model that predicts panoptic maps and no objects.
+        ConfigError: another suffix, or .json for a model that predicts panoptic maps but no objects.
     """
 
-    default_prefix = 'dump'        # mmengine warns about a metric without one, also about one that measures nothing
+    default_prefix = 'dump'        # mmengine warns about a metric without a prefix
 
     def __init__(self, out_file_path: str, collect_device: str = 'cpu', collect_dir: str | None = None) -> None:
         super().__init__(collect_device=collect_device, collect_dir=collect_dir)
@@ -38,7 +38,7 @@ class DumpDetResults(BaseMetric):
             raise ConfigError(f"--out '{out_file_path}' should end in .json or .pkl.")
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the predictions of a batch, without the ground truth."""
+        """Store the predictions of a batch, without the ground truth."""
         for sample in data_samples:
             kept = {k: on_cpu(v) for k, v in sample.items() if k not in TRUTH}
             if 'masks' in kept.get('pred_instances', ()):

@@ -8,24 +8,24 @@ import numpy as np
 
 from detkit.structures.panoptic import segment_indices
 
-TP, FP, FN, IOU = range(4)   # columns of counts: segments, and the sum of the IoU of those that match
+TP, FP, FN, IOU = range(4)   # columns of the counts: numbers of segments, and the sum of the IoUs of matched pairs
 
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """The segments of one image, either true or predicted."""
+    """The segments of one image, ground truth or predicted."""
 
-    index: np.ndarray                  # (H, W) int64: a pixel's segment, counted from 1; 0 is void
+    index: np.ndarray                  # (H, W) int64: the segment of each pixel, from 1; 0 is void
     labels: np.ndarray                 # (S,) int64 in [0, K)
-    crowd: np.ndarray                  # (S,) bool: neither to be found nor wrong to find (never of predictions)
+    crowd: np.ndarray                  # (S,) bool: never a false negative; see ``panoptic_counts``. False for predictions
 
 
 def true_segments(ids: np.ndarray, listed: Sequence[dict], size: tuple[int, int]) -> Segments:
-    """A decoded panoptic picture and what the annotation file says of it: dicts with ``id``, ``label`` (None: left out, its pixels are
-    void) and ``crowd``.
+    """Return the segments of a decoded panoptic map. ``listed``: its dicts in the annotation file with ``id``, ``label`` (None: the segment
+    is left out and its pixels are void) and ``crowd``.
 
     Raises:
-        ValueError: map and list contradict each other; see ``segment_indices``.
+        ValueError: map and list are inconsistent; see ``segment_indices``.
     """
     index = segment_indices(ids, [s['id'] for s in listed], size)
     kept = [i for i, s in enumerate(listed) if s['label'] is not None]
@@ -36,11 +36,11 @@ def true_segments(ids: np.ndarray, listed: Sequence[dict], size: tuple[int, int]
 
 
 def panoptic_counts(truth: Segments, found: Segments, num_classes: int) -> np.ndarray:
-    """(K, 4) of one image: true positives, false positives, false negatives, and the sum of IoUs of the first.
+    """Return the counts of one image, (K, 4): true positives, false positives, false negatives, and the sum of IoUs of true positives.
 
-    A predicted and a true segment of one class match if their IoU exceeds 0.5, which at most one pair can (Sec. 4.1). Void pixels of
-    the truth do not count for the union, and a prediction that matches nothing is no error if more than half of it lies in void or in
-    crowds of its class (Sec. 4.3, as COCO's own evaluation has it). True crowds are never missed, nor matched.
+    A predicted and a true segment of the same class match if their IoU exceeds 0.5; at most one pair can (Sec. 4.1). Void pixels of
+    the ground truth are excluded from the union, and an unmatched prediction is not a false positive if more than half of it is in void
+    or in crowds of its class (Sec. 4.3, as in COCO's own evaluation). True crowds are never false negatives and never matched.
     """
     rows, columns = len(truth.labels) + 1, len(found.labels) + 1
     overlap = np.bincount((truth.index * columns + found.index).ravel(), minlength=rows * columns).reshape(rows, columns)
@@ -59,9 +59,9 @@ def panoptic_counts(truth: Segments, found: Segments, num_classes: int) -> np.nd
 
 
 def panoptic_quality(counts: np.ndarray, classes: np.ndarray | None = None) -> dict[str, float]:
-    """PQ, SQ and RQ in [0, 1], means over those of ``classes`` (indices or flags; default: all) that occur, and how many do (``n``).
+    """Return PQ, SQ and RQ in [0, 1], means over those of ``classes`` (indices or flags; default: all) that occur, and their number ``n``.
 
-    PQ = SQ * RQ, SQ the mean IoU of matches, RQ = TP / (TP + FP / 2 + FN / 2) (eq. 1). Without any class, all are 0.
+    PQ = SQ * RQ, SQ is the mean IoU of matches, RQ = TP / (TP + FP / 2 + FN / 2) (eq. 1). If no class occurs, all are 0.
     """
     chosen = counts if classes is None else counts[classes]
     rows = per_class_quality(chosen)[chosen[:, [TP, FP, FN]].sum(1) > 0]
@@ -70,7 +70,7 @@ def panoptic_quality(counts: np.ndarray, classes: np.ndarray | None = None) -> d
 
 
 def per_class_quality(counts: np.ndarray) -> np.ndarray:
-    """(K, 3): PQ, SQ and RQ of each class; 0 where it does not occur."""
+    """Return PQ, SQ and RQ of each class, (K, 3); 0 if the class does not occur."""
     tp, fp, fn, iou = counts.T
     size = np.maximum(tp + fp / 2 + fn / 2, 0.5)
     return np.stack([iou / size, iou / np.maximum(tp, 1), tp / size], 1)

@@ -1,4 +1,4 @@
-"""Panoptic quality as a metric of mmengine's evaluator."""
+"""Panoptic quality for mmengine's evaluator."""
 from __future__ import annotations
 
 import json
@@ -25,21 +25,21 @@ GROUPS = {'': 'All', '_th': 'Things', '_st': 'Stuff'}
 @METRICS.register_module()
 class CocoPanopticMetric(BaseMetric):
     """PQ, SQ and RQ, in percent, of all classes, of things (``_th``) and of stuff (``_st``): ``coco_panoptic/PQ``, ... (MMDetection's
-    arguments and result names). Classes are the data set's; segments of others count as void.
+    arguments and result names). Classes are the dataset's; segments of other classes are void.
 
     Args:
-        ann_file: COCO's panoptic JSON; looked up below ``$DETKIT_DATA_ROOT`` as the data set's is. None: the truth is each sample's
-            ``segments_info`` and ``seg_map_path``: put them in PackDetInputs' meta_keys.
-        seg_prefix: folder of its pictures.
-        classwise: print each class's numbers.
-        format_only: write the predictions and compute nothing.
-        outfile_prefix: write predictions in COCO's format to PREFIX.panoptic.json and PREFIX.panoptic/*.png.
-        nproc: makes no difference: counting is fast enough.
-        backend_args: how mmengine reads ``ann_file``.
+                ann_file: COCO's panoptic JSON, also looked up in ``$DETKIT_DATA_ROOT`` like the dataset's. None: the ground truth is
+                    each sample's ``segments_info`` and ``seg_map_path``: add them to PackDetInputs' meta_keys.
+            seg_prefix: folder of the panoptic PNG files.
+            classwise: print the metrics per class.
+            format_only: write the predictions without an evaluation.
+            outfile_prefix: write predictions in COCO's format to PREFIX.panoptic.json and PREFIX.panoptic/*.png.
+            nproc: has no effect: one process is fast enough.
+            backend_args: how mmengine reads ``ann_file``.
 
     Raises:
-        ConfigError: an argument that cannot be, an unusable ``ann_file``, one that has none of the classes. ValueError: a picture that
-            contradicts its list of segments.
+            ConfigError: an argument is invalid, or ``ann_file`` cannot be used or has none of the classes. ValueError: a panoptic PNG is
+                inconsistent with its list of segments.
     """
 
     default_prefix = 'coco_panoptic'
@@ -58,12 +58,12 @@ class CocoPanopticMetric(BaseMetric):
 
     @property
     def dataset_meta(self) -> dict | None:
-        """The data set's metainfo; ``classes`` gives each label its name, ``thing_classes`` those that are counted."""
+        """The dataset's metainfo; ``classes`` are the names of the labels, ``thing_classes`` those of countable objects."""
         return self._dataset_meta
 
     @dataset_meta.setter
     def dataset_meta(self, meta: dict | None) -> None:
-        """Refuse at once, before any training, classes that the annotation file does not know."""
+        """Set the metainfo; raise ConfigError at once, before training, if ``ann_file`` has none of its classes."""
         self._dataset_meta = meta
         if self.truth is not None and meta and meta.get('classes'):
             known = [c['name'] for c in self.truth['categories'].values()]
@@ -77,7 +77,7 @@ class CocoPanopticMetric(BaseMetric):
         return tuple(self.dataset_meta['classes'])
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep of each image its counts; write its prediction, if asked to."""
+        """Store the counts of each image; write its prediction if ``outfile_prefix`` is set."""
         for sample in data_samples:
             if 'pred_panoptic_seg' not in sample:
                 raise ConfigError('CocoPanopticMetric measures panoptic maps, and this model predicts none (test_cfg.panoptic_on).')
@@ -129,7 +129,7 @@ class CocoPanopticMetric(BaseMetric):
                  crowd=s['category'] != VOID_LABEL and bool(things[s['category']]) and not s['is_thing']) for s in sample['segments_info']]
 
     def things(self) -> np.ndarray:
-        """(K,) bool."""
+        """Return whether each class is a thing, (K,) bool."""
         if self.truth is not None:
             names = {c['name'] for c in self.truth['categories'].values() if c['isthing']}
         else:
@@ -137,7 +137,7 @@ class CocoPanopticMetric(BaseMetric):
         return np.array([name in names for name in self.classes])
 
     def write(self, sample: dict, found: Segments) -> dict:
-        """The picture, and what COCO's result format says of it; ids count from 1. Without ``ann_file`` the categories are labels."""
+        """Write the panoptic PNG; return its entry in COCO's result format. Ids start at 1; without ``ann_file``, categories are labels."""
         ids = {c['name']: i for i, c in self.truth['categories'].items()} if self.truth else {c: i for i, c in enumerate(self.classes)}
         name = f"{Path(sample['img_path']).stem}.png"
         with atomic_path(Path(f'{self.outfile_prefix}.panoptic', name)) as path:
@@ -149,7 +149,7 @@ class CocoPanopticMetric(BaseMetric):
             for i, label in enumerate(found.labels.tolist(), 1) if self.classes[label] in ids])
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """The numbers by name, without the prefix."""
+        """Return the metrics by name, without the prefix."""
         logger = MMLogger.get_current_instance()
         if self.outfile_prefix is not None:
             write_json(f'{self.outfile_prefix}.panoptic.json', dict(annotations=[r['written'] for r in results]))
@@ -164,7 +164,7 @@ class CocoPanopticMetric(BaseMetric):
         return {f'{key.upper()}{ending}': 100 * found[ending][key] for ending in GROUPS for key in ('pq', 'sq', 'rq')}
 
     def result_names(self) -> list[str]:
-        """The names of the numbers that ``evaluate`` will give."""
+        """Return the names of the metrics that ``evaluate`` returns."""
         names = [f'{key}{ending}' for ending in GROUPS for key in ('PQ', 'SQ', 'RQ')] if not self.format_only else []
         return [f'{self.prefix}/{name}' if self.prefix else name for name in names]
 
@@ -178,10 +178,10 @@ class CocoPanopticMetric(BaseMetric):
 
 
 def read_truth(ann_file: str, backend_args: dict | None, annotated: bool = True) -> dict[str, dict]:
-    """``categories`` and ``images`` (their entries with ``segments_info``) by id. ``annotated``: the file needs a list of annotations.
+    """Return ``categories`` and ``images`` (their entries with ``segments_info``) by id. ``annotated``: a list of annotations is required.
 
     Raises:
-        ConfigError: naming the file and what is wrong with it.
+        ConfigError: the file cannot be used; the message has its name and the reason.
     """
     if isinstance(ann_file, (list, tuple)):
         raise ConfigError(f'CocoPanopticMetric ann_file={list(ann_file)} is a list; it reads one file.')
