@@ -1,4 +1,4 @@
-"""Pictures of what is in an image and what a detector found. All images here are RGB, uint8, (height, width, 3)."""
+"""Draw ground truth and detections on images. All images here are RGB, uint8, (height, width, 3)."""
 from typing import NoReturn
 
 from detkit.mmdet_names import missing_attribute

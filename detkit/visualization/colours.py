@@ -1,4 +1,4 @@
-"""Which colour a class has."""
+"""Colours of classes."""
 from __future__ import annotations
 
 import colorsys
@@ -11,13 +11,13 @@ OF_DATASETS = {'coco': 'CocoDataset', 'voc': 'VOCDataset', 'citys': 'CityscapesD
 
 
 def class_colours(palette: str | Sequence | None, num_classes: int) -> list[Colour]:
-    """``num_classes`` colours.
+    """Return ``num_classes`` colours.
 
-    ``palette``: None, 'none' or 'random': colours far apart, the same in every run; 'coco', 'voc', 'citys': those of
-    that data set; a colour (name, '#rrggbb' or a triple): that one for all; a list of colours: one a class.
+    ``palette``: None, 'none' or 'random': distinct colours, the same in every run; 'coco', 'voc', 'citys': the colours of
+    that dataset; a colour (name, '#rrggbb' or a triple): this colour for all classes; a list of colours: one per class.
 
     Raises:
-        ValueError: a name that is none of these, or a list that is too short.
+            ValueError: an unknown name, or a list that is too short.
     """
     if palette is None or (isinstance(palette, str) and palette in ('none', 'random')):
         return [distinct_colour(k) for k in range(num_classes)]
@@ -32,14 +32,14 @@ def class_colours(palette: str | Sequence | None, num_classes: int) -> list[Colo
 
 
 def distinct_colour(index: int) -> Colour:
-    """The ``index``-th of an endless row of colours: hues a golden section apart, in three tones."""
+    """Return the ``index``-th colour of an infinite sequence: hues differ by the golden ratio, in three tones."""
     saturation, value = ((0.85, 0.95), (0.55, 1.0), (0.95, 0.65))[index % 3]
     rgb = colorsys.hsv_to_rgb((0.02 + index * 0.61803398875) % 1, saturation, value)
     return tuple(round(255 * c) for c in rgb)
 
 
 def as_colour(colour: str | Sequence[float]) -> Colour:
-    """A colour's name, '#rrggbb', or triple of 0 to 255, as a triple of int."""
+    """Convert a colour's name, '#rrggbb', or a triple of 0 to 255 to a triple of int."""
     if not isinstance(colour, str):
         return tuple(int(c) for c in colour)
     from matplotlib.colors import to_rgb
@@ -51,6 +51,6 @@ def as_colour(colour: str | Sequence[float]) -> Colour:
 
 
 def readable_on(colour: Colour) -> Colour:
-    """Black or white, whichever reads better on ``colour`` (luma of ITU-R BT.601)."""
+    """Return black or white, whichever has more contrast to ``colour`` (luma of ITU-R BT.601)."""
     red, green, blue = colour
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)

@@ -1,4 +1,4 @@
-"""Boxes, masks and names drawn on an image with OpenCV, a few milliseconds an image."""
+"""Draw boxes, masks and class names on an image with OpenCV; takes a few milliseconds per image."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Objects:
-    """What ``draw_instances`` draws, as numpy: n objects, the best last so that it lies on top."""
+    """The n objects that ``draw_instances`` draws, as numpy arrays, sorted by ascending score, so that the best is on top."""
 
     boxes: np.ndarray               # (n, 4) xyxy pixels
     labels: np.ndarray              # (n,) int
     scores: np.ndarray | None       # (n,), or None for ground truth
-    masks: np.ndarray | RLEMasks | None   # (n, height, width) bool; codes are decoded one by one as they are drawn
+    masks: np.ndarray | RLEMasks | None   # (n, height, width) bool; RLE masks are decoded one by one when drawn
 
 
 def draw_instances(image: np.ndarray, instances: Any, classes: Sequence[str] = (), *, palette: Any = None,
                    score_thr: float = 0., line_width: float | None = None, alpha: float = 0.5, text_color: Any = None,
                    mask_color: Any = None, zoom: float = 1.) -> Picture:
-    """A copy of ``image`` with the objects on it.
+    """Return a copy of ``image`` with the objects drawn on it.
 
     Args:
         image: uint8, RGB (height, width, 3) or grey (height, width).
-        instances: an InstanceData or mapping with ``bboxes`` (n, 4) xyxy pixels of ``image`` and ``labels`` (n,), and,
-            as there are, ``scores`` (n,) and ``masks`` (n, height, width; a tensor, array or mask structure).
-        classes: names of the labels; a label beyond them is written as its number.
+        instances: an InstanceData or mapping with ``bboxes`` (n, 4) xyxy pixels of ``image`` and ``labels`` (n,), and
+            optionally ``scores`` (n,) and ``masks`` (n, height, width; a tensor, array or mask structure).
+        classes: names of the labels; a label without a name is drawn as its number.
         palette: see ``class_colours``.
-        score_thr: objects with a lower score are left out; objects without scores are all drawn.
-        line_width: of boxes, pixels. None: by the size of the picture.
-        alpha: how opaque masks are, 0 to 1.
-        text_color: of the names. None: black or white, whichever reads better.
-        mask_color: as ``palette``, for masks alone.
-        zoom: enlarge the picture first: on small images the names would cover everything.
+        score_thr: objects with a lower score are not drawn; objects without scores are all drawn.
+        line_width: of boxes, in pixels. None: proportional to the image size.
+        alpha: opacity of masks, 0 to 1.
+        text_color: of the names. None: black or white, whichever has more contrast.
+        mask_color: palette of the masks.
+        zoom: scale factor of the output image: on small images, names would cover everything.
     """
     canvas = checked_image(image)
     objects = enlarged(visible(as_objects(instances), score_thr), zoom)
@@ -70,10 +70,10 @@ def draw_instances(image: np.ndarray, instances: Any, classes: Sequence[str] = (
 
 
 def checked_image(image: np.ndarray) -> np.ndarray:
-    """A contiguous RGB copy to draw on.
+    """Return a contiguous RGB copy to draw on.
 
     Raises:
-        ValueError: it is not uint8 with one or three channels, channels last.
+        ValueError: the image is not uint8 with one or three channels, channels last.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
@@ -85,14 +85,14 @@ def checked_image(image: np.ndarray) -> np.ndarray:
 
 
 def as_objects(instances: Any) -> Objects:
-    """Take an InstanceData or a mapping apart; tensors come to the CPU."""
+    """Convert an InstanceData or a mapping to Objects; tensors are moved to the CPU."""
     fields = dict(instances) if isinstance(instances, Mapping) else dict(instances.items())
     boxes, labels, scores = (as_array(fields.get(key)) for key in ('bboxes', 'labels', 'scores'))
     masks = fields.get('masks')
     if not isinstance(masks, RLEMasks):
         masks = as_array(masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks)
     labels = np.zeros(0, int) if labels is None else labels.astype(int)
-    if boxes is None or (masks is not None and len(labels) and not boxes.any()):   # heads that predict masks alone
+    if boxes is None or (masks is not None and len(labels) and not boxes.any()):   # heads that predict only masks
         boxes = boxes_of(masks) if masks is not None else np.zeros((len(labels), 4))
     return Objects(boxes.reshape(-1, 4).astype(float), labels, scores, masks)
 
@@ -100,12 +100,12 @@ def as_objects(instances: Any) -> Objects:
 def as_array(value: Any) -> np.ndarray | None:
     if value is None or isinstance(value, np.ndarray):
         return value
-    value = getattr(value, 'tensor', value)   # a box structure
+    value = getattr(value, 'tensor', value)   # for box structures
     return value.detach().cpu().numpy() if hasattr(value, 'detach') else np.asarray(value)
 
 
 def boxes_of(masks: np.ndarray | RLEMasks) -> np.ndarray:
-    """(n, 4) xyxy, the smallest box round each mask (n, height, width)."""
+    """Return the bounding box of each mask, (n, 4) xyxy. ``masks``: (n, height, width)."""
     if isinstance(masks, RLEMasks):
         return masks.get_bboxes()
     corners = [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks]
@@ -113,7 +113,7 @@ def boxes_of(masks: np.ndarray | RLEMasks) -> np.ndarray:
 
 
 def visible(objects: Objects, score_thr: float) -> Objects:
-    """Objects that reach ``score_thr``, the best last."""
+    """Return the objects whose score is at least ``score_thr``, sorted by ascending score."""
     if objects.scores is None:
         return objects
     order = np.argsort(objects.scores, kind='stable')
@@ -123,12 +123,12 @@ def visible(objects: Objects, score_thr: float) -> Objects:
 
 
 def enlarged(objects: Objects, zoom: float) -> Objects:
-    """With larger boxes; masks are enlarged as they are drawn."""
+    """Scale the boxes by ``zoom``; masks are scaled when they are drawn."""
     return Objects(objects.boxes * zoom, objects.labels, objects.scores, objects.masks)
 
 
 def as_drawn(mask: np.ndarray | torch.Tensor, zoom: float) -> np.ndarray:
-    """One mask, bool (height, width), in the pixels of the enlarged picture."""
+    """Return one mask, bool (height, width), scaled by ``zoom``."""
     mask = np.asarray(mask).astype(bool)
     if zoom == 1:
         return mask
@@ -136,7 +136,7 @@ def as_drawn(mask: np.ndarray | torch.Tensor, zoom: float) -> np.ndarray:
 
 
 def draw_mask_(canvas: np.ndarray, mask: np.ndarray, colour: Colour, alpha: float) -> None:
-    """Tint the mask's pixels and trace its outline, in place."""
+    """Blend the mask's pixels with the colour and draw its outline, in place."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if not width:
         return
@@ -148,7 +148,7 @@ def draw_mask_(canvas: np.ndarray, mask: np.ndarray, colour: Colour, alpha: floa
 
 
 def label_corner(box: Sequence[int], extent: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Top left (x, y) for a name: on top of its box, inside where there is no room, always within the picture."""
+    """Return the top left corner (x, y) of a name: above its box, or inside the box if there is no space, always within the image."""
     x1, y1, _, _ = box
     height, width = extent
     y = y1 - height if y1 >= height else y1
@@ -156,10 +156,10 @@ def label_corner(box: Sequence[int], extent: tuple[int, int], size: tuple[int, i
 
 
 def side_by_side(*images: np.ndarray, titles: Sequence[str] = ('ground truth', 'prediction'), gap: int = 8) -> Picture:
-    """Images in a row, each with its title over it, at the height of the first.
+    """Return images side by side, each with a title above it, scaled to the height of the first.
 
     Raises:
-        ValueError: more images than titles.
+        ValueError: there are more images than titles.
     """
     if len(images) > len(titles):
         raise ValueError(f'{len(images)} images and {len(titles)} titles; give each its title (it may be empty).')

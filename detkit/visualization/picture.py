@@ -1,4 +1,4 @@
-"""An image that shows itself in a notebook."""
+"""A numpy image that notebooks display."""
 from __future__ import annotations
 
 import os
@@ -10,23 +10,23 @@ from detkit.opencv import cv2
 
 
 class Picture(np.ndarray):
-    """A numpy image, RGB uint8 (height, width, 3), that a notebook shows when it is a cell's last line.
+    """A numpy image, RGB uint8 (height, width, 3), that a notebook displays if it is the last line of a cell.
 
-    ``Picture(array)`` makes one without copying.
+    ``Picture(array)`` does not copy.
     """
 
     def __new__(cls, image: np.ndarray) -> Picture:
         return np.asarray(image).view(cls)
 
     def _repr_png_(self) -> bytes | None:
-        """PNG bytes for IPython; None (so that the numbers are shown) for a part that is no image any more."""
+        """Return PNG bytes for IPython; None, so that the numbers are displayed, if this is a slice that is not an image."""
         return encoded(self, '.png') if self.ndim == 3 and self.shape[2] == 3 and self.dtype == np.uint8 else None
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the picture, whole or not at all, in the format that ``path`` ends with.
+        """Write the image atomically, in the format of the suffix of ``path``.
 
         Raises:
-            ValueError: OpenCV knows no format for that ending.
+            ValueError: OpenCV has no format for that suffix.
         """
         data = encoded(self, os.path.splitext(path)[1])
         with atomic_path(path) as temporary:
@@ -34,7 +34,7 @@ class Picture(np.ndarray):
 
 
 def encoded(image: np.ndarray, suffix: str) -> bytes:
-    """``image`` (RGB) as the bytes of a file that ends with ``suffix``."""
+    """Return ``image`` (RGB) encoded in the file format of ``suffix``."""
     try:
         done, data = cv2.imencode(suffix, cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR))
     except cv2.error:

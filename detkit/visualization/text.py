@@ -1,7 +1,7 @@
-"""Words on an image, legible at any size and in any OpenCV version.
+"""Draw text on an image, readable at any size and with any OpenCV version.
 
-OpenCV's own text is ASCII only and changed its look between 4 and 5, so the letters are Pillow's, in the font that
-matplotlib brings. The environment variable DETKIT_FONT names another .ttf, for scripts which that font does not have.
+OpenCV's own text is ASCII only and looks different in versions 4 and 5. Therefore Pillow draws the text, in matplotlib's
+font. The environment variable DETKIT_FONT sets another .ttf file, for scripts that this font does not have.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detkit.visualization.colours import Colour
 
 
 def font_size(height: int, width: int) -> int:
-    """Pixels: 2 % of the image's side, never too small to read."""
+    """Return the font size in pixels: 2 % of the image's side, between 11 and 64."""
     return int(min(max(0.02 * (height * width) ** 0.5, 11), 64))
 
 
@@ -31,7 +31,7 @@ def font(size: int, path: str | None) -> Any:
 
 @lru_cache(maxsize=4096)
 def rendered(text: str, size: int, path: str | None) -> np.ndarray:
-    """How much of each pixel is ink: float32 (height, width, 1) in [0, 1]; the height is the same for every text."""
+    """Return the text's coverage of each pixel: float32 (height, width, 1) in [0, 1]; the height is the same for every text."""
     from PIL import Image, ImageDraw
     letters = font(size, path)
     ascent, descent = letters.getmetrics()
@@ -42,12 +42,12 @@ def rendered(text: str, size: int, path: str | None) -> np.ndarray:
 
 
 def text_size(text: str, size: int) -> tuple[int, int]:
-    """Height and width in pixels that ``put_text_`` covers."""
+    """Return height and width in pixels of the text that ``put_text_`` draws."""
     return rendered(text, size, os.environ.get('DETKIT_FONT')).shape[:2]
 
 
 def put_text_(image: np.ndarray, text: str, corner: tuple[int, int], size: int, ink: Colour, paper: Colour) -> None:
-    """Write ``text`` on a filled rectangle whose top left is ``corner`` (x, y); what lies outside is cut off."""
+    """Draw ``text`` on a filled rectangle with the top left corner ``corner`` (x, y); parts outside of the image are cut off."""
     cover = rendered(text, size, os.environ.get('DETKIT_FONT'))
     x, y = max(corner[0], 0), max(corner[1], 0)
     patch = image[y:y + cover.shape[0], x:x + cover.shape[1]]

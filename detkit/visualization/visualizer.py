@@ -20,16 +20,16 @@ NO_WINDOW = ('show=True: this Python cannot open a window (no display, or no GUI
 
 @VISUALIZERS.register_module()
 class DetLocalVisualizer(Visualizer):
-    """Draws ground truth and predictions of a sample (MMDetection's arguments; ``draw_instances`` does the drawing).
+    """Draw ground truth and predictions of a sample (MMDetection's arguments; ``draw_instances`` draws).
 
-    ``dataset_meta`` gives the class names and, unless ``bbox_color`` is set, the palette. Images are RGB.
+    ``dataset_meta`` has the class names and, unless ``bbox_color`` is set, the palette. Images are RGB.
 
     Args:
         name, image, vis_backends, save_dir: mmengine's.
-        bbox_color, mask_color: see ``class_colours``; masks are as their boxes if not set.
-        text_color: None: black or white, whichever reads better.
-        line_width: of boxes, pixels; None: by the size of the picture.
-        alpha: how opaque masks are.
+        bbox_color, mask_color: see ``class_colours``; masks have the colours of their boxes by default.
+        text_color: None: black or white, whichever has more contrast.
+        line_width: of boxes, in pixels; None: proportional to the image size.
+        alpha: opacity of masks.
     """
 
     def __init__(self, name: str = 'visualizer', image: np.ndarray | None = None, vis_backends: Any = None,
@@ -43,14 +43,14 @@ class DetLocalVisualizer(Visualizer):
     def add_datasample(self, name: str, image: np.ndarray, data_sample: DetDataSample | None = None,
                        draw_gt: bool = True, draw_pred: bool = True, show: bool = False, wait_time: float = 0,
                        out_file: str | None = None, pred_score_thr: float = 0.3, step: int = 0) -> Picture | None:
-        """Draw a sample on ``image``; with both ground truth and prediction, the two side by side.
+        """Draw a sample on ``image``; ground truth and prediction side by side if both exist.
 
-        Boxes are taken to be in pixels of ``image``. The picture is returned, kept for ``get_image``, and written to
-        ``out_file``, or, without one, handed to the backends as ``name`` at ``step``. Of several processes each writes its
-        ``out_file``; showing and the backends are left to the first, and the others return None there.
+        Boxes are in pixels of ``image``. The drawn image is returned, stored for ``get_image``, and written to ``out_file`` or,
+        without ``out_file``, passed to the backends as ``name`` at ``step``. In distributed training, each process writes its
+        ``out_file``; only rank 0 shows images and calls the backends, and the other processes return None in that case.
 
         Args:
-            show: show it: inline in a notebook, in a window elsewhere, for ``wait_time`` seconds (0: until a key).
+            show: display the image: inline in a notebook, else in a window for ``wait_time`` seconds (0: until a key is pressed).
             pred_score_thr: predictions with a lower score are not drawn.
         """
         if out_file is None and not is_main_process():
@@ -58,7 +58,7 @@ class DetLocalVisualizer(Visualizer):
         parts = []
         for part, wanted, score_thr in (('gt_instances', draw_gt, 0.), ('pred_instances', draw_pred, pred_score_thr)):
             instances = data_sample.get(part) if wanted and data_sample is not None else None
-            if instances is not None and instances.keys():   # no fields: the pipeline loaded no annotations
+            if instances is not None and instances.keys():   # no fields: the pipeline did not load annotations
                 parts.append(self._draw(image, instances, score_thr))
         picture = side_by_side(*parts) if len(parts) == 2 else parts[0] if parts else Picture(np.array(image))
         self.set_image(picture)
@@ -80,7 +80,7 @@ class DetLocalVisualizer(Visualizer):
     @master_only
     def show(self, drawn_img: np.ndarray | None = None, win_name: str = 'image', wait_time: float = 0.,
              continue_key: str = ' ', backend: str = 'matplotlib') -> None:
-        """Show a picture where it can be seen: inline in a notebook, else in a window; where neither goes, say so."""
+        """Display an image inline in a notebook, else in a window; log a message if neither is possible."""
         image = self.get_image() if drawn_img is None else drawn_img
         if in_notebook():
             from IPython.display import display
@@ -92,14 +92,14 @@ class DetLocalVisualizer(Visualizer):
 
 
 def in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this; a terminal's IPython cannot show pictures."""
+    """Return whether a Jupyter kernel runs this; IPython in a terminal cannot display images."""
     import sys
     shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
     return shell is not None and 'IPKernelApp' in getattr(shell, 'config', {})
 
 
 def has_windows() -> bool:
-    """Whether matplotlib can open a window here. (OpenCV's Qt aborts the process where there is no display.)"""
+    """Return whether matplotlib can open a window. (OpenCV's Qt aborts the process if there is no display.)"""
     if os.name == 'posix' and os.uname().sysname != 'Darwin' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ):
         return False
     import matplotlib
