@@ -1,6 +1,6 @@
-"""From a config and a checkpoint to objects in images: one image, a folder, a video, a whole batch at a time.
+"""Inference from a config and a checkpoint, on one image, a folder or a video, in batches.
 
-Names are imported when they are first asked for: to find out which files an INPUT means takes no torch.
+Names are imported on first use: listing the files of an input does not need torch.
 """
 from importlib import import_module
 from typing import Any

@@ -1,4 +1,4 @@
-"""A detector ready to use, and what it finds in images (MMDetection's ``init_detector`` and ``inference_detector``)."""
+"""Build a detector and detect objects in images (MMDetection's ``init_detector`` and ``inference_detector``)."""
 from __future__ import annotations
 
 import ast
@@ -29,21 +29,21 @@ PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 def init_detector(config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
                   palette: Any = 'none', device: str | torch.device | None = None, cfg_options: dict | None = None,
                   trusted: bool = False) -> nn.Module:
-    """A detector in evaluation mode, with ``.cfg`` and ``.dataset_meta`` (``classes``, ``palette``).
+    """Build a detector in evaluation mode, with ``.cfg`` and ``.dataset_meta`` (``classes``, ``palette``).
 
-    Class names come from the checkpoint, else the config's metainfo, else the config's data set.
+    Class names come from the checkpoint, else the config's metainfo, else the config's dataset.
 
     Args:
-        config: path or name of a config, a Config (not changed), or a checkpoint that carries its config.
-        checkpoint: weights. None: the weights are random, which a warning says.
-        palette: colours for drawing; 'none': the data set's, else made to measure. See ``class_colours``.
-        device: None: the GPU if there is a usable one, else the CPU.
-        cfg_options: settings that replace the config's, e.g. ``{'model.test_cfg.score_thr': 0.3}``.
-        trusted: load a checkpoint that is more than tensors and plain values. It can then run code: only for files
-            whose maker you trust.
+        config: path or name of a config, a Config (not changed), or a checkpoint that holds its config.
+        checkpoint: weights. None: random weights, with a warning.
+        palette: colours for drawing; 'none': the dataset's, else generated ones. See ``class_colours``.
+        device: None: the GPU if one is usable, else the CPU.
+        cfg_options: settings that override the config's, e.g. ``{'model.test_cfg.score_thr': 0.3}``.
+        trusted: load a checkpoint that holds more than tensors and plain values. It can run code: only for files from a
+            source that you trust.
 
     Raises:
-        ConfigError, ValueError: the config, the checkpoint or the device cannot be used; the message says how.
+        ConfigError, ValueError: the config, the checkpoint or the device cannot be used; the message says why.
     """
     device = checked_device(device)
     config, checkpoint = config_and_checkpoint(config, checkpoint, trusted)
@@ -62,7 +62,7 @@ def init_detector(config: str | os.PathLike | Config, checkpoint: str | os.PathL
 
 
 def load_all_weights(model: nn.Module, content: dict, name: str) -> None:
-    """Load a checkpoint that must fill the whole model: a detector that is half random finds nonsense, silently."""
+    """Load a checkpoint that must fill the whole model, because a detector with random weights gives wrong results without an error."""
     try:
         load_weights(model, content, strict=True)
     except ConfigError as error:
@@ -70,17 +70,17 @@ def load_all_weights(model: nn.Module, content: dict, name: str) -> None:
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:
-    """``device``, or by default the GPU if it works and else the CPU.
+    """Return ``device``; None: the GPU if it works, else the CPU.
 
     Raises:
-        ValueError: a GPU is asked for and there is none, or it does not work with this PyTorch.
+        ValueError: ``device`` is a GPU, and there is none or it does not work with this PyTorch.
     """
     if device is None and not torch.cuda.is_available():
         return torch.device('cpu')
     try:
         chosen = torch.device('cuda' if device is None else device)
         torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError, TypeError) as error:   # AssertionError: a PyTorch that was built without CUDA
+    except (RuntimeError, AssertionError, TypeError) as error:   # AssertionError: PyTorch without CUDA
         reason = str(error).strip().splitlines()[0]
         if device is None:
             warnings.warn(f'the GPU does not work with this PyTorch ({reason}); using the CPU.', stacklevel=3)
@@ -91,7 +91,7 @@ def checked_device(device: str | torch.device | None) -> torch.device:
 
 
 def without_sync_norm(model: nn.Module) -> nn.Module:
-    """SyncBatchNorm needs a process group; alone, and in evaluation, BatchNorm computes the same."""
+    """Replace SyncBatchNorm, which needs a process group, by BatchNorm; the results are equal in evaluation mode."""
     if any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
         from mmengine.model import revert_sync_batchnorm
         return revert_sync_batchnorm(model)
@@ -99,7 +99,7 @@ def without_sync_norm(model: nn.Module) -> nn.Module:
 
 
 def dataset_meta(cfg: Config, checkpoint_meta: dict, palette: Any = 'none') -> dict[str, Any]:
-    """``classes`` and ``palette``: the checkpoint's, else the config's metainfo, else the config's data set's."""
+    """Return ``classes`` and ``palette``: the checkpoint's, else the config's metainfo, else the config's dataset's."""
     known = checkpoint_meta.get('dataset_meta') or {'classes': checkpoint_meta.get('CLASSES')}
     known = {key.lower(): value for key, value in known.items()}
     settings = tested_dataset(cfg)
@@ -111,7 +111,7 @@ def dataset_meta(cfg: Config, checkpoint_meta: dict, palette: Any = 'none') -> d
         if not known.get('classes'):
             known = {**known, **more}
         elif more.get('classes') and tuple(more['classes']) == tuple(known['classes']):
-            known = {**more, **known}                         # the same classes: take the palette along
+            known = {**more, **known}                         # the same classes: also use the palette
     classes = tuple(known.get('classes') or ())
     if not classes:
         warnings.warn('neither checkpoint nor config says what the classes are called; they appear as numbers.',
@@ -121,7 +121,7 @@ def dataset_meta(cfg: Config, checkpoint_meta: dict, palette: Any = 'none') -> d
 
 
 def tested_dataset(cfg: Config) -> dict:
-    """The config's test (else validation) data set, taken out of wrappers; {} if it has none."""
+    """Return the config of the test (else validation) dataset without wrappers; {} if there is none."""
     for loader in ('test_dataloader', 'val_dataloader'):
         found = (cfg.get(loader) or {}).get('dataset')
         while isinstance(found, dict) and 'pipeline' not in found and ('dataset' in found or found.get('datasets')):
@@ -132,7 +132,7 @@ def tested_dataset(cfg: Config) -> dict:
 
 
 def dataset_class(settings: dict) -> Any:
-    """The data set's class; None if its name is unknown here, which matters for training alone."""
+    """Return the dataset's class; None if its name is not registered, which matters only for training."""
     kind = settings.get('type')
     if isinstance(kind, str):
         return DATASETS.get(kind) if kind in DATASETS else None
@@ -141,20 +141,20 @@ def dataset_class(settings: dict) -> Any:
 
 def inference_detector(model: nn.Module, imgs: Any, test_pipeline: Any = None, text_prompt: str | None = None,
                        custom_entities: bool = False, precision: str = 'fp32') -> DetDataSample | list[DetDataSample]:
-    """What ``model`` finds: ``pred_instances`` with ``bboxes`` (n, 4) xyxy pixels of the original image, ``scores`` and
-    ``labels`` (n,), best first, and ``masks`` if it predicts them.
+    """Run ``model`` on images and return samples with ``pred_instances``: ``bboxes`` (n, 4) xyxy pixels of the original image, ``scores``
+    and ``labels`` (n,), best first, and ``masks`` if it predicts them.
 
     Args:
         imgs: path of an image, an image in memory (an array in BGR, a tensor or PIL image in RGB, the bytes of a file:
-            see ``detkit.inference.pixels``), or a list or generator of these, which gives a list. Images are taken one by
-            one; ``DetInferencer`` takes batches, folders and videos.
+            see ``detkit.inference.pixels``), or a list or generator of these, which gives a list. Images are processed one by
+            one; ``DetInferencer`` supports batches, folders and videos.
         test_pipeline: a callable from ``dict(img_path=...)`` or ``dict(img=...)`` to a packed sample. None: the
             config's.
-        text_prompt, custom_entities: for detectors that are told in words what to look for.
+        text_prompt, custom_entities: for detectors with text prompts.
         precision: 'fp32', 'bf16' or 'fp16' (on a GPU).
 
     Raises:
-        ValueError: an image that cannot be read, by its name; a prompt for a detector that takes none.
+        ValueError: an image cannot be read (the message has its name), or a prompt is given to a detector without prompts.
     """
     refuse_text(model, text_prompt, custom_entities)
     is_single = isinstance(imgs, (str, os.PathLike, dict)) or is_in_memory(imgs) and getattr(imgs, 'ndim', 3) != 4 \
@@ -171,10 +171,10 @@ def inference_detector(model: nn.Module, imgs: Any, test_pipeline: Any = None, t
 
 
 def in_single_images(images: Any) -> Iterator[Any]:
-    """Paths and images in memory, out of lists and batches.
+    """Yield paths and single images in memory from nested lists and batches.
 
     Raises:
-        ValueError: something that is neither.
+        ValueError: an item is neither.
     """
     for image in flatten(images):
         if is_in_memory(image):
@@ -186,15 +186,15 @@ def in_single_images(images: Any) -> Iterator[Any]:
 
 
 def image_array(image: Any) -> np.ndarray:
-    """An image in memory as uint8 BGR (height, width, 3), for a pipeline of the user's own."""
+    """Return an image in memory as uint8 BGR (height, width, 3), for a pipeline of the user."""
     return InferencePipeline({'pipeline': [{'type': 'LoadImageFromFile'}]}).read_memory(image)['img']
 
 
 def config_of_model(model: nn.Module) -> Config:
-    """The config that ``init_detector`` left in a model.
+    """Return the config that ``init_detector`` stored in a model.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the model has no config.
     """
     cfg = getattr(model, 'cfg', None)
     if cfg is None:
@@ -204,17 +204,17 @@ def config_of_model(model: nn.Module) -> Config:
 
 
 def refuse_text(model: nn.Module, *prompts: Any) -> None:
-    """Raise ValueError if a prompt is given and the detector has no language model to read it."""
+    """Raise ValueError if a prompt is given and the detector has no language model."""
     if any(prompts) and not hasattr(model, 'language_model'):
         raise ValueError(f'{type(model).__name__} finds the classes it was trained on and takes no text prompt. Leave '
                          f'out text_prompt, texts and custom_entities.')
 
 
 def predict(model: nn.Module, packed: Sequence[dict], precision: str = 'fp32') -> list[DetDataSample]:
-    """Predictions for packed samples, as one batch.
+    """Return the predictions of packed samples, computed as one batch.
 
     Raises:
-        ValueError: the images have other channels than the model.
+        ValueError: the images and the model have different numbers of channels.
     """
     check_channels(model, packed)
     batch = {key: [sample[key] for sample in packed] for key in ('inputs', 'data_samples')}
@@ -223,7 +223,7 @@ def predict(model: nn.Module, packed: Sequence[dict], precision: str = 'fp32') -
 
 
 def check_channels(model: nn.Module, packed: Sequence[dict]) -> None:
-    """Raise ValueError if an image has more or fewer channels than the preprocessor's mean, or than another image of its batch."""
+    """Raise ValueError if an image's number of channels differs from the preprocessor's mean, or from the other images of the batch."""
     mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
     counts = [sample['inputs'].shape[0] for sample in packed]
     expected = counts[0] if mean is None else mean.numel()
@@ -236,10 +236,10 @@ def check_channels(model: nn.Module, packed: Sequence[dict]) -> None:
 
 @contextmanager
 def autocast(device: str, precision: str) -> Iterator[None]:
-    """Run convolutions and products in ``precision`` inside.
+    """Run convolutions and matrix products in ``precision`` while the block runs.
 
     Raises:
-        ValueError: no such precision, or fp16 on a CPU.
+        ValueError: the precision is unknown, or fp16 on a CPU.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is '{precision}'; it is one of {', '.join(PRECISIONS)}.")
@@ -250,15 +250,15 @@ def autocast(device: str, precision: str) -> Iterator[None]:
 
 
 def is_checkpoint(name: Any) -> bool:
-    """Whether ``name`` is the path of a checkpoint, by its ending."""
+    """Return whether ``name`` is the path of a checkpoint, by its suffix."""
     return isinstance(name, (str, os.PathLike)) and os.path.splitext(name)[1] in CHECKPOINT_SUFFIXES
 
 
 def config_and_checkpoint(config: Any, checkpoint: Any, trusted: bool = False) -> tuple[Any, Any]:
-    """Both as given, or, for a checkpoint in the place of the config, the config that it carries and itself.
+    """Return both as given; if ``config`` is a checkpoint, return the config that it holds and its path.
 
     Raises:
-        ValueError: two checkpoints, the two in the wrong order, or a checkpoint without its config.
+        ValueError: both are checkpoints, they are in the wrong order, or the checkpoint does not hold its config.
     """
     if not is_checkpoint(config):
         return config, checkpoint
@@ -270,12 +270,12 @@ def config_and_checkpoint(config: Any, checkpoint: Any, trusted: bool = False) -
 
 
 def config_of_checkpoint(path: str | os.PathLike, trusted: bool = False) -> Config:
-    """The config that a training run keeps in its checkpoints.
+    """Return the config that a training stored in a checkpoint.
 
-    Only assignments of plain values are read, nothing is executed: a checkpoint from elsewhere is data.
+    Only assignments of plain values are read and no code is executed, because the checkpoint may come from another source.
 
     Raises:
-        ValueError: it has none, or one with more than plain values in it.
+        ValueError: the checkpoint has no config, or one with more than plain values.
     """
     text = (load_checkpoint(path, trusted=trusted).get('meta') or {}).get('cfg')
     if not isinstance(text, str):

@@ -1,4 +1,4 @@
-"""Detection on files, to files: annotated pictures and one JSON of everything that was found."""
+"""Run a detector on files; write annotated images and one JSON file with all detections."""
 from __future__ import annotations
 
 import os
@@ -15,12 +15,12 @@ from detkit.inference.sources import PICTURES
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``infer_files`` did."""
+    """The results of ``infer_files``."""
 
-    results: Path               # the JSON
+    results: Path               # the JSON file
     pictures: tuple[Path, ...]
-    images: int                 # images and video frames looked at
-    objects: int                # found in them, at or above the threshold
+    images: int                 # number of images and video frames
+    objects: int                # number of objects with a score of at least the threshold
     skipped: tuple[tuple[str, str], ...]   # (file, reason)
 
     def __str__(self) -> str:
@@ -36,21 +36,21 @@ class Summary:
 
 def infer_files(inferencer: DetInferencer, inputs: Any, out_dir: str | os.PathLike = 'outputs', score_thr: float = 0.3,
                 batch_size: int = 1, pictures: bool = True, on_unreadable: str = 'skip') -> Summary:
-    """Detect in ``inputs`` and write OUT_DIR/vis/NAME (pictures, videos; see ``detkit.result_names``) and OUT_DIR/results.json.
+    """Detect objects in ``inputs``; write OUT_DIR/vis/NAME (images, videos; see ``detkit.result_names``) and OUT_DIR/results.json.
 
-    results.json holds ``classes``, ``score_thr``, ``images`` (each with ``file``, ``frame`` if of a video, ``width``,
-    ``height``, ``picture``: the file below OUT_DIR if one is written, and ``objects``: ``box`` xyxy in pixels, ``label``,
-    ``name``, ``score``, ``mask`` as RLE if predicted), ``skipped`` and ``complete``. It is written also when the run is
-    interrupted, with what was done by then and ``complete`` false; the exception goes on. A second call with the same
-    OUT_DIR replaces results.json and the pictures of inputs with the same names.
+    results.json has ``classes``, ``score_thr``, ``images`` (each with ``file``, ``frame`` for a video, ``width``,
+    ``height``, ``picture``: the output file relative to OUT_DIR if one is written, and ``objects``: ``box`` xyxy in pixels, ``label``,
+    ``name``, ``score``, ``mask`` as RLE if predicted), ``skipped`` and ``complete``. If the run is interrupted, it is written
+    with the results so far and ``complete`` false, and the exception is raised. A second call with the same OUT_DIR replaces
+    results.json and the images of inputs with the same names.
 
     Args:
-        inputs: see ``list_sources``; results of an earlier run below it are left out.
+        inputs: see ``list_sources``; results of an earlier run in OUT_DIR are left out.
         score_thr: objects with a lower score are neither drawn nor listed.
         on_unreadable: 'skip' and list such files, or 'fail'.
 
     Raises:
-        ValueError: a score or batch size out of range, nothing at ``inputs``, or not one image that can be read.
+        ValueError: a score or batch size is out of range, ``inputs`` is empty, or no image can be read.
     """
     check_score(score_thr, 'score_thr')
     check_out_dir(out_dir)

@@ -1,4 +1,4 @@
-"""Detection on many images: MMDetection's ``DetInferencer``, with videos, batches and a policy for unreadable files."""
+"""Detection on many images: MMDetection's ``DetInferencer`` with videos, batches and an option for unreadable files."""
 from __future__ import annotations
 
 import hashlib
@@ -45,29 +45,29 @@ ON_UNREADABLE = ('fail', 'skip')
 
 @dataclass(frozen=True)
 class Detection:
-    """One image and what was found in it."""
+    """One image and its detections."""
 
     frame: Frame
-    image: np.ndarray       # uint8 BGR, as the config's loader read it
+    image: np.ndarray       # uint8 BGR, as the config's loading transform read it
     sample: DetDataSample   # pred_instances in pixels of that image
 
 
 @INFERENCERS.register_module()
 class DetInferencer:
-    """A detector that takes paths, folders, globs, videos, images in memory, and lists of them.
+    """A detector for paths, folders, globs, videos, images in memory, and lists of them.
 
     Args:
-        model: path or name of a config, name of a model in model_zoo.json, a Config, or a detector from
-            ``init_detector``; or a checkpoint that carries its config. None: the config that ``weights`` carries.
-        weights: checkpoint. None: the zoo's, for a model that it has weights of.
+        model: path or name of a config, name of a model in model_zoo.json, a Config, a detector from ``init_detector``,
+            or a checkpoint that holds its config. None: the config in ``weights``.
+        weights: checkpoint. None: the zoo's, for a model with published weights.
         device, palette, cfg_options, trusted: see ``init_detector``.
-        scope: accepted for MMDetection's sake: 'mmdet' and 'detkit' mean the same classes here.
-        show_progress: a progress bar.
-        precision: 'fp32'; 'bf16' or (on a GPU) 'fp16', with the channels innermost; 'auto': bf16 where the machine is
-            faster with it.
+        scope: for compatibility with MMDetection: 'mmdet' and 'detkit' are the same here.
+        show_progress: show a progress bar.
+        precision: 'fp32'; 'bf16' or (on a GPU) 'fp16', with channels_last; 'auto': bf16 if the machine is faster with
+            it.
 
     Raises:
-        ValueError: neither model nor weights, or an argument of a value it cannot have.
+        ValueError: neither model nor weights are given, or an argument is invalid.
     """
 
     def __init__(self, model: str | os.PathLike | Config | nn.Module | None = None, weights: str | None = None,
@@ -94,8 +94,8 @@ class DetInferencer:
         if self.precision != 'fp32':
             use_channels_last(model)
         self.pipeline = InferencePipeline(tested_dataset(config_of_model(model)))
-        self.num_in_memory = 0     # images in memory of earlier calls: their results keep their names
-        self.skipped: list[tuple[str, str]] = []   # (name, reason) of what the last call could not read
+        self.num_in_memory = 0     # number of images in memory in earlier calls; new ones are numbered after them
+        self.skipped: list[tuple[str, str]] = []   # (name, reason) of the unreadable files of the last call
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -107,30 +107,30 @@ class DetInferencer:
                  return_datasamples: bool = False, print_result: bool = False, no_save_pred: bool = True,
                  out_dir: str = '', texts: Any = None, stuff_texts: Any = None, custom_entities: bool = False,
                  tokens_positive: Any = None, on_unreadable: str = 'fail') -> dict[str, list]:
-        """Detect, and return ``dict(predictions=[...], visualization=[...])``, one entry an image (or video frame).
+        """Detect objects; return ``dict(predictions=[...], visualization=[...])`` with one entry per image or video frame.
 
-        Results are named as ``detkit.result_names`` says: after the files, all different. A second call with the same
-        ``out_dir`` replaces the results of files with the same names, as MMDetection does; images in memory are numbered
-        on from one call to the next.
+        Results have unique names derived from the files, see ``detkit.result_names``. As in MMDetection, a second call with the same
+        ``out_dir`` replaces the results of files with the same names. Images in memory are numbered consecutively over all
+        calls.
 
         Args:
             inputs: see ``list_sources``.
-            batch_size: images at a time.
-            return_vis: return the pictures (RGB) in ``visualization``; else it is empty.
-            show: show each picture, ``wait_time`` seconds in a window (0: until a key), or inline in a notebook.
-            no_save_vis: write no pictures to OUT_DIR/vis.
-            draw_pred: draw the predictions; else pictures are the bare images.
+            batch_size: number of images per batch.
+            return_vis: return the drawn images (RGB) in ``visualization``; else it is empty.
+            show: display each image for ``wait_time`` seconds in a window (0: until a key is pressed), or inline in a notebook.
+            no_save_vis: do not write images to OUT_DIR/vis.
+            draw_pred: draw the predictions; False: only the image.
             pred_score_thr: objects with a lower score are not drawn. ``predictions`` has all.
             return_datasamples: ``predictions`` are DetDataSample; else dicts of ``labels``, ``scores``, ``bboxes``
                 (xyxy pixels of the original image) and ``masks`` (RLE) if predicted.
             print_result: print each prediction.
-            no_save_pred: write no OUT_DIR/preds/NAME.json.
-            out_dir: where to write; '': nothing is written.
-            texts, stuff_texts, custom_entities, tokens_positive: for detectors that are told in words what to find.
+            no_save_pred: do not write OUT_DIR/preds/NAME.json.
+            out_dir: output folder; '': write nothing.
+            texts, stuff_texts, custom_entities, tokens_positive: for detectors with text prompts.
             on_unreadable: 'fail' at an image that cannot be read, or 'skip' it, warn, and list it in ``skipped``.
 
         Raises:
-            ValueError: nothing to read at ``inputs``, or an image that cannot be read; the message names it.
+            ValueError: ``inputs`` is empty, or an image cannot be read; the message has its name.
         """
         refuse_text(self.model, texts, stuff_texts, custom_entities, tokens_positive)
         check_score(pred_score_thr, 'pred_score_thr')
@@ -164,14 +164,14 @@ class DetInferencer:
         return results
 
     def draw(self, found: Detection, score_thr: float = 0.3, draw_pred: bool = True) -> Picture:
-        """The image, RGB, with what was found in it."""
+        """Return the image, RGB, with its detections drawn."""
         instances = found.sample.pred_instances if draw_pred else {}
         palette = self.model.dataset_meta.get('palette')
         return draw_instances(found.image[..., ::-1], instances, self.classes, score_thr=score_thr, palette=palette)
 
     def stream(self, inputs: Any, batch_size: int = 1, on_unreadable: str = 'fail',
                exclude: str | os.PathLike | None = None) -> Iterator[Detection]:
-        """Detections one after another, holding no more than a batch in memory: for long videos and large folders."""
+        """Yield detections one by one with at most one batch in memory: for long videos and large folders."""
         if on_unreadable not in ON_UNREADABLE:
             raise ValueError(f"on_unreadable is '{on_unreadable}'; it is one of {', '.join(ON_UNREADABLE)}.")
         if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
@@ -189,7 +189,7 @@ class DetInferencer:
                 yield Detection(frame, image, sample)
 
     def _loaded(self, sources: Sequence[Source], on_unreadable: str) -> Iterator[tuple[Frame, np.ndarray, dict] | None]:
-        """Each frame with its image and packed form; an unreadable one fails, or gives None and is listed."""
+        """Yield each frame with its image and packed sample; an unreadable frame raises, or gives None and is recorded."""
         for source in sources:
             try:
                 for frame in frames(source):
@@ -204,7 +204,7 @@ class DetInferencer:
 
 
 def settled(precision: str) -> str:
-    """``precision``, with 'auto' decided, and a warning for one that this machine has to imitate."""
+    """Return ``precision`` with 'auto' resolved; warn if the machine only emulates it."""
     native, why = native_bf16()
     if precision == 'auto':
         return 'bf16' if native else 'fp32'
@@ -216,13 +216,13 @@ def settled(precision: str) -> str:
 
 
 def load_inferencer(name: str | os.PathLike, checkpoint: str | None = None, **options: Any) -> DetInferencer:
-    """The inferencer that the command line's CONFIG_OR_NAME and CHECKPOINT mean; ``options`` are DetInferencer's.
+    """Build the inferencer for the command line's CONFIG_OR_NAME and CHECKPOINT; ``options`` are DetInferencer's.
 
-    ``name``: a config's path or name, a model of the zoo, or, without ``checkpoint``, a checkpoint that carries its
+    ``name``: path or name of a config, a model of the zoo, or, without ``checkpoint``, a checkpoint that holds its
     config.
 
     Raises:
-        ValueError: a config without a checkpoint, for which the zoo has no weights either.
+        ValueError: a config without a checkpoint and without weights in the zoo.
     """
     if is_checkpoint(name):
         return DetInferencer(name, checkpoint, **options)
@@ -234,10 +234,10 @@ def load_inferencer(name: str | os.PathLike, checkpoint: str | None = None, **op
 
 
 def in_zoo(name: str | os.PathLike, weights: str | None) -> tuple[str, str | None]:
-    """Config and weights of a model in model_zoo.json; ``weights``, if given, come first. Other names stay as they are.
+    """Return config and weights of a model in model_zoo.json; ``weights`` overrides the zoo's. Other names are returned unchanged.
 
     Raises:
-        ValueError: the download is not the file that the index describes.
+        ValueError: the downloaded file is not the one that the index describes.
     """
     entry = None if Path(name).exists() else next((e for e in load_index() if e.name == os.fspath(name)), None)
     if entry is None:
@@ -252,13 +252,13 @@ def in_zoo(name: str | os.PathLike, weights: str | None) -> tuple[str, str | Non
 
 
 def trained(name: str) -> str:
-    """A hint at checkpoints that training this config left in its usual place."""
+    """Return a hint that names a checkpoint of this config in the default work dir, or ''."""
     found = sorted(Path('work_dirs', name).glob('*.pth'), key=lambda p: (p.name.startswith('best'), p.stat().st_mtime))
     return f" Training left '{found[-1]}'." if found else ''
 
 
 def batches(items: Iterator[Any], size: int) -> Iterator[list]:
-    """Lists of ``size`` items, the last with what is left."""
+    """Yield lists of ``size`` items; the last one may be shorter."""
     batch: list = []
     for item in items:
         batch.append(item)
@@ -270,7 +270,7 @@ def batches(items: Iterator[Any], size: int) -> Iterator[list]:
 
 
 def check_score(score_thr: Any, name: str) -> None:
-    """Raise ValueError unless a threshold is a number in [0, 1]."""
+    """Raise ValueError unless the threshold is a number in [0, 1]."""
     if isinstance(score_thr, bool) or not isinstance(score_thr, Real) or not 0 <= score_thr <= 1:
         raise ValueError(f'the score threshold is {score_thr!r} ({name}); it is a number between 0 and 1.')
 

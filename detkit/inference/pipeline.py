@@ -1,4 +1,4 @@
-"""The config's test pipeline, made ready for images that have no annotations."""
+"""The config's test pipeline for images without annotations."""
 from __future__ import annotations
 
 import os
@@ -14,20 +14,20 @@ from detkit.inference.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_input,
 from detkit.registry import TRANSFORMS, ConfigError, plain_name
 
 LOADERS = ('LoadImageFromFile', 'LoadImageFromNDArray', 'LoadDICOM')
-OF_ANNOTATIONS = ('LoadAnnotations', 'LoadPanopticAnnotations')   # a picture from a user has none
+OF_ANNOTATIONS = ('LoadAnnotations', 'LoadPanopticAnnotations')   # removed, because user images have no annotations
 
 
 class InferencePipeline:
-    """Path or image -> a packed sample, with the same steps that the config's test set goes through.
+    """Convert a path or an image to a packed sample with the transforms of the config's test dataset.
 
-    The first step, which reads the file, is kept apart, so that the original image is at hand for drawing. A DICOM slice is read by
-    LoadDICOM and any other file by LoadImageFromFile, whichever of them the config begins with; the other one has its defaults.
+    The first transform, which reads the file, is separate, so that the original image is available for drawing. LoadDICOM reads DICOM
+    slices and LoadImageFromFile all other files. The one in the config has the config's settings, the other one has its defaults.
 
     Args:
-        dataset: the config of the test data set; its ``pipeline`` is used.
+        dataset: the config of the test dataset; its ``pipeline`` is used.
 
     Raises:
-        ConfigError: there is no pipeline, or it does not begin with LoadImageFromFile or LoadDICOM, or pydicom is missing for the latter.
+        ConfigError: the pipeline is missing or does not begin with LoadImageFromFile or LoadDICOM, or LoadDICOM needs pydicom.
     """
 
     def __init__(self, dataset: dict) -> None:
@@ -46,7 +46,7 @@ class InferencePipeline:
         self.from_dicom = self.dicom_loader() if self.kind == 'LoadDICOM' else None
 
     def dicom_loader(self) -> Any:
-        """LoadDICOM with the config's settings, or, where the config reads other files, its defaults.
+        """Build LoadDICOM with the config's settings, or with defaults if the config uses LoadImageFromFile.
 
         Raises:
             ConfigError: pydicom is not installed.
@@ -54,12 +54,12 @@ class InferencePipeline:
         return TRANSFORMS.build(dict(self.reading if self.kind == 'LoadDICOM' else {}, type='LoadDICOM'))
 
     def __call__(self, image: Any) -> tuple[dict, np.ndarray]:
-        """The packed sample (``inputs``, ``data_samples``) and the original image, uint8 BGR (height, width, 3).
+        """Return the packed sample (``inputs``, ``data_samples``) and the original image, uint8 BGR (height, width, 3).
 
         ``image``: a path, an array, a tensor, a PIL image, or the bytes of a file: see ``detkit.inference.pixels``.
 
         Raises:
-            ValueError: the image cannot be read; the message names it.
+            ValueError: the image cannot be read; the message has its name.
         """
         results = self.read_memory(image) if is_in_memory(image) else self.read(image)
         height, width = results['ori_shape'][:2]
@@ -68,7 +68,7 @@ class InferencePipeline:
         return packed, as_bgr(original)
 
     def read(self, path: str | os.PathLike) -> dict:
-        """What the loading step gives for a file."""
+        """Return the result of the loading transform for a file."""
         text = os.fspath(path)
         found = find_input(text)
         if found is None:
@@ -87,14 +87,14 @@ class InferencePipeline:
             read = (self.from_dicom if as_dicom else self.from_file)(dict(results, img_id=0))
         except UnreadableImage as error:
             raise ValueError(f'cannot read {name} ({error.reason}).{hint}') from None
-        if read is None:   # ignore_empty: fine for training, where another image takes its place
+        if read is None:   # with ignore_empty, the transform returns None; in training another image is used instead
             raise ValueError(f'cannot read {name}.{hint}')
         if as_dicom and self.kind != 'LoadDICOM':
             read['img'] = with_channels(read['img'], self.from_file.color_type)
         return read
 
     def read_memory(self, image: Any) -> dict:
-        """What the loading step would give for a file with the pixels of ``image``."""
+        """Return what the loading transform would return for a file with the pixels of ``image``."""
         image, = images_in_memory(image)
         if isinstance(image, bytes):
             results = dict(img_path='bytes', encoded=np.frombuffer(image, np.uint8))
@@ -104,7 +104,7 @@ class InferencePipeline:
         return self.from_array(dict(img=self.as_loaded(image), img_id=0, img_path=None))
 
     def as_loaded(self, image: np.ndarray) -> np.ndarray:
-        """uint8 or uint16 pixels as LoadImageFromFile with the config's settings gives them."""
+        """Convert uint8 or uint16 pixels as LoadImageFromFile does with the config's settings."""
         load = self.from_file
         if image.dtype == np.uint16 and load.depth != 'divide':
             image = as_bytes(image, load.depth)

@@ -1,7 +1,6 @@
-"""Images in memory, in the forms that users have them, as arrays that a config's loading step could have read.
+"""Convert images in memory to the arrays that a config's loading transform would read.
 
-Arrays are BGR, as OpenCV reads them and MMDetection takes them; tensors and PIL images are RGB, as torchvision and Pillow
-make them.
+Arrays are BGR, as in OpenCV and MMDetection; tensors and PIL images are RGB, as in torchvision and Pillow.
 """
 from __future__ import annotations
 
@@ -28,17 +27,17 @@ def is_pil(value: Any) -> bool:
 
 
 def is_in_memory(value: Any) -> bool:
-    """Whether ``value`` is an image, or a batch of them, and not a path."""
+    """Return whether ``value`` is an image or a batch of images in memory, not a path."""
     is_names = isinstance(value, np.ndarray) and value.dtype.kind in 'UO'
     return isinstance(value, (np.ndarray, bytes, bytearray, memoryview)) and not is_names or is_tensor(value) or is_pil(value) \
         or hasattr(value, 'read')
 
 
 def images_in_memory(value: Any) -> list[Any]:
-    """The images that ``value`` holds: itself, or the images of a batch (N, height, width, channels). Open files are read.
+    """Return a list of the images in ``value``: itself, or the images of a batch (N, height, width, channels). Open files are read.
 
     Raises:
-        ValueError: an array or tensor of a shape or with values that no image has; a file opened as text.
+        ValueError: an array or tensor has an invalid shape or invalid values; a file is open in text mode.
     """
     if hasattr(value, 'read') and not is_pil(value):
         value = value.read()
@@ -72,17 +71,17 @@ def check_shape(image: Any) -> None:
 
 
 def as_array(image: Any) -> np.ndarray:
-    """An array or tensor of one image as uint8 or uint16, channels last, BGR.
+    """Convert an array or tensor of one image to uint8 or uint16, channels last, BGR.
 
-    bool becomes 0 and 255. Whole numbers are 0 to 255, or, if larger, of 16 bits. Floats are 0 to 1 if none is larger, else 0 to 255.
+    bool becomes 0 and 255. Integers are 0 to 255 or, if larger, 16-bit. Floats are 0 to 1 if the maximum is at most 1, else 0 to 255.
 
     Raises:
-        ValueError: values outside these ranges, or not finite.
+        ValueError: values are outside of these ranges or not finite.
     """
     if is_tensor(image):
         image = tensor_array(image)
     if image.dtype in (np.uint8, np.uint16):
-        return np.require(image, requirements=['C', 'W'])      # torch warns of memory that it may not write
+        return np.require(image, requirements=['C', 'W'])      # torch warns about memory that is not writable
     if image.dtype == bool:
         return image.astype(np.uint8) * 255
     if image.dtype.kind not in 'iuf':
@@ -98,7 +97,7 @@ def as_array(image: Any) -> np.ndarray:
 
 
 def tensor_array(tensor: Any) -> np.ndarray:
-    """(height, width), or (channels, height, width) RGB, as an array with the channels last, BGR."""
+    """Convert (height, width), or (channels, height, width) RGB, to an array with channels last, BGR."""
     if str(tensor.layout) != 'torch.strided' or tensor.is_meta or tensor.is_quantized:
         raise ValueError(f'a tensor that is sparse, quantized or without data is no image ({tensor.dtype}, {tensor.layout}). An image in '
                          f'memory is {FORMS}.')
@@ -111,12 +110,12 @@ def tensor_array(tensor: Any) -> np.ndarray:
 
 
 def pil_array(picture: Any, upright: bool = True) -> np.ndarray:
-    """A PIL image of any mode as an array: grey (height, width), BGR, or BGRA where it has transparency.
+    """Convert a PIL image of any mode to an array: grey (height, width), BGR, or BGRA if it has transparency.
 
-    ``upright``: turn it as its EXIF orientation says.
+    ``upright``: apply the EXIF orientation.
 
     Raises:
-        ValueError: the picture cannot be decoded or its mode cannot be converted.
+        ValueError: the image cannot be decoded or its mode cannot be converted.
     """
     from PIL import Image, ImageOps
     try:
@@ -128,7 +127,7 @@ def pil_array(picture: Any, upright: bool = True) -> np.ndarray:
         if picture.mode in ('I', 'F'):
             return as_array(np.asarray(picture))
         if picture.mode in ('LA', 'La', 'RGBA', 'RGBa', 'PA') or 'transparency' in picture.info:
-            picture = picture.convert('LA') if picture.mode == 'La' else picture          # the one way from premultiplied grey
+            picture = picture.convert('LA') if picture.mode == 'La' else picture          # the only conversion from premultiplied grey
             return np.ascontiguousarray(np.asarray(picture.convert('RGBA'))[..., [2, 1, 0, 3]])
         return np.ascontiguousarray(np.asarray(picture.convert('RGB'))[..., ::-1])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -136,11 +135,11 @@ def pil_array(picture: Any, upright: bool = True) -> np.ndarray:
 
 
 def with_channels(image: np.ndarray, color_type: str) -> np.ndarray:
-    """``image``, (height, width) or (height, width, channels), as the loading step with ``color_type`` gives it: grey without a last axis,
-    three channels, or, if 'unchanged', as it is.
+    """Convert ``image``, (height, width) or (height, width, channels), as the loading transform with ``color_type`` does: grey without a
+    last axis, three channels, or, with 'unchanged', no conversion.
 
     Raises:
-        ValueError: neither grey nor BGR nor BGRA.
+        ValueError: the image is not grey, BGR or BGRA.
     """
     if color_type == 'unchanged':
         return image
@@ -156,10 +155,10 @@ def with_channels(image: np.ndarray, color_type: str) -> np.ndarray:
 
 
 def flatten(inputs: Any) -> Iterable[Any]:
-    """The single inputs in ``inputs``: lists, tuples, generators and other iterables are taken apart, to any depth.
+    """Yield the single inputs in ``inputs``; lists, tuples, generators and other iterables are flattened to any depth.
 
     Raises:
-        ValueError: a dict.
+        ValueError: an input is a dict.
     """
     if isinstance(inputs, dict):
         raise ValueError('an input is a path, an image, or a list of these, and not a dict.')

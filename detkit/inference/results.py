@@ -1,4 +1,4 @@
-"""What a detector found, as plain Python, and on disk."""
+"""Convert detections to plain Python objects and write them to files."""
 from __future__ import annotations
 
 import os
@@ -16,7 +16,7 @@ from detkit.visualization.picture import Picture
 
 
 def as_dict(sample: DetDataSample) -> dict[str, list]:
-    """MMDetection's form, best first: ``labels``, ``scores``, ``bboxes`` (xyxy pixels) and, if predicted, ``masks``."""
+    """Return MMDetection's dict, best first: ``labels``, ``scores``, ``bboxes`` (xyxy pixels) and, if predicted, ``masks``."""
     found = sample.pred_instances
     result = {key: found[key].detach().cpu().tolist() for key in ('labels', 'scores', 'bboxes')}
     if 'masks' in found:
@@ -25,7 +25,7 @@ def as_dict(sample: DetDataSample) -> dict[str, list]:
 
 
 def as_record(frame: Frame, sample: DetDataSample, classes: Sequence[str], score_thr: float) -> dict[str, Any]:
-    """One entry of results.json: the file (and frame), the image's size, and each object that reaches ``score_thr``."""
+    """Return one entry of results.json: the file (and frame), the image's size, and each object with score >= ``score_thr``."""
     height, width = (int(v) for v in sample.ori_shape[:2])
     record: dict[str, Any] = {'file': str(frame.source.path) if frame.source.path else frame.source.name}
     if frame.index is not None:
@@ -41,10 +41,10 @@ def as_record(frame: Frame, sample: DetDataSample, classes: Sequence[str], score
 
 
 class PictureWriter:
-    """Writes annotated pictures below a folder, named by ``detkit.result_names``; a video's frames become one video.
+    """Write annotated images to a folder, named by ``detkit.result_names``; the frames of a video become one video.
 
-    A video is written under a temporary name and gets its own when it is finished, or when ``close`` is called, so that
-    what was done before an interruption can be watched.
+    A video has a temporary name until it is finished or ``close`` is called, so that the part written before an
+    interruption can be played.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
@@ -85,7 +85,7 @@ class PictureWriter:
         return target.with_name(f'.{target.stem}.part.mp4')
 
     def close(self) -> None:
-        """Finish the video that is being written, if one is."""
+        """Finish the current video, if there is one."""
         if self._video is None:
             return
         self._video.release()

@@ -1,4 +1,4 @@
-"""What an INPUT means: an image, a folder, a glob, a video, an image in memory, or a list of these, frame by frame."""
+"""List and read inputs: an image, a folder, a glob, a video, an image in memory, or a list of these, frame by frame."""
 from __future__ import annotations
 
 import difflib
@@ -18,20 +18,20 @@ from detkit.result_names import VIDEO_SUFFIXES, ResultName, relative_names, resu
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 PAGED_SUFFIXES = ('.tif', '.tiff', '.gif')
-PICTURES = 'vis'                        # the folder of annotated pictures in a folder of results
+PICTURES = 'vis'                        # folder of annotated images in a folder of results
 DICOM_SUFFIXES = ('.dcm', '.dicom')
-DICOM_MARK = slice(128, 132)            # of a file, "DICM" (DICOM PS3.10, 7.1)
-MAX_LOST_FRAMES = 0.02                  # share of a video's stated frames that may be missing before a warning: containers round
+DICOM_MARK = slice(128, 132)            # position of the bytes "DICM" in a file (DICOM PS3.10, 7.1)
+MAX_LOST_FRAMES = 0.02                  # fraction of a video's stated frames that may be missing without a warning: containers round
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image file, a video file, or an image in memory, and the name that its results go by."""
+    """An image file, a video file, or an image in memory, and the name of its results."""
 
     name: str                       # relative path with '/'; images in memory: 00000000.jpg, ...
     path: Path | None = None
     image: Any = None               # see detkit.inference.pixels
-    result: ResultName | None = None    # unlike that of any other source of the call; None: by the name alone
+    result: ResultName | None = None    # unique within the call; None: derived from the name alone
 
     @property
     def is_video(self) -> bool:
@@ -44,27 +44,27 @@ class Source:
 
 @dataclass(frozen=True)
 class Frame:
-    """One image to look at: a whole source, or the ``index``-th frame of a video."""
+    """One image: a whole source, or the ``index``-th frame of a video."""
 
     source: Source
     index: int | None = None            # from 0; None for a still image
-    image: Any = None                   # an image in memory or a frame, uint8 BGR; None: still to be read from source.path
+    image: Any = None                   # image in memory or frame, uint8 BGR; None: not yet read from source.path
 
 
 def list_sources(inputs: Any, exclude: str | os.PathLike | None = None, first_number: int = 0,
                  allow_missing: bool = False) -> list[Source]:
-    """The sources that ``inputs`` stand for; the files of a folder or glob in the order of their names.
+    """Return the sources of ``inputs``; files of a folder or glob are sorted by name.
 
     Args:
-        inputs: path of an image, DICOM slice or video, of a folder (searched with its subfolders and links; hidden files are left out),
-            a glob such as ``'day*/*.jpg'``; an image in memory (see ``detkit.inference.pixels``), a batch (N, ...) of them; or a list,
-            generator or other iterable of any of these, which is read as a whole.
-        exclude: a folder of results to leave out: whole, or, where it is the input itself or for a glob, its pictures.
-        first_number: of an image in memory that comes first; they are called 00000000.jpg and so on.
-        allow_missing: keep a file of a list that does not exist as a source, which fails when it is read.
+        inputs: path of an image, DICOM slice or video, of a folder (searched recursively, links included; hidden files are ignored),
+            a glob such as ``'day*/*.jpg'``; an image in memory (see ``detkit.inference.pixels``) or a batch (N, ...) of them; or a list,
+            generator or other iterable of these, which is read completely.
+        exclude: a folder of results to leave out: all of it or, if it is the input itself or matched by a glob, its images.
+        first_number: number of the first image in memory; their names are 00000000.jpg and so on.
+        allow_missing: keep a missing file of a list as a source; reading it fails later.
 
     Raises:
-        ValueError: there is nothing there, or it is a URL or no image.
+        ValueError: nothing is found, or an input is a URL or not an image.
     """
     inputs = [inputs] if isinstance(inputs, (str, os.PathLike)) or is_in_memory(inputs) else list(flatten(inputs))
     found: list[Any] = []
@@ -82,11 +82,11 @@ def list_sources(inputs: Any, exclude: str | os.PathLike | None = None, first_nu
 
 
 def files_of(name: str | os.PathLike, exclude: str | os.PathLike | None) -> list[Path]:
-    """The image and video files that one path or glob stands for.
+    """Return the image and video files of one path or glob.
 
     Raises:
         FileNotFoundError: there is none; the message is one line.
-        ValueError: a URL, or no path at all.
+        ValueError: it is a URL, or not a path.
     """
     if not isinstance(name, (str, os.PathLike)):
         raise ValueError(f'an input is a path, a glob, an image in memory, or a list of these, and not {type(name).__name__}. '
@@ -108,7 +108,7 @@ def files_of(name: str | os.PathLike, exclude: str | os.PathLike | None) -> list
 
 
 def near(text: str) -> str:
-    """A hint at a file with a similar name."""
+    """Return a hint that names a file with a similar name, or ''."""
     folder = Path(text).parent
     names = [p.name for p in folder.iterdir()] if folder.is_dir() and os.access(folder, os.R_OK) else []
     close = difflib.get_close_matches(Path(text).name, names, n=1, cutoff=0.8)
@@ -116,14 +116,14 @@ def near(text: str) -> str:
 
 
 def find_input(text: str) -> Path | None:
-    """The file or folder that ``text`` means, or None: ``~`` is the home folder, backslashes may separate folders, and names may be in
-    another Unicode form (macOS decomposes accents) than on the disk. It is looked for below ``$DETKIT_DATA_ROOT`` too, as data sets are."""
+    """Return the file or folder for ``text``, or None. ``~`` is the home folder, backslashes may separate folders, and the Unicode form
+    may differ from the disk's (macOS decomposes accents). It is also looked up in ``$DETKIT_DATA_ROOT``, as for datasets."""
     path = find_data(text)
     return path if path.exists() else None
 
 
 def matches(pattern: str, exclude: str | os.PathLike | None) -> list[Path]:
-    """The files that a glob stands for; folders that match are searched. Brackets in names are found too.
+    """Return the files that match a glob; matching folders are searched. Brackets in file names are also matched.
 
     Raises:
         FileNotFoundError: nothing matches.
@@ -137,25 +137,25 @@ def matches(pattern: str, exclude: str | os.PathLike | None) -> list[Path]:
         raise FileNotFoundError(f"no file matches '{pattern}'.")
     files: list[Path] = []
     for path in found:
-        if path.is_dir() and '**' not in pattern:             # with **, its files match by themselves
+        if path.is_dir() and '**' not in pattern:             # with **, the files in it match by themselves
             files += files_in(path, exclude, required=False)
         elif path.is_file() and is_input(path):
             files.append(path)
     if exclude is not None:
         results = Path(os.path.realpath(exclude), PICTURES)
         files = [path for path in files if results not in Path(os.path.realpath(path)).parents] or files
-    files = files or [path for path in found if path.is_file()]       # named by an ending that is not known: the loader says
+    files = files or [path for path in found if path.is_file()]       # unknown suffixes: the loading transform reports an error
     if not files:
         raise FileNotFoundError(f"what matches '{pattern}' is {len(found)} folders without an image or video.")
     return list(dict.fromkeys(files))
 
 
 def files_in(root: Path, exclude: str | os.PathLike | None, required: bool = True) -> list[Path]:
-    """The images, slices and videos below ``root``, without hidden ones (among them ``._`` files of macOS) and without ``exclude``. Links
-    to folders are followed, each folder once.
+    """Return the images, slices and videos in ``root`` and its subfolders, without hidden files (also ``._`` files of macOS) and without
+    ``exclude``. Links to folders are followed, each folder once.
 
     Raises:
-        FileNotFoundError: there is none, and one is ``required``.
+        FileNotFoundError: there is none and ``required`` is True.
     """
     excluded = None if exclude is None else os.path.realpath(exclude)
     if excluded == os.path.realpath(root):
@@ -180,15 +180,15 @@ def warn_unreadable(error: OSError) -> None:
 
 
 def is_input(file: Path) -> bool:
-    """Whether a file of a folder is an image, a DICOM slice or a video, by its ending; without one, by its content."""
+    """Return whether a file is an image, a DICOM slice or a video: by its suffix, or by its content if it has no suffix."""
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES + VIDEO_SUFFIXES + DICOM_SUFFIXES:
-        return not file.is_dir()                         # a link to a file that is gone is said to be unreadable
-    return (not suffix or suffix[1:].isdigit()) and is_dicom(file)        # slices are often called IM000001, or by a dotted number
+        return not file.is_dir()                         # a broken link is kept and reported as unreadable
+    return (not suffix or suffix[1:].isdigit()) and is_dicom(file)        # names of slices are often like IM000001, or numbers with dots
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether a file is a DICOM slice: by its ending, or by the mark in it."""
+    """Return whether a file is a DICOM slice: by its suffix, or by the bytes "DICM" in it."""
     if file.suffix.lower() in DICOM_SUFFIXES:
         return True
     try:
@@ -203,18 +203,18 @@ def is_dicom_data(data: bytes) -> bool:
 
 
 def folder_of(inputs: Sequence[Any]) -> Path | None:
-    """The one folder given, to which names are relative."""
+    """Return the folder if ``inputs`` is one folder, else None; names are relative to it."""
     only = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], (str, os.PathLike)) else None
     path = None if only is None else find_input(os.fspath(only))
     return path if path is not None and path.is_dir() else None
 
 
 def frames(source: Source) -> Iterator[Frame]:
-    """The frames of one source. A still image is not read here: the config's own loader does that. A warning says when a video ends
-    before its last frame.
+    """Yield the frames of a source. A still image is not read here; the config's loading transform does that. Warns if a video ends before
+    its last frame.
 
     Raises:
-        ValueError: a video that OpenCV cannot open, or of which it can decode no frame.
+        ValueError: OpenCV cannot open the video or decode any of its frames.
     """
     if not source.is_video:
         warn_of_pages(source)
@@ -241,7 +241,7 @@ def frames(source: Source) -> Iterator[Frame]:
 
 
 def warn_of_pages(source: Source) -> None:
-    """Warn of a TIFF or GIF with several pages: the first is taken."""
+    """Warn if a TIFF or GIF has several pages: only the first is used."""
     if source.path is not None and source.path.suffix.lower() in PAGED_SUFFIXES and source.path.is_file():
         pages = cv2.imcount(str(source.path))
         if pages > 1:
@@ -250,7 +250,7 @@ def warn_of_pages(source: Source) -> None:
 
 
 def video_rate(source: Source) -> float:
-    """Frames a second; 25 where the file does not say."""
+    """Return the frames per second; 25 if the file does not have this number."""
     capture = cv2.VideoCapture(str(source.path))
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
@@ -258,7 +258,7 @@ def video_rate(source: Source) -> float:
 
 
 def count_frames(sources: Sequence[Source]) -> int | None:
-    """How many frames there are; None when a video does not say."""
+    """Return the total number of frames; None if a video does not state it."""
     total = 0
     for source in sources:
         if source.is_video:

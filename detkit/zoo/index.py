@@ -1,6 +1,6 @@
-"""``model_zoo.json``: which model was trained how, on what, to what result, and under which licence its weights lie.
+"""``model_zoo.json``: how each model was trained, on which dataset, with which result, and the licence of its weights.
 
-The file's form is described in docs/model_zoo.md. A wrong file is refused whole, with the entry and the key at fault.
+The format is described in docs/model_zoo.md. An invalid file is rejected; the error has the entry and the key.
 """
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ TASKS = ('detection', 'instance segmentation', 'panoptic segmentation')
 
 @dataclass(frozen=True)
 class Weights:
-    url: str | None = None          # https://...; None: not published, ``train`` makes them
-    sha256: str | None = None       # of the file behind ``url``, 64 hex digits; needed with a url
-    train: str = ''                 # the command that makes them
+    url: str | None = None          # https://...; None: not published, run ``train`` to make them
+    sha256: str | None = None       # SHA-256 of the file at ``url``, 64 hex digits; required with a url
+    train: str = ''                 # command that trains the model
 
 
 @dataclass(frozen=True)
 class Entry:
-    name: str                       # unique; what ``detkit infer`` takes
+    name: str                       # unique name, argument of ``detkit infer``
     config: str                     # path below configs/
     task: str                       # one of TASKS
-    dataset: str                    # trained and measured on
-    metrics: dict[str, float | None]   # measured on the data set's validation part, in [0, 1]; None: not measured yet
-    licence: str                    # of the weights, an SPDX identifier; it follows from code and data
+    dataset: str                    # dataset of training and evaluation
+    metrics: dict[str, float | None]   # on the dataset's validation split, in [0, 1]; None: not measured yet
+    licence: str                    # of the weights, an SPDX identifier; depends on the licences of code and data
     weights: Weights
     notes: str = ''
 
 
 def index_file() -> Path:
-    """``model_zoo.json`` of this checkout, or the copy inside an installed package."""
+    """Return the path of ``model_zoo.json`` in this checkout, or of the copy in an installed package."""
     inside = Path(__file__).resolve().parent / 'model_zoo.json'
     return inside if inside.is_file() else inside.parent.parent.parent / 'model_zoo.json'
 
 
 def load_index(path: str | Path | None = None) -> list[Entry]:
-    """Every entry, in the file's order.
+    """Return all entries in the file's order.
 
     Raises:
-        ConfigError: no such file, not JSON, another schema, an unknown or missing key, a value that cannot be right.
+        ConfigError: the file is missing, is not JSON, has another schema, an unknown or missing key, or an invalid value.
     """
     path = Path(path) if path is not None else index_file()
     try:
@@ -65,10 +65,10 @@ def load_index(path: str | Path | None = None) -> list[Entry]:
 
 
 def find_model(name: str, path: str | Path | None = None) -> Entry:
-    """The entry called ``name``.
+    """Return the entry with this name.
 
     Raises:
-        ConfigError: there is none; with the nearest names.
+        ConfigError: there is none; the message has similar names.
     """
     entries = load_index(path)
     for entry in entries:
@@ -108,7 +108,7 @@ def as_weights(item: Any, where: str) -> Weights:
 
 
 def fitting(item: Any, kind: type, where: str) -> dict[str, Any]:
-    """``item`` where its keys are the fields of the dataclass ``kind``."""
+    """Return ``item`` if its keys are the fields of the dataclass ``kind``; raise ConfigError otherwise."""
     if not isinstance(item, dict):
         raise ConfigError(f'{where}: should be an object, not {item!r}.')
     known = {f.name: f for f in fields(kind)}
