@@ -1,4 +1,4 @@
-"""The calls that MMDetection users know: ``from detkit.apis import init_detector, inference_detector``."""
+"""MMDetection's API: ``from detkit.apis import init_detector, inference_detector``."""
 from typing import NoReturn
 
 from detkit.inference import DetInferencer, infer_files, inference_detector, init_detector

@@ -1,8 +1,8 @@
 """The command line: ``detkit COMMAND ...``, and what ``tools/*.py`` call.
 
-Arguments are parsed before anything heavy is imported, so that ``--help`` answers at once. A command is three things beside
-each other: a line in COMMANDS, a function that adds its arguments, and a function that runs it and returns the exit status.
-Those of data sets stand in detkit.cli_data.
+Arguments are parsed before slow imports, so that ``--help`` is fast. A command has three parts: an entry in COMMANDS, a function
+that adds its arguments, and a function that runs it and returns the exit status. The commands for datasets are in
+detkit.cli_data.
 """
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from detkit.cli_data import DATA_COMMANDS, Command, add_config, add_options
 from detkit.signals import handle_stop_signals, ignore_stop_signals, kill_workers, raise_stopped
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
-BLAMELESS = (ValueError, OSError, ImportError)   # what detkit raises for a user's mistake; from elsewhere they are bugs
+BLAMELESS = (ValueError, OSError, ImportError)   # detkit raises these for user errors; raised by other code, they are bugs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``argv`` (default: the process's arguments) and return the exit status.
 
-    0; 1 for a run that failed (a loss that is not finite); 2 for a user's mistake; 128 + the signal after a signal that stops
-    (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1, 129 SIGHUP).
+    0 for success; 1 for a failed run (a loss that is not finite); 2 for a user error; 128 + the signal after a stop signal
+    (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1, 129 for SIGHUP).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     with handle_stop_signals(raise_stopped):
@@ -38,18 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout = None
             return 0
         except (Exception, KeyboardInterrupt) as error:
-            ignore_stop_signals()                      # it ends anyway; the handlers before come back with the block's end
+            ignore_stop_signals()                      # the process is ending; the block's end restores the earlier handlers
             status = exit_status(error)
             if status is None or os.environ.get('DETKIT_TRACEBACK') == '1':
                 raise
-            kind = 'error: ' if status < 128 else ''   # stopped by a signal is no error
-            with suppress(OSError):                    # the terminal may be gone
+            kind = 'error: ' if status < 128 else ''   # a stop by a signal is not an error
+            with suppress(OSError):                    # the terminal may be closed
                 print(f'detkit: {kind}{message(error)}', file=sys.stderr)
             return status
 
 
 def with_home(args: argparse.Namespace) -> argparse.Namespace:
-    """``args`` with the home folder in place of a leading ``~``: no shell replaces it in ``--out=~/a``, nor in a notebook's list."""
+    """Expand a leading ``~`` in ``args``; shells do not expand it in ``--out=~/a``, and lists in notebooks have no shell."""
     for key, value in vars(args).items():
         if isinstance(value, str):
             setattr(args, key, os.path.expanduser(value))
@@ -59,10 +59,10 @@ def with_home(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with ``status``.
+    """Exit the process with ``status``.
 
-    One of several that train together ends without Python's own clearing up, in which a thread of torch's process group now and then
-    aborts it (gloo, torch 2.11 to 2.15), and torchrun then calls a finished run a failure.
+    In distributed training, exit without Python's own cleanup: there, a thread of torch's process group sometimes aborts the process
+    (gloo, torch 2.11 to 2.15), and torchrun then reports a finished run as failed.
     """
     ignore_stop_signals()
     distributed = sys.modules.get('torch.distributed')
@@ -78,12 +78,12 @@ def leave(status: int) -> NoReturn:
 
 
 def run_tool(command: str) -> None:
-    """The whole of ``tools/X.py``."""
+    """Run a command; the whole content of ``tools/X.py``."""
     leave(main([command, *sys.argv[1:]]))
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The parser; arguments are added to the command that ``argv`` names only."""
+    """Return the parser; arguments are added only to the command that ``argv`` names."""
     top = argparse.ArgumentParser(prog='detkit', description='Train, test and use object detectors.',
                                   epilog="'detkit COMMAND --help' explains a command. DETKIT_TRACEBACK=1 shows where errors come from. "
                                          'Exit status: 0; '
@@ -107,11 +107,11 @@ def version() -> str:
 
 # ------------------------------------------------------------------------------------------------------------ errors
 def exit_status(error: BaseException) -> int | None:
-    """The status that ``error`` ends a tool with, or None when it is a bug whose traceback should be seen."""
+    """Return the exit status for ``error``, or None if it is a bug, whose traceback should be shown."""
     status = getattr(error, 'exit_status', None)
     if status is not None:
         return status
-    if isinstance(error, KeyboardInterrupt):           # outside the main thread's handlers
+    if isinstance(error, KeyboardInterrupt):           # raised outside of the main thread's handlers
         return 130
     if type(error).__name__ == 'ConfigError' or (isinstance(error, OSError) and error.errno is not None):
         return 2
@@ -119,7 +119,7 @@ def exit_status(error: BaseException) -> int | None:
 
 
 def raised_here(error: BaseException) -> bool:
-    """Whether detkit itself raised ``error``, here or in a data loader's worker."""
+    """Return whether detkit itself raised ``error``, in this process or in a data loader's worker."""
     frames = traceback.extract_tb(error.__traceback__)
     inner = [line.split('"')[1] for line in str(error).splitlines() if line.lstrip().startswith('File "')]
     last = inner[-1] if inner and in_worker(error) else frames[-1].filename if frames else ''
@@ -131,7 +131,7 @@ def in_worker(error: BaseException) -> bool:
 
 
 def message(error: BaseException) -> str:
-    """What to tell the user: the message, without the traceback that a worker's error carries in its text."""
+    """Return the message for the user, without the traceback that the text of a worker's error contains."""
     text = str(error) or ('stopped' if isinstance(error, KeyboardInterrupt) else type(error).__name__)
     if in_worker(error):
         name = f'{type(error).__name__}: '
@@ -145,7 +145,7 @@ def message(error: BaseException) -> str:
 def add_launcher(sub: argparse.ArgumentParser) -> None:
     sub.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                      help="how several processes are started; 'pytorch' is torchrun (default: none)")
-    sub.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)   # older launchers pass it
+    sub.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)   # older launchers pass this argument
 
 
 def add_trust(sub: argparse.ArgumentParser) -> None:
@@ -261,7 +261,7 @@ def infer(args: argparse.Namespace) -> int:
     from detkit.files import check_out_dir
     from detkit.inference.sources import list_sources
     check_out_dir(args.out_dir)
-    list_sources(args.input, exclude=args.out_dir)      # a wrong INPUT is said before seconds of loading
+    list_sources(args.input, exclude=args.out_dir)      # check the input before the slow imports
     from detkit.inference import infer_files, load_inferencer
     inferencer = load_inferencer(args.config, args.checkpoint, device=args.device, precision=args.precision,
                                  cfg_options=args.cfg_options, trusted=args.trust_checkpoint,

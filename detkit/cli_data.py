@@ -1,4 +1,4 @@
-"""The commands for data sets; see detkit.cli, which adds the others."""
+"""The command-line commands for datasets; detkit.cli has the other commands."""
 from __future__ import annotations
 
 import argparse
@@ -14,7 +14,7 @@ YOLO_SPLITS = ('train', 'val', 'test')
 class Command:
     help: str                                          # one line
     arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int | None]    # exit status; None is 0
+    run: Callable[[argparse.Namespace], int | None]    # returns the exit status; None means 0
     example: str = ''
 
 
@@ -159,7 +159,7 @@ def dataset(args: argparse.Namespace) -> int:
         print(f"note: '{name}' and '{other}' differ in spelling alone and stay two classes.")
     if args.action == 'convert':
         print(f'written: {write_annotations(contents, args.out, args.to, args.images, args.place, args.voc_offset, args.lossy)}')
-        for line in what_is_lost(contents, args.to, args.voc_offset):         # without --lossy that was an error
+        for line in what_is_lost(contents, args.to, args.voc_offset):         # without --lossy, this was already an error
             print(f'not kept: {line}')
         return 0
     if args.action == 'split':
@@ -183,7 +183,7 @@ def dataset(args: argparse.Namespace) -> int:
 
 
 def check_not_source(paths: Iterable[Path], sources: Sequence[str]) -> None:
-    """Raise ValueError where a file to be written is one that was read: what is left out of it would be lost."""
+    """Raise ValueError if an output file is also an input file, because data that the output leaves out would be lost."""
     for path in paths:
         for source in sources:
             if path.exists() and os.path.exists(source) and os.path.samefile(path, source):
@@ -191,7 +191,7 @@ def check_not_source(paths: Iterable[Path], sources: Sequence[str]) -> None:
 
 
 def read_sources(args: argparse.Namespace) -> dict[str, dict]:
-    """COCO dicts by split, or by the source's number where splits do not matter."""
+    """Return COCO dicts by split, or by the number of the source if splits are not used."""
     from detkit.data.exchange import guess_format, read_annotations
     found = {}
     for n, given in enumerate(args.sources):
@@ -205,7 +205,7 @@ def read_sources(args: argparse.Namespace) -> dict[str, dict]:
                 raise ValueError(f'--split {" ".join(splits)} names the splits of one data.yaml. Of several sources write train=PATH '
                                  f'val=PATH, each with its own.')
             if not is_named and len(args.sources) == 1:
-                name = None                              # the parts are called as the splits
+                name = None                              # the parts have the names of the splits
         for split in splits:
             if (name or split) in found:
                 raise ValueError(f"'{name or split}' stands twice; the second would take the place of the first. Join them before: "

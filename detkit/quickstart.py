@@ -1,6 +1,6 @@
-"""From nothing to a trained detector: data, training, measuring, pictures. What ``make quickstart`` runs.
+"""``make quickstart``: create a dataset, train a detector, evaluate it and draw its detections.
 
-Importing this costs nothing; the parts come in when they are needed.
+Importing this module is fast; other modules are imported when needed.
 """
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 RECIPE = 'quickstart/rtmdet_nano_shapes.py'
-ZOOM = 3          # the images are small; pictures to look at are not
-SCORE_THR = 0.3   # detections below it are not drawn
+ZOOM = 3          # scale factor of the output images, because the dataset's images are small
+SCORE_THR = 0.3   # detections with a lower score are not drawn
 
 
 @dataclass(frozen=True)
 class Outcome:
     data: Path
     checkpoint: Path
-    metrics: dict[str, float]      # as the metric names them: coco/bbox_mAP, coco/bbox_mAP_50, ...
+    metrics: dict[str, float]      # by the metric's names: coco/bbox_mAP, coco/bbox_mAP_50, ...
     pictures: tuple[Path, ...]     # ground truth beside predictions
     seconds: float
 
@@ -50,19 +50,19 @@ This data set is drawn; the number says that everything works, and nothing about
 def quickstart(data_dir: str | os.PathLike | None = None, work_dir: str | os.PathLike = 'work_dirs/quickstart', num_train: int = 1000,
                num_val: int = 100, epochs: int | None = None, num_pictures: int = 8, seed: int = 0, fresh: bool = False,
                say: Callable[[str], None] = print) -> Outcome:
-    """Make the data set of shapes, train a small detector on it, measure it, and draw what it finds beside what is there.
+    """Create the dataset of shapes, train a small detector, evaluate it, and draw its detections beside the ground truth.
 
-    Running it again keeps what is there: the data, and a training that is finished; one that was interrupted goes on.
+    A second call keeps the data and a finished training, and resumes an interrupted one.
 
     Args:
-        data_dir: None: ``shapes`` below ``$DETKIT_DATA_ROOT``, else ``data/shapes``.
-        epochs: None: as many as the recipe says.
-        num_pictures: of the validation images, from the first on.
-        fresh: train again although ``work_dir`` holds a training; its checkpoints are removed.
-        say: gets one line for each step.
+        data_dir: None: ``shapes`` in ``$DETKIT_DATA_ROOT``, else ``data/shapes``.
+        epochs: None: the recipe's number.
+        num_pictures: number of validation images to draw, from the first on.
+        fresh: train again even if ``work_dir`` holds a training; its checkpoints are removed.
+        say: is called with one line for each step.
 
     Raises:
-        ValueError: counts out of range, or ``data_dir`` holds another data set.
+        ValueError: a count is out of range, or ``data_dir`` holds another dataset.
     """
     from detkit.config import load_config
     from detkit.data.known import default_root
@@ -89,7 +89,7 @@ def quickstart(data_dir: str | os.PathLike | None = None, work_dir: str | os.Pat
 
 
 def train_or_keep(cfg: Config, work_dir: Path, seed: int, fresh: bool, say: Callable[[str], None]) -> Path:
-    """The best checkpoint of a training in ``work_dir``, which is run, continued, or kept if it is finished."""
+    """Return the best checkpoint of the training in ``work_dir``; run or resume the training unless it is finished."""
     from detkit.engine import train
     from detkit.engine.checkpoint import latest_checkpoint, read_meta
     from detkit.engine.interrupt import TrainingInterrupted
@@ -110,7 +110,7 @@ def train_or_keep(cfg: Config, work_dir: Path, seed: int, fresh: bool, say: Call
 
 
 def best_checkpoint(work_dir: Path) -> Path:
-    """The newest ``best_*.pth``, or, where none was kept, the newest checkpoint."""
+    """Return the newest ``best_*.pth`` or, if there is none, the newest checkpoint."""
     from detkit.engine.checkpoint import latest_checkpoint
     best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     found = best[-1] if best else latest_checkpoint(work_dir)
@@ -120,7 +120,7 @@ def best_checkpoint(work_dir: Path) -> Path:
 
 
 def draw(cfg: Config, checkpoint: Path, folder: Path, count: int) -> tuple[Path, ...]:
-    """Pictures of ground truth beside predictions of the first ``count`` validation images, in ``folder``."""
+    """Draw ground truth beside predictions of the first ``count`` validation images, and write them to ``folder``."""
     from mmengine.structures import InstanceData
 
     from detkit.inference import DetInferencer
@@ -132,7 +132,7 @@ def draw(cfg: Config, checkpoint: Path, folder: Path, count: int) -> tuple[Path,
     written = []
     for info, found in zip(infos, inferencer.stream([info['img_path'] for info in infos])):
         truth = InstanceData(bboxes=[o['bbox'] for o in info['instances']], labels=[o['bbox_label'] for o in info['instances']])
-        image, classes = found.image[..., ::-1], dataset.metainfo['classes']   # pictures are RGB
+        image, classes = found.image[..., ::-1], dataset.metainfo['classes']   # RGB for drawing
         picture = side_by_side(draw_instances(image, truth, classes, zoom=ZOOM),
                                draw_instances(image, found.sample.pred_instances, classes, zoom=ZOOM, score_thr=SCORE_THR))
         path = folder / f"{Path(info['img_path']).stem}.jpg"
@@ -142,7 +142,7 @@ def draw(cfg: Config, checkpoint: Path, folder: Path, count: int) -> tuple[Path,
 
 
 def activation() -> str:
-    """The line that puts ``detkit`` on the PATH, where this Python's environment has it and the PATH does not."""
+    """Return the command that adds ``detkit`` to PATH if it is installed in this environment but not on PATH, else ''."""
     folder = Path(sys.executable).parent
     if shutil.which('detkit') or not (folder / 'detkit').exists():
         return ''
@@ -150,6 +150,6 @@ def activation() -> str:
 
 
 def shown(path: Path) -> Path:
-    """``path`` from here, where it lies below; as it is otherwise."""
+    """Return ``path`` relative to the current folder if it is inside it, else the absolute path."""
     path, here = Path(os.path.abspath(path)), Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
