@@ -1,6 +1,6 @@
-"""Files from the web: resumed where they broke off, checked, and whole or absent; one process at a time fetches a file.
+"""Download files: resume partial downloads, check them, write them atomically; only one process downloads a file at a time.
 
-Standard library and tqdm only, so that weights, data sets and the model zoo share one downloader.
+Only the standard library and tqdm are used, so that weights, datasets and the model zoo share one downloader.
 """
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ from pathlib import Path
 from detkit.locks import file_lock
 
 CHUNK = 1 << 18
-TIMEOUT = 60            # seconds without a byte
-ROOM = 1.05             # of a file's size must be free on the disk
+TIMEOUT = 60            # seconds without data
+ROOM = 1.05             # required free disk space relative to the file size
 USER_AGENT = 'detkit (https://pypi.org/project/detkit)'
 
 
 class DownloadError(OSError):
-    """A download that failed for good; the message says what to do, and what has come so far is kept."""
+    """A download failed; the message says what to do. The partial file is kept."""
 
 
 def download(url: str, target: str | os.PathLike, sha256: str = '', retries: int = 4, progress: bool = True, pause: float = 1.) -> Path:
-    """Fetch ``url`` to the file ``target``; a whole one that is there already is kept.
+    """Download ``url`` to the file ``target``; an existing complete file is kept.
 
-    What has come lies beside it as ``NAME.part`` and is continued by the next try, or the next call, if the server offers ranges and the
-    file has not changed there (ETag or Last-Modified); otherwise it starts again. A process that wants a file which another one is fetching
-    waits for it (``NAME.lock``), and goes on with what it left if it was stopped. ``pause``: seconds before the second try, doubled for
-    each further one.
+    A partial download is the file ``NAME.part``. The next try or call resumes it if the server supports ranges and the file has not
+    changed (ETag or Last-Modified); otherwise it starts again. If another process downloads the same file, wait for it (``NAME.lock``),
+    and resume its partial file if it was stopped. ``pause``: seconds before the second try, doubled before each further one.
 
     Raises:
-        DownloadError: the server says no, the connection fails ``retries`` times in a row without a byte, the disk is too small, or the
-            file's SHA-256 is not ``sha256`` (it is then removed).
-        Busy: a process of another machine is fetching it.
+        DownloadError: the server refuses, the connection fails ``retries`` times in a row without data, the disk is too small, or the
+            file's SHA-256 is not ``sha256`` (the file is then removed).
+        Busy: a process of another machine downloads the file.
     """
     target = Path(target)
     if target.is_file() and (not sha256 or digest(target) == sha256):
@@ -48,7 +47,7 @@ def download(url: str, target: str | os.PathLike, sha256: str = '', retries: int
         if progress:
             print(f'{target.name}: waiting for {owner}, which fetches it', file=sys.stderr)
     with file_lock(target.with_name(target.name + '.lock'), on_wait=tell):
-        if target.is_file() and (not sha256 or digest(target) == sha256):       # another process has fetched it
+        if target.is_file() and (not sha256 or digest(target) == sha256):       # another process downloaded it meanwhile
             return target
         return fetch(url, target, sha256, retries, progress, pause)
 
@@ -76,7 +75,7 @@ def fetch(url: str, target: Path, sha256: str, retries: int, progress: bool, pau
 
 
 def receive(url: str, part: Path, progress: bool, name: str) -> bool:
-    """Append what is missing to ``part``; True when the file is complete."""
+    """Append the missing bytes to ``part``; return True if the file is complete."""
     from tqdm import tqdm
     tag = part.with_name(part.name + '.tag')
     have = part.stat().st_size if part.exists() and tag.exists() else 0
@@ -86,7 +85,7 @@ def receive(url: str, part: Path, progress: bool, name: str) -> bool:
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:      # nothing lies beyond what we have: it is all there, or it shrank
+        if error.code == 416 and have:      # no bytes after ours: the file is complete, or became smaller
             whole = (error.headers.get('Content-Range') or '').rpartition('/')[2] == str(have)
             if not whole:
                 part.unlink()
@@ -109,7 +108,7 @@ def receive(url: str, part: Path, progress: bool, name: str) -> bool:
 
 
 def finish(url: str, part: Path, target: Path, sha256: str) -> Path:
-    """Check ``part`` and let it take its place."""
+    """Check ``part`` and rename it to ``target``."""
     part.with_name(part.name + '.tag').unlink(missing_ok=True)
     found = digest(part) if sha256 else ''
     if found != sha256:
@@ -121,7 +120,7 @@ def finish(url: str, part: Path, target: Path, sha256: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 of a file as a hexadecimal string."""
     sha = hashlib.sha256()
     with open(path, 'rb') as file:
         while chunk := file.read(CHUNK):

@@ -1,6 +1,6 @@
-"""What a bug report needs to say about the machine and the packages, and nothing about who uses them.
+"""Information about the machine and the packages for a bug report, without personal data.
 
-No path, host or user name is in it. Packages are imported only to ask what their metadata does not say.
+It contains no paths, host names or user names. A package is imported only if its metadata is not enough.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'GOMP_SPINCOUNT', 'OMP_WAIT_P
 
 
 def collect_env() -> dict[str, str]:
-    """Topic -> what is so, in the order of a report; a package that is absent or broken says so in its line."""
+    """Return a dict of topic -> value, in the order of the report; for a missing or broken package, the value says so."""
     facts = {
         'detkit': f'{__version__}{commit()}',
         'python': f'{platform.python_version()} ({platform.python_implementation()}, '
@@ -39,7 +39,7 @@ def collect_env() -> dict[str, str]:
 
 
 def report() -> str:
-    """``collect_env`` as aligned lines."""
+    """Return ``collect_env`` as aligned lines."""
     facts = collect_env()
     width = max(map(len, facts))
     return '\n'.join(f'{topic:<{width}}  {fact}' for topic, fact in facts.items())
@@ -53,7 +53,7 @@ def installed(name: str) -> str:
 
 
 def commit() -> str:
-    """`` at COMMIT``, with ``+ changes`` for an edited checkout; '' for an installed package."""
+    """Return `` at COMMIT``, with ``+ changes`` for a modified checkout; '' for an installed package."""
     root = Path(__file__).resolve().parent.parent
     if not (root / '.git').exists():
         return ''
@@ -78,7 +78,7 @@ def libc() -> str:
 
 
 def cpu() -> str:
-    """Model, cores that this process may use, and the instructions that decide how fast bf16 and INT8 are."""
+    """Return the CPU's model, the number of usable cores, and the instruction sets that determine the speed of bf16 and INT8."""
     model, flags = '', set()
     if os.path.exists('/proc/cpuinfo'):
         for line in Path('/proc/cpuinfo').read_text().splitlines():
@@ -106,7 +106,7 @@ def memory() -> str:
 def torch_build() -> str:
     try:
         import torch
-    except Exception as error:   # a broken install fails with OSError, ImportError, RuntimeError: the report must go on
+    except Exception as error:   # a broken installation raises OSError, ImportError or RuntimeError; the report must continue
         return f'cannot be imported: {first_line(error)}'
     return (f"CUDA {torch.version.cuda or 'none'}, cuDNN {torch.backends.cudnn.version() or 'none'}, "
             f'CPU kernels {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads')
@@ -118,20 +118,20 @@ def gpus() -> str:
         if not torch.cuda.is_available():
             return 'none usable'
         found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    except Exception as error:   # drivers fail in many ways, and this line is what a report about it needs
+    except Exception as error:   # drivers raise many types of errors, and the report should show them
         return f'cannot be asked: {first_line(error)}'
     return '; '.join(f'{g.name}, {g.total_memory / 2**30:.0f} GiB, sm_{g.major}{g.minor}' for g in found)
 
 
 def opencv() -> str:
-    """Which distributions claim the ``cv2`` folder, and which build lies in it."""
+    """Return which distributions provide ``cv2``, and the version that is imported."""
     claims = [f'{name} {installed(name)}' for name in OPENCVS if installed(name) != 'not installed']
     try:
         import cv2
         window = next((line.split(':')[1].strip() for line in cv2.getBuildInformation().splitlines()
                        if line.strip().startswith('GUI:')), '')
         build = f"cv2 {cv2.__version__} ({'headless' if window in ('', 'NONE') else f'windows by {window}'})"
-    except Exception as error:   # libGL missing gives ImportError, a mixed folder nearly anything
+    except Exception as error:   # a missing libGL raises ImportError; mixed files of several distributions raise other errors
         build = f'cv2 cannot be imported: {first_line(error)}'
     clash = ''
     if len(claims) > 1:
@@ -141,7 +141,7 @@ def opencv() -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Type and first line of an error, without paths (they hold user names)."""
+    """Return type and first line of an error, without paths, which may contain user names."""
     text = (str(error).splitlines() or [''])[0]
     words = ['<path>' if '/' in word or '\\' in word else word for word in text.split()]
     return f"{type(error).__name__}: {' '.join(words)}"

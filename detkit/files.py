@@ -1,6 +1,6 @@
-"""Files: where data lies, and writing so that a file is whole or absent, whatever interrupts it.
+"""Find data files, and write files atomically: after an interruption, a file is complete or absent.
 
-Standard library only, so that every floor and every tool may use it.
+Standard library only, so that all layers and tools can use it.
 """
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it takes ``path``'s place when the block ends without an exception.
+    """Yield a temporary path beside ``path``; it is renamed to ``path`` if the block ends without an exception.
 
-    The suffix is kept (writers choose their format by it); the folder is made; ``~`` is the home folder. After an exception the temporary
-    file is gone and an older file at ``path`` is untouched.
+    The suffix is kept, because writers choose the format by it; parent folders are created; ``~`` is the home folder. After an
+    exception, the temporary file is removed and an existing file at ``path`` is unchanged.
     """
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,14 +29,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~current_umask())   # mkstemp makes files that only their owner can read
+        temporary.chmod(0o666 & ~current_umask())   # files of mkstemp are readable only by their owner
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def check_out_dir(folder: str | os.PathLike) -> None:
-    """Raise ValueError unless files can be written into ``folder``, which need not exist yet."""
+    """Raise ValueError unless files can be written to ``folder``, which need not exist."""
     path = Path(folder).expanduser()
     existing = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
     if not existing.is_dir():
@@ -46,10 +46,10 @@ def check_out_dir(folder: str | os.PathLike) -> None:
 
 
 def find_data(path: str | os.PathLike) -> Path:
-    """``path`` as given, or, where it does not exist, below ``$DETKIT_DATA_ROOT`` (``data/coco`` is ``coco`` there).
+    """Return ``path`` or, if it does not exist, the file in ``$DETKIT_DATA_ROOT`` (``data/coco`` is ``coco`` there).
 
-    ``path`` may be written as ``local_path`` says, and a name in either Unicode form (see ``existing_path``). Returns it when neither
-    place exists.
+    ``path`` may have the forms of ``local_path``, and names in either Unicode form (see ``existing_path``). If neither file exists,
+    ``path`` is returned.
     """
     given, root = Path(existing_path(local_path(path))), os.environ.get('DETKIT_DATA_ROOT')
     if given.exists() or given.is_absolute() or not root:
@@ -60,7 +60,7 @@ def find_data(path: str | os.PathLike) -> Path:
 
 
 def local_path(path: str | os.PathLike) -> str:
-    """``path`` with ``~`` replaced by the home folder, and, unless it exists as written, with ``/`` in place of backslashes."""
+    """Return ``path`` with ``~`` expanded and, unless it exists as written, with backslashes replaced by ``/``."""
     written = os.fspath(path)
     if '\\' in written and not os.path.exists(written):
         written = written.replace('\\', '/')
@@ -68,10 +68,10 @@ def local_path(path: str | os.PathLike) -> str:
 
 
 def existing_path(path: str) -> str:
-    """``path``, or the existing file whose name differs only in Unicode composition ('\u00fc' is one character or two).
+    """Return ``path``, or the existing file whose name differs only in Unicode composition ('\u00fc' is one character or two).
 
-    macOS writes file names decomposed, annotation files are mostly composed. A path in ASCII is returned without a look at the disk, and
-    so is one that exists; ``path`` itself when there is no such file.
+    macOS writes decomposed file names; annotation files mostly have composed ones. A path in ASCII is returned without access to the
+    disk. An existing path, and one without such a file, are returned unchanged.
     """
     if path.isascii() or os.path.exists(path):
         return path
@@ -87,7 +87,7 @@ def existing_path(path: str) -> str:
 
 
 def composed_names(folder: str) -> dict[str, str]:
-    """Composed (NFC) name -> name on disk, of the entries of ``folder``; empty if it cannot be listed."""
+    """Return a dict of composed (NFC) name -> name on disk for the entries of ``folder``; empty if it cannot be listed."""
     try:
         return list_composed(folder, os.stat(folder).st_mtime_ns)
     except OSError:
@@ -96,14 +96,13 @@ def composed_names(folder: str) -> dict[str, str]:
 
 @lru_cache(maxsize=16)
 def list_composed(folder: str, modified: int) -> dict[str, str]:
-    """As ``composed_names``; listed again once the folder is ``modified``."""
+    """Cached part of ``composed_names``; a change of ``modified`` lists the folder again."""
     return {unicodedata.normalize('NFC', name): name for name in sorted(os.listdir(folder), reverse=True)}
 
 
 def similar_name(path: str | os.PathLike, suffixes: Collection[str] = ()) -> str:
-    """The end of a sentence that names the file beside ``path`` whose name differs only in upper and lower case, or in its suffix, which is
-    one of ``suffixes`` then; or ''.
-    """
+    """Return the end of a sentence that names a file beside ``path`` whose name differs only in upper and lower case, or in the suffix, if
+    that is one of ``suffixes``; '' if there is none."""
     folder, name = os.path.split(os.fspath(path))
     try:
         names = list_folded(folder or '.', os.stat(folder or '.').st_mtime_ns)
@@ -116,7 +115,7 @@ def similar_name(path: str | os.PathLike, suffixes: Collection[str] = ()) -> str
 
 @lru_cache(maxsize=16)
 def list_folded(folder: str, modified: int) -> dict[str, str]:
-    """Name in lower case -> name on disk; listed again once the folder is ``modified``."""
+    """Return a dict of case-folded name -> name on disk; a change of ``modified`` lists the folder again."""
     return {n.casefold(): n for n in sorted(os.listdir(folder), reverse=True) if not n.startswith('.')}
 
 
@@ -127,10 +126,10 @@ def current_umask() -> int:
 
 
 def write_json(path: str | os.PathLike, data: Any, indent: int | None = None) -> None:
-    """Write ``data`` as JSON at ``path``, whole or not at all.
+    """Write ``data`` as JSON to ``path``, atomically.
 
     Raises:
-        ValueError: ``data`` holds NaN or an infinity, which JSON has no way to write.
+        ValueError: ``data`` has a NaN or infinite value, which JSON does not support.
     """
     with atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         json.dump(data, file, indent=indent, ensure_ascii=False, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Lock files, between processes of one machine and, where the file system allows it, of several. Standard library only."""
+"""Lock files between processes of one machine and, if the file system supports it, of several machines. Standard library only."""
 from __future__ import annotations
 
 import errno
@@ -18,7 +18,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that holds a lock, as its file tells."""
+    """The process that holds a lock, as written in the lock file."""
 
     pid: int = 0
     host: str = ''
@@ -28,11 +28,11 @@ class Owner:
         return f'process {self.pid} on {self.host} (since {self.started})' if self.pid else 'another process'
 
 
-HELD: dict[str, Owner] = {}   # real path of a lock file -> its owner: a process is not kept out by a lock of its own
+HELD: dict[str, Owner] = {}   # real path of a lock file -> its owner; a POSIX lock does not stop its own process
 
 
 class Busy(ValueError):
-    """Another process holds the lock, or a process of another host held it last and did not remove it."""
+    """Another process holds the lock, or a process of another host held it last and did not remove the file."""
 
     def __init__(self, path: Path, owner: Owner) -> None:
         self.path, self.owner = path, owner
@@ -44,7 +44,7 @@ class Busy(ValueError):
 
     @property
     def remedy(self) -> str:
-        """What to do about an owner that cannot be asked from here."""
+        """What to do if the owner is on another host, where its state is unknown from here."""
         return f'; if it has ended already (nothing tells here about processes of another host), remove {self.path}' \
             if self.is_elsewhere else ''
 
@@ -53,11 +53,11 @@ class Busy(ValueError):
 def file_lock(path: str | os.PathLike, on_wait: Callable[[Owner], None] | None = None) -> Iterator[None]:
     """Hold the lock file ``path`` while the block runs; the file names this process and is removed at the end.
 
-    The lock is a POSIX record lock: it ends with its process, however that ends, and forked children do not inherit it. A file that a
-    dead process of this host left behind is taken over.
+    The lock is a POSIX record lock: it is released when its process ends for any reason, and forked children do not inherit it. The lock
+    file of a dead process of this host is reused.
 
     Args:
-        on_wait: None: a held lock is an error. Else wait for the owner, if it is on this host; called once, when that begins.
+        on_wait: None: a held lock is an error. Otherwise wait for an owner on this host; called once, when the wait begins.
 
     Raises:
         Busy: another process holds it.
@@ -83,14 +83,14 @@ def file_lock(path: str | os.PathLike, on_wait: Callable[[Owner], None] | None =
         yield
     finally:
         HELD.pop(str(path), None)
-        path.unlink(missing_ok=True)      # while it is locked: a process that opens it now sees that its file is gone
+        path.unlink(missing_ok=True)      # removed while locked: a process that opens it now detects that the file was removed
         os.close(handle)
 
 
 def open_locked(path: Path) -> int:
-    """A descriptor of ``path`` with the lock on it."""
+    """Open ``path``, lock it and return the file descriptor."""
     held = HELD.get(str(path))
-    if held is not None and held.pid == os.getpid():      # opening and closing the file would give up the lock
+    if held is not None and held.pid == os.getpid():      # opening and closing the file would release the lock
         raise Busy(path, held)
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -103,11 +103,11 @@ def open_locked(path: Path) -> int:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)                  # its owner removed it in between
+        os.close(handle)                  # its owner removed the file in the meantime
 
 
 def try_lock(handle: int) -> bool | None:
-    """Lock the file; False: another process has it; None: the file system has no locks, only the content tells."""
+    """Lock the file. False: another process holds the lock. None: the file system has no locks, so only the content is known."""
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -118,7 +118,7 @@ def try_lock(handle: int) -> bool | None:
 def read_owner(handle: int) -> Owner:
     try:
         return Owner(**json.loads(os.pread(handle, 4096, 0)))
-    except (ValueError, TypeError):       # empty: its owner is about to write; or written by something else
+    except (ValueError, TypeError):       # empty, because its owner is about to write, or written by another program
         return Owner()
 
 

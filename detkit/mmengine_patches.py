@@ -1,7 +1,7 @@
-"""Everything that detkit replaces inside mmengine: what, why, seen in which version, and the test that fails without it.
+"""All replacements that detkit makes inside mmengine: what, why, in which version, and the test that fails without it.
 
-The replacements stand where their data is (``detkit.config``, ``detkit.engine.checkpoint``) and are put in place by ``replaced`` or
-``replace`` alone, which refuse what the table does not list and what a newer mmengine no longer has. Standard library only.
+The replacing functions are in the modules that use them (``detkit.config``, ``detkit.engine.checkpoint``). ``replaced`` and ``replace``
+install them, and raise an error for a name that is not in the table or that mmengine no longer has. Standard library only.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 class Patch:
     reason: str
     test: str                      # file::function below tests/
-    version: str = '0.10.7'        # of mmengine, the last in which it was needed
+    version: str = '0.10.7'        # the last mmengine version that needs it
 
 
 CONFIG, CHECKPOINT = 'mmengine.config.config', 'mmengine.runner.checkpoint'
@@ -51,11 +51,11 @@ PATCHES: dict[str, Patch] = {
 
 
 def replace(replacements: Mapping[str, Any]) -> dict[str, Any]:
-    """Put ``replacements`` (dotted name in PATCHES -> value) in place; return what they replace, to be put back by another call.
+    """Install ``replacements`` (dotted name in PATCHES -> value); return the original values, which another call can restore.
 
     Raises:
-        KeyError: a name that PATCHES does not list.
-        AttributeError: mmengine has no such attribute (any more).
+        KeyError: a name is not in PATCHES.
+        AttributeError: mmengine does not have (or no longer has) the attribute.
     """
     before = {}
     for name, value in replacements.items():
@@ -71,7 +71,7 @@ def replace(replacements: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def replaced(replacements: Mapping[str, Any]) -> Iterator[None]:
-    """Have ``replacements`` in place while the block runs."""
+    """Install ``replacements`` while the block runs."""
     before = replace(replacements)
     try:
         yield
@@ -80,7 +80,7 @@ def replaced(replacements: Mapping[str, Any]) -> Iterator[None]:
 
 
 def owner_of(name: str) -> tuple[Any, str]:
-    """The module or class that has the attribute of a dotted name, and the attribute."""
+    """Return the module or class that has the attribute with the dotted name, and the attribute's name."""
     path, _, attribute = name.rpartition('.')
     module, _, last = path.rpartition('.')
     return (getattr(import_module(module), last) if last[0].isupper() else import_module(path)), attribute

@@ -1,7 +1,7 @@
-"""Signals that ask a program to stop, in the main process and in its workers. Standard library only.
+"""Stop signals in the main process and in its workers. Standard library only.
 
 Ctrl-C (SIGINT), SIGTERM (``timeout``, ``docker stop``, SLURM's time limit), SIGUSR1 (SLURM's warning before the limit) and SIGHUP (a closed
-terminal) often reach every process of a group. Workers ignore them; the main process decides when its workers end.
+terminal) often reach all processes of a group. Workers ignore them; the main process decides when its workers exit.
 """
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1', 'SIGHUP') if hasattr(signal, name))
-POLL_SECONDS = 1.            # between two looks of a worker whether its parent is still there
-SAME_SIGNAL_SECONDS = 0.5    # timeout, make and other launchers pass a signal on that the terminal has sent already
-RESEND_SECONDS = 0.1         # until a signal is sent again whose exception Python has dropped
+POLL_SECONDS = 1.            # interval at which a worker checks that its parent is alive
+SAME_SIGNAL_SECONDS = 0.5    # launchers such as timeout and make repeat a signal that the terminal has already sent
+RESEND_SECONDS = 0.1         # delay before a signal is sent again after Python dropped its exception
 
-_received: list[tuple[int, float]] = []   # (signal, time) of what ``raise_stopped`` got and no training loop has acted on
+_received: list[tuple[int, float]] = []   # (signal, time) received by ``raise_stopped`` and not yet handled by a training loop
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised in the main thread by a stop signal; ``exit_status`` is 128 + the signal's number, as a shell reports it."""
+    """Raised in the main thread by a stop signal; ``exit_status`` is 128 + the signal number, as in shells."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f'stopped by {signal.Signals(signum).name}')
@@ -33,10 +33,10 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Call ``handler`` for each stop signal while the block runs, in this process and not in the ones that it forks.
+    """Call ``handler`` for each stop signal while the block runs, in this process but not in forked child processes.
 
-    Python allows handlers in the main thread only; elsewhere this does nothing. A SIGHUP that is ignored (``nohup``) stays ignored. A
-    ``Stopped`` that Python drops, because it was raised in a callback (of an import, of ``__del__``), is sent again as its signal.
+    Python allows handlers only in the main thread; in other threads this does nothing. An ignored SIGHUP (``nohup``) stays ignored. If
+    Python drops a ``Stopped`` because it was raised in a callback (of an import, of ``__del__``), the signal is sent again.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,7 +44,7 @@ def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Ite
     owner = os.getpid()
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner:          # a new worker has this handler until it starts to ignore signals
+        if os.getpid() == owner:          # a new worker inherits this handler until it ignores signals
             handler(signum, frame)
     previous = {s: signal.getsignal(s) for s in STOP_SIGNALS}
     hup, report_dropped = getattr(signal, 'SIGHUP', None), sys.unraisablehook
@@ -69,7 +69,7 @@ def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Ite
 
 
 def raise_stopped(signum: int, frame: FrameType | None) -> None:
-    """A handler that raises Stopped. It remembers the signal, because a library may swallow the exception."""
+    """Signal handler that raises Stopped. It also records the signal, because a library may catch the exception."""
     now = time.monotonic()
     is_repeated = bool(_received) and now - _received[-1][1] < SAME_SIGNAL_SECONDS
     _received.append((signum, now))
@@ -78,13 +78,13 @@ def raise_stopped(signum: int, frame: FrameType | None) -> None:
 
 
 def resend(signum: int) -> None:
-    """Send this process ``signum`` again, unless a training loop has acted on it already (``take_received``)."""
+    """Send ``signum`` to this process again, unless a training loop has already handled it (``take_received``)."""
     if take_received():
         os.kill(os.getpid(), signum)
 
 
 def take_received() -> int:
-    """The first signal that ``raise_stopped`` got, or 0; it is forgotten here."""
+    """Return the first signal that ``raise_stopped`` received, or 0, and clear the record."""
     signum = _received[0][0] if _received else 0
     _received.clear()
     return signum
@@ -92,7 +92,7 @@ def take_received() -> int:
 
 @contextmanager
 def blocked_stop_signals() -> Iterator[None]:
-    """Hold stop signals back while the block starts processes: a new one holds them back until it calls ``ignore_stop_signals``."""
+    """Block stop signals while the block starts processes; a new process keeps them blocked until ``ignore_stop_signals``."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -101,14 +101,14 @@ def blocked_stop_signals() -> Iterator[None]:
 
 
 def ignore_stop_signals() -> None:
-    """For worker processes: the main process still needs what they are working on."""
+    """Ignore stop signals in a worker process, because the main process still needs the worker's results."""
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def end_with_parent() -> None:
-    """For worker processes: exit soon after the parent is gone, even if it was killed and could not tell them."""
+    """Exit a worker process soon after its parent has exited, even if the parent was killed."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -119,7 +119,7 @@ def end_with_parent() -> None:
 
 
 def kill_workers() -> None:
-    """Kill the daemonic child processes that are still alive: they ignore the SIGTERM by which Python would end them at its exit."""
+    """Kill the daemonic child processes that are still alive. They ignore the SIGTERM that Python sends when it exits."""
     multiprocessing = sys.modules.get('multiprocessing')
     for child in multiprocessing.active_children() if multiprocessing is not None else ():
         if child.daemon:
@@ -127,7 +127,7 @@ def kill_workers() -> None:
 
 
 def kill_workers_at_exit() -> None:
-    """Call ``kill_workers`` when Python exits, before multiprocessing waits for them."""
-    import multiprocessing.util  # noqa: F401  (its own exit function is registered first, so it runs after this one)
+    """Call ``kill_workers`` when Python exits, before multiprocessing waits for the workers."""
+    import multiprocessing.util  # noqa: F401  (its exit function is registered first, so it runs after this one)
     atexit.unregister(kill_workers)
     atexit.register(kill_workers)

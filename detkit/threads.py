@@ -1,7 +1,7 @@
-"""Settings of OpenMP's threads, which torch computes with on a CPU. Standard library only.
+"""OpenMP thread settings for torch on the CPU. Standard library only.
 
-OpenMP reads them once, when torch is loaded; ``import detkit`` sets them if torch is not loaded yet. A variable that the user has set is
-left alone. benchmarks/threads.py has the times.
+OpenMP reads them once, when torch is imported; ``import detkit`` sets them if torch is not imported yet. Variables that the user has set
+are not changed. benchmarks/threads.py measures the effect.
 """
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
-# How often a waiting thread looks for work before it sleeps; libgomp's own choice where it has more threads than CPUs. Its usual 300000
-# keep a core busy for milliseconds: whoever else needs that core, a data-loader worker or a second training, waits, and so does the
-# thread that the others wait for. Without any looking, waking up costs more than small operations take.
+# How often a waiting thread checks for work before it sleeps; libgomp uses this value if there are more threads than CPUs. libgomp's
+# usual value, 300000, keeps a core busy for milliseconds. Other users of that core (a data-loader worker, a second training) then wait,
+# and so does the thread that the others wait for. With a value of 0, waking up takes longer than small operations.
 SPIN_COUNT = 1000
 
 
 def set_thread_variables(environ: MutableMapping[str, str] = os.environ, root: Path = Path('/')) -> dict[str, str]:
-    """Set GOMP_SPINCOUNT, and OMP_NUM_THREADS where a cgroup grants fewer CPUs than there are; return what was set.
+    """Set GOMP_SPINCOUNT, and OMP_NUM_THREADS if a cgroup limits the CPUs; return the variables that were set.
 
-    ``root`` holds ``proc`` and ``sys``. Neither GOMP_SPINCOUNT nor OMP_WAIT_POLICY is changed if one of them is set.
+    ``root`` contains ``proc`` and ``sys``. GOMP_SPINCOUNT is not set if GOMP_SPINCOUNT or OMP_WAIT_POLICY is already set.
     """
     chosen = {}
     if 'GOMP_SPINCOUNT' not in environ and 'OMP_WAIT_POLICY' not in environ:
@@ -33,15 +33,15 @@ def set_thread_variables(environ: MutableMapping[str, str] = os.environ, root: P
 
 
 def usable_cpus() -> int:
-    """Return the number of CPUs that the process may run on; a quota does not change it."""
+    """Return the number of CPUs that the process may run on, without CPU quotas."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def cpu_quota(root: Path = Path('/')) -> float:
-    """Return the CPUs that the cgroups of this process grant (``docker --cpus``, Kubernetes limits); infinity without a limit."""
+    """Return the number of CPUs that the cgroups of this process allow (``docker --cpus``, Kubernetes limits); infinity if unlimited."""
     try:
         lines = (root / 'proc/self/cgroup').read_text().splitlines()
-    except OSError:                                        # no Linux, or no /proc
+    except OSError:                                        # not Linux, or no /proc
         return math.inf
     quotas = [math.inf]
     for line in lines:
@@ -50,7 +50,7 @@ def cpu_quota(root: Path = Path('/')) -> float:
             continue
         mount = root / 'sys/fs/cgroup' / ('cpu' if controllers else '')
         group = mount / path.lstrip('/')
-        for folder in (group, *group.parents):             # a limit of a parent holds for its children
+        for folder in (group, *group.parents):             # the limit of a parent also applies to its children
             quotas.append(version_1_quota(folder) if controllers else version_2_quota(folder))
             if folder == mount:
                 break
@@ -58,7 +58,7 @@ def cpu_quota(root: Path = Path('/')) -> float:
 
 
 def version_2_quota(folder: Path) -> float:
-    """``cpu.max``: '150000 100000' grants 1.5 CPUs, 'max 100000' any number."""
+    """Return the quota in ``cpu.max``: '150000 100000' means 1.5 CPUs, 'max 100000' unlimited."""
     try:
         quota, period = (folder / 'cpu.max').read_text().split()
         return math.inf if quota == 'max' else int(quota) / int(period)
@@ -75,7 +75,7 @@ def version_1_quota(folder: Path) -> float:
 
 
 def late_import_note() -> str | None:
-    """Return a line for the log of a run on a CPU if torch was loaded before ``SET_VARIABLES`` were set, else None."""
+    """Return a log line for a run on a CPU if torch was imported before ``SET_VARIABLES`` were set, else None."""
     if not TORCH_WAS_LOADED or not SET_VARIABLES:
         return None
     settings = ' '.join(f'{name}={value}' for name, value in SET_VARIABLES.items())
