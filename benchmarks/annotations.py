@@ -1,10 +1,10 @@
-"""Annotations of COCO's size: time to load, memory, and what the workers of a loader add over an epoch.
+"""Annotations of COCO's size: loading time, memory, and the memory that the loader's workers add over an epoch.
 
     python benchmarks/annotations.py
     python benchmarks/annotations.py --images 20000 --boxes 150000 --workers 2
 
-Each variant runs in a process of its own: detkit's CocoDataset, and what many training scripts do, pycocotools' index and a list of dicts.
-Their workers hand out boxes (no image is read). Memory is the proportional set size: pages that processes share are divided among them.
+Each variant runs in its own process: detkit's CocoDataset, and the usual code of training scripts, pycocotools' index and a list of dicts.
+Their workers return boxes (no image is read). Memory is the proportional set size: shared pages are divided among their processes.
 """
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def dict_dataset(path: Path) -> object:
 
 
 def boxes_of(batch: list) -> list:
-    """In a worker: look at every box of a batch."""
+    """Read every box of a batch in a worker; return the number of boxes of each image."""
     return [len(s['gt_bboxes']) if 'gt_bboxes' in s else len([a['bbox'] for a in s['annotations']]) for s in batch]
 
 
 def proportional_memory(processes: list[int]) -> float:
-    """MB."""
+    """Return the proportional set size of the processes, in MB."""
     total = 0
     for process in processes:
         for line in Path(f'/proc/{process}/smaps_rollup').read_text().splitlines():

@@ -1,11 +1,11 @@
-"""Time what follows a detector's network, as it runs (``find``) and in tensors of one shape as it is exported (``decode``), and the
-operators in it: RoIAlign, and masks pasted into the image.
+"""Time the postprocessing of detectors, as used in Python (``find``) and with fixed shapes for export (``decode``), and its operators:
+RoIAlign, and pasting masks into the image.
 
     python benchmarks/decode.py
     python benchmarks/decode.py --models mask-rcnn --size 640 512 --batch 2 --repeats 9 --threads 2
 
-Both forms take the same outputs of an untrained network, whose classifier is set so that about as many candidates pass the score
-threshold as in a trained detector. It prints numbers and decides nothing.
+Both forms get the same outputs of an untrained network. Its classifier is set so that about as many candidates pass the score
+threshold as in a trained detector. The benchmark only prints numbers.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from detkit.structures import DetDataSample
 
 
 def forms(model: nn.Module, images: list[Tensor]) -> dict[str, Callable[[], object]]:
-    """``find`` and ``decode`` of a model whose network gives what it gave once."""
+    """Return ``find`` and ``decode`` of a model whose network returns the same recorded outputs in every call."""
     height, width = images[0].shape[1:]
     samples = [DetDataSample(metainfo=dict(img_id=i, img_shape=(height, width), ori_shape=(height, width), scale_factor=(1., 1.)))
                for i in range(len(images))]
@@ -39,12 +39,12 @@ def forms(model: nn.Module, images: list[Tensor]) -> dict[str, Callable[[], obje
 
 
 def boxes_on(size: tuple[int, int], count: int) -> Tensor:
-    """(count, 4) xyxy, sides 16 pixels to half the image."""
+    """Return random boxes (count, 4) xyxy, with sides from 16 pixels to half the image."""
     return torch.cat(draw(1, size, count)[1])
 
 
 def roi_steps(size: tuple[int, int], batch: int) -> dict[str, Callable[[], object]]:
-    """512 regions an image on a map of stride 4, as in training, with the map's gradient."""
+    """Return steps for 512 RoIs per image on a feature map of stride 4, with the gradient of the map, as in training."""
     feature = torch.randn(batch, 256, -(-size[0] // 4), -(-size[1] // 4), requires_grad=True)
     boxes = boxes_on(size, 512)
     rois = torch.cat([torch.cat([boxes.new_full((len(boxes), 1), i), boxes], 1) for i in range(batch)])
@@ -56,7 +56,7 @@ def roi_steps(size: tuple[int, int], batch: int) -> dict[str, Callable[[], objec
 
 
 def paste_steps(size: tuple[int, int]) -> dict[str, Callable[[], object]]:
-    """100 masks of 28x28: torchvision makes one score a pixel and object, detkit run-length codes."""
+    """Return steps that paste 100 masks of 28x28: torchvision returns one score per pixel and object, detkit RLE."""
     boxes, masks = boxes_on(size, 100), torch.rand(100, 1, 28, 28)
     return {'torchvision': lambda: paste_masks_in_image(masks, boxes, size), 'detkit': lambda: paste_masks(masks[:, 0], boxes, size)}
 

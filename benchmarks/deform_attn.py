@@ -1,9 +1,9 @@
-"""Multi-scale deformable attention, forward and backward, in its forms: one grid_sample a level, and weighted sums of table rows.
+"""Time implementations of multi-scale deformable attention, forward and backward: grid_sample per level, and weighted sums of table rows.
 
     python benchmarks/deform_attn.py [--threads 2] [--batch 2] [--size 512 640] [--repeats 5] [--device cpu]
 
-``encoder``: every cell of strides 8 to 64 is a query that looks near itself; ``decoder``: 1,100 queries (DINO's in training) anywhere.
-8 heads of 32 channels, 4 points a level, float32. It also says how far the forms' numbers and gradients are apart.
+``encoder``: every cell of strides 8 to 64 is a query that samples near itself; ``decoder``: 1,100 queries (DINO's in training) sample
+anywhere. 8 heads of 32 channels, 4 points per level, float32. Also prints the differences of the outputs and gradients.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADS, DIM, POINTS = 8, 32, 4
 
 
 def inputs(batch: int, shapes: list[tuple[int, int]], queries: int | None, device: str) -> list[Tensor]:
-    """Values, places and weights; ``queries`` None: one for each cell."""
+    """Return values, sampling locations and attention weights; ``queries`` None: one query per cell."""
     g = torch.Generator().manual_seed(0)
     cells = sum(h * w for h, w in shapes)
     if queries is None:
@@ -35,7 +35,7 @@ def inputs(batch: int, shapes: list[tuple[int, int]], queries: int | None, devic
 
 
 def step(form: object, shapes: list[tuple[int, int]], tensors: list[Tensor]) -> list[Tensor]:
-    """The output, and the gradients of half its square."""
+    """Return the output, and the gradients of half its squared norm."""
     value, locations, weights = tensors
     out = form(value, shapes, locations, weights)
     return [out.detach(), *torch.autograd.grad(out, tensors, out.detach())]

@@ -1,9 +1,9 @@
-"""Time deformable convolution, as detkit computes it, against torchvision's kernel.
+"""Time detkit's deformable convolution against torchvision's kernel.
 
     python benchmarks/deform_conv.py
     python benchmarks/deform_conv.py --threads 2 --repeats 5 --device cpu
 
-The layers are the 3x3 convolutions of ResNets on two images of 512 x 640 pixels. ``learning``: forward and gradient.
+The layers are the 3x3 convolutions of ResNets for two images of 512 x 640 pixels. ``learning``: forward and backward.
 """
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Time what a user waits for before anything happens: ``import detkit``, and ``--help`` of each tool.
+"""Time ``import detkit`` and ``--help`` of each tool.
 
     python benchmarks/import_time.py --repeats 5
 
-Each line is the best of several fresh interpreters (the first may read from disk), and what it takes beyond its base.
+Each line is the best of several new Python processes (the first may read from disk), and the difference to its base.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMPORTS = {
 
 
 def best(command: list[str], repeats: int) -> float:
-    """Seconds of the quickest run."""
+    """Return the seconds of the fastest run."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     times = []
     for _ in range(repeats):

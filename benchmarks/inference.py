@@ -1,11 +1,11 @@
-"""Time inference end to end, from an image file to objects in its pixels: each kind of detector, beside torchvision's where it has one.
+"""Time inference from an image file to objects in its pixels, for each kind of detector, and for torchvision's where it has one.
 
     python benchmarks/inference.py
     python benchmarks/inference.py --models retinanet --size 640 512 --batch 1 --repeats 9 --threads 2
 
-Every round takes the same JPEG files through each variant: read, decode, pre-process, network, NMS, boxes (and masks, as RLE in detkit)
-on the CPU. The nets are untrained, their classifiers set so that about as many candidates pass the score threshold as in a trained
-detector. bf16 is bfloat16 with channels_last, timed where the machine has it.
+Every round processes the same JPEG files with each variant: read, decode, preprocess, network, NMS, boxes (and masks, as RLE in detkit)
+on the CPU. The networks are untrained; their classifiers are set so that about as many candidates pass the score threshold as in a
+trained detector. bf16 is bfloat16 with channels_last, timed if the machine supports it.
 """
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from detkit.opencv import cv2
 
 
 def write_images(folder: Path, batch: int, size: tuple[int, int]) -> list[Path]:
-    """JPEG files of ``size`` (height, width)."""
+    """Write JPEG files of ``size`` (height, width)."""
     images, *_ = draw(batch, size, objects=1)
     paths = [folder / f'{i}.jpg' for i in range(batch)]
     for path, image in zip(paths, images):
@@ -37,7 +37,7 @@ def write_images(folder: Path, batch: int, size: tuple[int, int]) -> list[Path]:
 
 
 def pipeline_for(name: str, size: tuple[int, int]) -> InferencePipeline:
-    """The recipe's test pipeline, with the images' own size as the scale."""
+    """Return the recipe's test pipeline with ``size``, the size of the images, as the scale."""
     dataset = config_of(name).test_dataloader.dataset
     for step in dataset.pipeline:
         if step.type == 'Resize':

@@ -4,12 +4,12 @@
     python benchmarks/loader.py --workers 0 2 --batch 32 --no-flip
     python benchmarks/loader.py --data data/bccd/annotations/train.json --image-dir data/bccd/images
 
-Rows: the image files, an encoded and a decoded cache, each through torch's DataLoader and (where there are workers) through shared
-buffers; torchvision's JPEG decoder in a plain DataLoader; and a copy of the same bytes within memory, which no loader can beat.
+Rows: the image files, an encoded and a decoded cache, each with torch's DataLoader and (if there are workers) with shared buffers;
+torchvision's JPEG decoder in a plain DataLoader; and a copy of the same number of bytes in memory, the upper limit for a loader.
 
-The first table reads everything once before it is timed (warm); the second lets the operating system forget the files before each pass
-(cold), which shows what the disk adds; its workers are started for each pass, as a mapped file is never forgotten. Without --data the
-images are drawn: 640x480, as large as photographs of that size (about 67 kB).
+Before the first table, everything is read once (warm). For the second table, the files are dropped from the page cache before each pass
+(cold), which shows the time of the disk; its workers are restarted for each pass, because mapped files are never dropped. Without
+--data, the images are drawn: 640x480, with the file size of photographs (about 67 kB).
 """
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_images(root: Path, count: int) -> None:
 
 
 def copy_images(annotations: Path, images: Path, root: Path, count: int) -> None:
-    """The first images of a COCO file, again and again until there are ``count``."""
+    """Copy the first images of a COCO file repeatedly until there are ``count``."""
     content = json.loads(annotations.read_text())
     (root / 'images').mkdir()
     chosen, boxes = [], []
@@ -67,7 +67,7 @@ def copy_images(annotations: Path, images: Path, root: Path, count: int) -> None
 
 
 def forget(root: Path) -> None:
-    """Let the operating system drop what it holds of the files below ``root``; this process unmaps its caches."""
+    """Drop the files in ``root`` from the operating system's page cache; this process unmaps its caches."""
     let_go()
     for path in root.rglob('*'):
         if path.is_file():
@@ -98,7 +98,7 @@ class TorchvisionImages(Dataset):
 
 
 def speed(loader: Iterable, count: int, repeats: int, cold: Path | None = None) -> float:
-    """Images a second; ``cold``: a folder whose files are forgotten before each pass."""
+    """Return images per second; ``cold``: a folder whose files are dropped from the page cache before each pass."""
     for _ in loader:
         pass
     taken = 0.
@@ -108,7 +108,7 @@ def speed(loader: Iterable, count: int, repeats: int, cold: Path | None = None) 
         start = time.perf_counter()
         for batch in loader:
             images = batch['inputs'] if isinstance(batch, dict) else batch
-            sum(int(image[0, 0, 0]) for image in images)            # the main process looks at every image
+            sum(int(image[0, 0, 0]) for image in images)            # the main process reads from every image
         taken += time.perf_counter() - start
     return repeats * count / taken
 
@@ -154,7 +154,7 @@ def table(root: Path, args: argparse.Namespace, cold: bool) -> None:
     print(f'{"":<28}' + ''.join(f'{w:>9}' for w in args.workers) + '  workers')
     rows = {f'detkit {name}': dataset(root, not args.no_flip, cache) for name, cache in
             (('files', None), ('encoded cache', dict(type='lmdb', store='encoded')), ('decoded cache', dict(type='lmdb')))}
-    if not args.data:                          # torch's own collation takes images of one size only
+    if not args.data:                          # torch's default collate function needs images of one size
         rows['torchvision files'] = TorchvisionImages(root)
     for name, data in rows.items():
         collate = pseudo_collate if name.startswith('detkit') else None

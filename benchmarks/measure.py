@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, and a headline that says where a number comes from."""
+"""Shared code of the benchmarks: interleaved timing, and a header with machine, versions and command."""
 from __future__ import annotations
 
 import os
@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 @dataclass
 class Times:
     wall: list[float] = field(default_factory=list)   # seconds of each repeat
-    cpu: list[float] = field(default_factory=list)    # processor seconds of each repeat, all threads: little disturbed by other load
+    cpu: list[float] = field(default_factory=list)    # CPU seconds of each repeat, all threads: less affected by other load
 
 
 def headline(threads: int, device: str = 'cpu') -> str:
-    """Machine, versions, commit and command: without them a time means nothing."""
+    """Return machine, versions, commit and command, without which timings cannot be compared."""
     import torch
     machine = cpu() if device == 'cpu' else torch.cuda.get_device_name(device)
     versions = ', '.join(f'{name} {version(name)}' for name in ('torch', 'torchvision', 'mmengine', 'numpy'))
@@ -34,7 +34,7 @@ def headline(threads: int, device: str = 'cpu') -> str:
 
 
 def interleaved(steps: dict[str, Callable[[], object]], repeats: int, warmup: int, wait: Callable[[], None]) -> dict[str, Times]:
-    """Time the steps in turn, ``repeats`` rounds: a change of load meets all of them. ``wait`` ends when the device is done."""
+    """Time the steps alternately for ``repeats`` rounds, so that load changes affect all of them. ``wait`` synchronizes the device."""
     times = {name: Times() for name in steps}
     for i in range(warmup + repeats):
         for name, step in steps.items():
@@ -49,8 +49,8 @@ def interleaved(steps: dict[str, Callable[[], object]], repeats: int, warmup: in
 
 
 def table(times: dict[str, Times], base: str, images: int = 0) -> str:
-    """Medians in milliseconds (and ``images`` of a repeat by them), and the ratio to ``base``: the median over rounds, its quartiles,
-    and that of processor time."""
+    """Return a table of median times in milliseconds (and images per second for ``images`` per repeat), and the ratio to ``base``: the
+    median over rounds, its quartiles, and the ratio of CPU time."""
     width = max(map(len, times))
     speed = f'{"images/s":>9}  ' if images else ''
     lines = [f'{"":<{width}}  {"wall ms":>9}  {"cpu ms":>9}  {speed}{"ratio":>6}  {"quartiles":>13}  {"cpu ratio":>9}']

@@ -1,9 +1,9 @@
-"""detkit's detectors from its recipes, one of each kind, and torchvision's own of the four kinds that it has.
+"""Detectors from detkit's recipes, one of each kind, and torchvision's detectors of the four kinds that it has.
 
-Both get the same backbone weights, freeze the stem and the first stage and all batch statistics, classify 80 things, and see images
-at their own size. The rest is each library's default: torchvision's RetinaNet takes P6 from P5 and detkit's (as MMDetection's) from
-C5; torchvision's RPN keeps 2000 proposals in training and detkit's 1000, of which both sample 512. FCOS strides in its 3x3
-convolutions here, as torchvision's does.
+Both have the same backbone weights, freeze the stem, the first stage and all batch statistics, have 80 classes, and get images at
+their own size. The rest is each library's default: torchvision's RetinaNet computes P6 from P5, detkit's (as MMDetection's) from
+C5; torchvision's RPN keeps 2000 proposals in training, detkit's 1000, and both sample 512 of them. FCOS has the stride in its 3x3
+convolutions here, as in torchvision.
 """
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BOTH = 'retinanet', 'faster-rcnn', 'mask-rcnn', 'fcos'
 
 
 def arguments(description: str, batch: int, repeats: int) -> argparse.ArgumentParser:
-    """What every benchmark of whole detectors lets one choose; two defaults differ."""
+    """Return the parser with the arguments of all benchmarks of whole detectors; ``batch`` and ``repeats`` are defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--models', nargs='*', choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument('--size', nargs=2, type=int, default=(640, 512), metavar=('WIDTH', 'HEIGHT'),
@@ -58,7 +58,7 @@ def arguments(description: str, batch: int, repeats: int) -> argparse.ArgumentPa
 
 
 def network_arguments(description: str, batch: int, repeats: int) -> argparse.ArgumentParser:
-    """``arguments``, and those that a network's time depends on."""
+    """Return the parser of ``arguments`` with further arguments that affect a network's time."""
     parser = arguments(description, batch, repeats)
     parser.add_argument('--warmup', type=int, default=1, help='rounds before the timed ones (default: 1)')
     parser.add_argument('--device', default='cpu')
@@ -69,7 +69,7 @@ def network_arguments(description: str, batch: int, repeats: int) -> argparse.Ar
 
 
 def config_of(name: str) -> object:
-    """detkit's recipe without pre-trained weights, and without what pads or resizes whole batches: all see images of one size."""
+    """Return detkit's recipe without pretrained weights and without batch padding or resizing: all models get images of one size."""
     cfg = load_config(ROOT / 'configs' / RECIPES[name])
     cfg.model.backbone.init_cfg, cfg.model.data_preprocessor.batch_augments = None, None
     if 'pretrained' in cfg.model.backbone:
@@ -80,7 +80,7 @@ def config_of(name: str) -> object:
 
 
 def detkit_model(name: str) -> nn.Module:
-    """Weights that depend on ``name`` alone; a ResNet's are scaled so that an untrained net's features stay finite."""
+    """Build a model with weights that depend only on ``name``; a ResNet's are scaled so that untrained features stay finite."""
     register_all_modules()
     torch.manual_seed(0)
     model = MODELS.build(config_of(name).model)
@@ -93,7 +93,7 @@ def detkit_model(name: str) -> nn.Module:
 
 
 def torchvision_model(name: str, size: tuple[int, int]) -> nn.Module:
-    """``size``: (height, width) of the images; torchvision resizes inside the model, and with this it has nothing to do."""
+    """Build torchvision's model. ``size``: (height, width) of the images, so that the model's own resizing has no effect."""
     options = dict(min_size=min(size), max_size=max(size))
     parts = dict(backbone_name='resnet50', weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3)
     if name in ('retinanet', 'fcos'):
@@ -103,7 +103,7 @@ def torchvision_model(name: str, size: tuple[int, int]) -> nn.Module:
 
 
 def models(name: str, size: tuple[int, int]) -> dict[str, nn.Module]:
-    """``detkit``'s and, of the kinds that it has, ``torchvision``'s with the same weights in its ResNet."""
+    """Return ``detkit``'s model and, if it exists, ``torchvision``'s with the same ResNet weights."""
     ours = detkit_model(name)
     if name not in BOTH:
         return dict(detkit=ours)
@@ -115,8 +115,8 @@ def models(name: str, size: tuple[int, int]) -> dict[str, nn.Module]:
 
 
 def classifiers(model: nn.Module) -> list[nn.Module]:
-    """The layers whose scores a threshold is held against; none where the best few are taken whatever their scores."""
-    if hasattr(model, 'roi_heads'):                                     # torchvision's
+    """Return the layers whose scores are compared with a threshold; none for a model that takes the top k scores."""
+    if hasattr(model, 'roi_heads'):                                     # torchvision
         return [model.roi_heads.box_predictor.cls_score]
     if hasattr(model, 'head'):
         return [model.head.classification_head.cls_logits]
@@ -131,13 +131,13 @@ def classifiers(model: nn.Module) -> list[nn.Module]:
 
 
 def find_something(model: nn.Module, run: Callable[[], object]) -> None:
-    """Give an untrained classifier scores around the threshold of 0.05, so that NMS has as much to do as in a trained detector.
+    """Set an untrained classifier so that scores are around the threshold of 0.05 and NMS has as much work as in a trained detector.
 
-    One pass measures how widely its outputs spread; weights and bias are then set so that about one score in a hundred passes.
-    ``run`` takes the model through an image.
+    One forward pass measures the spread of its outputs; weights and bias are then set so that about one score in a hundred passes.
+    ``run`` runs the model on an image.
     """
     layers = classifiers(model)
-    for layer in getattr(getattr(model, 'bbox_head', None), 'multi_level_conv_obj', ()):      # YOLOX multiplies by it
+    for layer in getattr(getattr(model, 'bbox_head', None), 'multi_level_conv_obj', ()):      # YOLOX multiplies class scores by objectness
         nn.init.constant_(layer.bias, 4.)
     seen: dict[nn.Module, list[torch.Tensor]] = {layer: [] for layer in layers}
     for layer in layers:

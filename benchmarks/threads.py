@@ -1,11 +1,11 @@
-"""Time a training step under several settings of OpenMP's threads, on the machine as it is and beside busy processes.
+"""Time a training step with several OpenMP settings, with and without other busy processes on the machine.
 
     python benchmarks/threads.py
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/threads.py --settings default detkit
 
-OpenMP reads its settings when torch is loaded, so each setting has a process of its own. The processes take turns, one step at a time:
-a change of load meets all of them. Each setting is timed with contiguous and with channels_last weights. A ratio is to the first line of
-a table, the median over rounds; below 1 is faster. ``detkit`` is what `import detkit` sets. It prints numbers and decides nothing.
+OpenMP reads its settings when torch is imported, so each setting has its own process. The processes alternate, one step at a time, so
+that load changes affect all of them. Each setting is timed with contiguous and with channels_last weights. A ratio is relative to the
+first line of a table, the median over rounds; below 1 is faster. ``detkit`` is what `import detkit` sets. Only prints numbers.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from measure import ROOT, headline  # imports detkit, which sets the variables, 
 LIMITS = ('ATEN_CPU_CAPABILITY', 'ONEDNN_MAX_CPU_ISA', 'OMP_NUM_THREADS')
 VARIABLES = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')
 SETTINGS: dict[str, dict[str, str]] = {
-    'default': {'GOMP_SPINCOUNT': '300000'},              # what libgomp does by itself; named, so that detkit leaves it alone
+    'default': {'GOMP_SPINCOUNT': '300000'},              # libgomp's default; set explicitly, so that detkit does not change it
     'spin 100000': {'GOMP_SPINCOUNT': '100000'},
     'spin 10000': {'GOMP_SPINCOUNT': '10000'},
     'spin 3000': {'GOMP_SPINCOUNT': '3000'},
@@ -35,7 +35,7 @@ LAYOUTS = ('contiguous', 'channels_last')
 
 # ------------------------------------------------------------------------------------------------- in each process
 def serve(args: argparse.Namespace) -> None:
-    """Train one step for each line that comes in, in the memory format that it names, and answer with its seconds."""
+    """Train one step for each input line, in the memory format that the line names, and print the seconds."""
     import torch
     from train_step import detkit_step, draw
 
@@ -47,7 +47,7 @@ def serve(args: argparse.Namespace) -> None:
     register_all_modules()
     size = (args.size[1], args.size[0])
     images, boxes, labels, masks = draw(args.batch, size, objects=10)
-    data = images, boxes, [torch.zeros_like(of_image) for of_image in labels], masks          # a class that every config has
+    data = images, boxes, [torch.zeros_like(of_image) for of_image in labels], masks          # every config has class 0
     steps = {}
     for layout in LAYOUTS:
         torch.manual_seed(0)
@@ -70,7 +70,7 @@ def serve(args: argparse.Namespace) -> None:
 
 @contextmanager
 def realtime() -> Iterator[None]:
-    """Let all threads of this process come before every ordinary one (Linux, as root)."""
+    """Give all threads of this process priority over normal ones (Linux, as root)."""
     threads = [int(name) for name in os.listdir('/proc/self/task')]
     for policy, priority in ((os.SCHED_FIFO, 1), (os.SCHED_OTHER, 0)):
         for thread in threads:
@@ -94,7 +94,7 @@ def ask(process: subprocess.Popen, line: str) -> float:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """``count`` processes that compute without a pause, as data-loader workers or another training do."""
+    """Run ``count`` processes that compute without pause, like data-loader workers or another training."""
     processes = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(count)]
     try:
         yield
@@ -143,7 +143,7 @@ def main() -> None:
             *(['--realtime'] if args.realtime else [])]
     processes = {}
     try:
-        for setting in args.settings:                      # one after the other: they share the machine
+        for setting in args.settings:                      # sequentially, because they share the machine
             processes[setting] = start(setting, argv)
             threads = int(processes[setting].stdout.readline().split()[1])
         print(headline(threads))

@@ -1,10 +1,10 @@
-"""Time one training step (pre-processing, forward, backward, optimiser) of each kind of detector, beside torchvision's where it has one.
+"""Time a training step (preprocessing, forward, backward, optimizer) of each kind of detector, and of torchvision's where it has one.
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --models retinanet --size 640 512 --batch 4 --repeats 9 --threads 2
 
-Steps of all variants alternate, so that a change of load meets all of them; a ratio is to the first variant of a table and below 1
-where another is faster. bf16 is bfloat16 with channels_last, timed where the machine has it. It prints numbers and decides nothing.
+Steps of all variants alternate, so that load changes affect all of them. A ratio is relative to the first variant of a table; below 1
+is faster. bf16 is bfloat16 with channels_last, timed if the machine supports it. Only prints numbers.
 """
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from detkit.engine.amp import use_channels_last
 from detkit.engine.optim import DefaultOptimWrapperConstructor
 from detkit.structures import BitmapMasks, DetDataSample
 
-STUFF = 100                   # a class of a panoptic map that is no thing
-SGD = dict(lr=1e-6, momentum=0.9, weight_decay=1e-4)   # the rate keeps untrained weights where they are; its value costs no time
+STUFF = 100                   # a stuff class of panoptic maps
+SGD = dict(lr=1e-6, momentum=0.9, weight_decay=1e-4)   # a small rate, so that untrained weights hardly change; no effect on the time
 
 
 def draw(batch: int, size: tuple[int, int], objects: int, seed: int = 0) -> tuple[list, list, list, list]:
-    """``batch`` images (uint8 (3, H, W)), boxes (float32 (objects, 4), sides 16 pixels to half the image), labels, and the ellipses in
-    the boxes (uint8 (objects, H, W))."""
+    """Return ``batch`` images (uint8 (3, H, W)), boxes (float32 (objects, 4), sides from 16 pixels to half the image), labels, and masks of
+    the ellipses in the boxes (uint8 (objects, H, W))."""
     rng = np.random.default_rng(seed)
     height, width = size
     images, boxes, labels, masks = [], [], [], []
@@ -45,7 +45,7 @@ def draw(batch: int, size: tuple[int, int], objects: int, seed: int = 0) -> tupl
 
 
 def detkit_step(model: nn.Module, data: tuple, bf16: bool, channels_last: bool) -> Callable[[], object]:
-    """What the training loop calls for a batch."""
+    """Return a function that does the training loop's step for a batch."""
     images = data[0]
     height, width = images[0].shape[1:]
     if channels_last:
@@ -68,7 +68,7 @@ def detkit_step(model: nn.Module, data: tuple, bf16: bool, channels_last: bool) 
 
 
 def torchvision_step(model: nn.Module, data: tuple, bf16: bool, channels_last: bool, device: str) -> Callable[[], object]:
-    first = 1 if hasattr(model, 'roi_heads') else 0      # label 0 is background in two stages
+    first = 1 if hasattr(model, 'roi_heads') else 0      # label 0 is background in torchvision's two-stage detectors
     if channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **SGD)

@@ -1,4 +1,4 @@
-"""Show what a pipeline makes of images: ``python tools/browse_dataset.py --help``. The same as ``detkit browse-dataset``."""
+"""Show images after the pipeline: ``python tools/browse_dataset.py --help``. The same as ``detkit browse-dataset``."""
 import sys
 from pathlib import Path
 

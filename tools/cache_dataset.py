@@ -1,4 +1,4 @@
-"""Keep the samples of a config's data sets on disk: ``python tools/cache_dataset.py --help``. The same as ``detkit cache-dataset``."""
+"""Cache the samples of a config's datasets on disk: ``python tools/cache_dataset.py --help``. The same as ``detkit cache-dataset``."""
 import sys
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Print what a bug report needs: ``python tools/collect_env.py --help``. The same as ``detkit collect-env``."""
+"""Print the environment for a bug report: ``python tools/collect_env.py --help``. The same as ``detkit collect-env``."""
 import sys
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Look for faults of data and config before a run: ``python tools/doctor.py --help``. The same as ``detkit doctor``."""
+"""Check data and config before a run: ``python tools/doctor.py --help``. The same as ``detkit doctor``."""
 import sys
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Fetch a public data set: ``python tools/download_dataset.py --help``. The same as ``detkit download-dataset``."""
+"""Download a public dataset: ``python tools/download_dataset.py --help``. The same as ``detkit download-dataset``."""
 import sys
 from pathlib import Path
 

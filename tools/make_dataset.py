@@ -1,4 +1,4 @@
-"""Draw the data set of textured shapes: ``python tools/make_dataset.py --help``. The same as ``detkit make-dataset``."""
+"""Draw the dataset of textured shapes: ``python tools/make_dataset.py --help``. The same as ``detkit make-dataset``."""
 import sys
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Print a config, merged: ``python tools/print_config.py --help``. The same as ``detkit print-config``."""
+"""Print a merged config: ``python tools/print_config.py --help``. The same as ``detkit print-config``."""
 import sys
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""From nothing to a trained detector: ``python tools/quickstart.py --help``. The same as ``detkit quickstart``."""
+"""Create a dataset, train and test a detector: ``python tools/quickstart.py --help``. The same as ``detkit quickstart``."""
 import sys
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Measure a checkpoint: ``python tools/test.py --help``. The same as ``detkit test``."""
+"""Evaluate a checkpoint: ``python tools/test.py --help``. The same as ``detkit test``."""
 import sys
 from pathlib import Path
 
