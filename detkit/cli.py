@@ -1,4 +1,4 @@
-"""The command line: ``detkit COMMAND ...``, and what ``tools/*.py`` call.
+"""The command line ``detkit COMMAND ...``, also called by ``tools/*.py``.
 
 Arguments are parsed before slow imports, so that ``--help`` is fast. A command has three parts: an entry in COMMANDS, a function
 that adds its arguments, and a function that runs it and returns the exit status. The commands for datasets are in

@@ -17,7 +17,7 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; it is renamed to ``path`` if the block ends without an exception.
+    """Yield a temporary path next to ``path``; it is renamed to ``path`` if the block ends without an exception.
 
     The suffix is kept, because writers choose the format by it; parent folders are created; ``~`` is the home folder. After an
     exception, the temporary file is removed and an existing file at ``path`` is unchanged.
@@ -101,7 +101,7 @@ def list_composed(folder: str, modified: int) -> dict[str, str]:
 
 
 def similar_name(path: str | os.PathLike, suffixes: Collection[str] = ()) -> str:
-    """Return the end of a sentence that names a file beside ``path`` whose name differs only in upper and lower case, or in the suffix, if
+    """Return the end of a sentence that names a file next to ``path`` whose name differs only in upper and lower case, or in the suffix, if
     that is one of ``suffixes``; '' if there is none."""
     folder, name = os.path.split(os.fspath(path))
     try:

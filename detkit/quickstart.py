@@ -26,7 +26,7 @@ class Outcome:
     data: Path
     checkpoint: Path
     metrics: dict[str, float]      # by the metric's names: coco/bbox_mAP, coco/bbox_mAP_50, ...
-    pictures: tuple[Path, ...]     # ground truth beside predictions
+    pictures: tuple[Path, ...]     # ground truth next to predictions
     seconds: float
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ This data set is drawn; the number says that everything works, and nothing about
 def quickstart(data_dir: str | os.PathLike | None = None, work_dir: str | os.PathLike = 'work_dirs/quickstart', num_train: int = 1000,
                num_val: int = 100, epochs: int | None = None, num_pictures: int = 8, seed: int = 0, fresh: bool = False,
                say: Callable[[str], None] = print) -> Outcome:
-    """Create the dataset of shapes, train a small detector, evaluate it, and draw its detections beside the ground truth.
+    """Create the dataset of shapes, train a small detector, evaluate it, and draw its detections next to the ground truth.
 
     A second call keeps the data and a finished training, and resumes an interrupted one.
 
@@ -120,7 +120,7 @@ def best_checkpoint(work_dir: Path) -> Path:
 
 
 def draw(cfg: Config, checkpoint: Path, folder: Path, count: int) -> tuple[Path, ...]:
-    """Draw ground truth beside predictions of the first ``count`` validation images, and write them to ``folder``."""
+    """Draw ground truth next to predictions of the first ``count`` validation images, and write them to ``folder``."""
     from mmengine.structures import InstanceData
 
     from detkit.inference import DetInferencer

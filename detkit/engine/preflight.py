@@ -48,9 +48,9 @@ from detkit.registry import DATASETS, METRICS, MODELS, ConfigError, did_you_mean
 SPLITS = ('train', 'val', 'test')
 SAMPLED_IMAGES = 64                # number of images of a dataset whose files are checked
 MAY_PACK = ('detkit.data.transforms.formatting', 'detkit.data.transforms.choose')      # modules of transforms that may end a pipeline
-SECONDS_FOR_FIRST_PROCESS = 10     # the launcher ends the other processes this long after the first one fails
+SECONDS_FOR_FIRST_PROCESS = 10     # the other processes wait this long for the launcher to end them
 EXPORT_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
-EPOCH_SAMPLERS = ('DefaultSampler', 'ClassAwareSampler')     # samplers with finite epochs
+EPOCH_SAMPLERS = ('DefaultSampler', 'ClassAwareSampler')     # samplers that end after one pass
 
 
 @dataclass
@@ -123,7 +123,7 @@ def preflight(cfg: Config) -> Prepared:
     the annotations of the splits that the run uses are read (train and val; test if there is no training); the runner reuses them.
 
     Raises:
-        ConfigError, BrokenAnnotations: the run would fail, or would learn or measure nothing; with the full config keys.
+        ConfigError, BrokenAnnotations: the run would fail, or would train or evaluate without objects; with the full config keys.
     """
     problems, prepared = Problems(cfg), Prepared()
     training = cfg.get('train_dataloader') is not None
@@ -469,7 +469,7 @@ def check_images(dataset: Any, key: str, problems: Problems) -> None:
 
 
 def is_readable(transform: Any, info: dict) -> bool:
-    """Return whether the loading transform can read the image; it may accept paths that are not plain files."""
+    """Return whether the loading transform can read the image, also if no file has this name."""
     try:
         return transform(copy.copy(info)) is not None
     except UnreadableImage:

@@ -1,7 +1,7 @@
 """Send batches through shared buffers that are allocated once.
 
-Without them, a worker process allocates new shared memory for every image and its boxes; mapping it costs more time than decoding a
-sample. Here each worker has a few buffers and fills them in turn.
+Without them, a worker process allocates new shared memory for every image and its boxes; mapping it costs more time than loading a
+decoded sample. Here each worker has a few buffers and fills them in turn.
 """
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Packed:
 
     worker: int
     slot: int
-    images: list[tuple[int, tuple[int, ...]]]    # first byte, (height, width, channels)
+    images: list[tuple[int, tuple[int, ...]]]    # offset in bytes, (height, width, channels)
     rest: bytes
 
 

@@ -82,7 +82,7 @@ def evaluate(cfg: Config | str | Path, checkpoint: str | Path, work_dir: str | P
     Args:
             cfg, work_dir, launcher, trusted: as in ``train``.
             checkpoint: a path or URL; it must hold all weights of the model.
-            show_dir: folder for images that show ground truth beside detections.
+            show_dir: folder for images that show ground truth next to detections.
             out: file for the detections: ``.json``, or ``.pkl`` in MMDetection's format.
             tta: test-time augmentation with the config's ``tta_model`` and ``tta_pipeline``, else with horizontal flips merged by NMS.
             show, wait_time: show each image in a window for ``wait_time`` seconds.

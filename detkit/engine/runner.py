@@ -249,7 +249,7 @@ class DetRunner(mmrunner.Runner):
 
     @master_only
     def dump_config(self) -> None:
-        """Write the config: into the work dir when training, beside the log when testing, so that a training's config is not replaced."""
+        """Write the config: into the work dir when training, next to the log when testing, so that a training's config is not replaced."""
         stem = Path(self.cfg.filename).stem if self.cfg.filename else self.timestamp
         dump_config(self.cfg, Path(self.log_dir if self._train_dataloader is None else self.work_dir) / f'{stem}.py')
 

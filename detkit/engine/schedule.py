@@ -34,13 +34,13 @@ class QuadraticWarmupParamScheduler(_ParamScheduler):
     @classmethod
     def build_iter_from_epoch(cls, *args: Any, begin: int = 0, end: int = INF, by_epoch: bool = True,
                               epoch_length: int | None = None, **kwargs: Any) -> 'QuadraticWarmupParamScheduler':
-        """The same schedule counted in iterations, from one counted in epochs of ``epoch_length`` iterations."""
+        """Build the schedule in iterations from settings in epochs of ``epoch_length`` iterations."""
         if not by_epoch or not epoch_length:
             raise ConfigError('convert_to_iter_based needs by_epoch=True.')
         return cls(*args, begin=int(begin * epoch_length), end=end if end >= INF else int(end * epoch_length), by_epoch=False, **kwargs)
 
     def _get_value(self) -> list[float]:
-        # Add the difference of squares to the current value, so that this scheduler can run beside others, as mmengine's can.
+        # Add the difference of squares to the current value, so that this scheduler can run together with others, as mmengine's can.
         step = (2 * self.last_step + 1) / self.total_iters ** 2
         if self.last_step == 0:
             return [base * step for base in self.base_values]

@@ -104,7 +104,7 @@ def check_hooks(cfg: Config, epochs: int, found: ScheduleFindings) -> None:
         if not isinstance(hook, dict):
             continue
         kind, key = type_name(hook), f'custom_hooks[{i}]'
-        if kind == 'PipelineSwitchHook' and epochs > 1 and is_number(hook.get('switch_epoch'), epochs):    # one epoch has no last ones
+        if kind == 'PipelineSwitchHook' and epochs > 1 and is_number(hook.get('switch_epoch'), epochs):    # one epoch: no switch
             found.notes.append(f'{key}: PipelineSwitchHook.switch_epoch={hook["switch_epoch"]}, the training has {epochs} epochs (the '
                                f'first is 0): the pipeline is never switched.')
         if kind == 'YOLOXModeSwitchHook' and is_number(hook.get('num_last_epochs', 15), epochs):

@@ -1,6 +1,6 @@
 """Read untrusted pickles as data: tensors, arrays and containers are restored, and no code in the file is called.
 
-A checkpoint of MMDetection holds, beside tensors, mmengine's HistoryBuffer with bound functions and numpy scalars, which
+A checkpoint of MMDetection holds, in addition to tensors, mmengine's HistoryBuffer with bound functions and numpy scalars, which
 ``torch.load(weights_only=True)`` refuses. A pickle is a program of two steps: "look up this name" and "call it with these arguments".
 Here names are looked up in a short list of data constructors. Any other name becomes a stand-in that ignores all calls; names that
 only an attack needs raise an error.
