@@ -1,4 +1,4 @@
-"""Uint8 images of several sizes -> one normalised, padded batch."""
+"""Turn uint8 images of different sizes into one normalised, padded batch."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -18,17 +18,17 @@ from detkit.structures.train_state import TrainState
 
 @MODELS.register_module()
 class DetDataPreprocessor(BaseDataPreprocessor):
-    """Device, channel order, normalisation, padding, batch augmentation.
+    """Move images to the device, reorder channels, normalise, pad to one batch, and apply batch augmentations.
 
     Args:
-        mean, std: per channel in 0..255, in the order after ``bgr_to_rgb``; None: not normalised.
-        pad_size_divisor: sides of the batch are multiples of it.
-        pad_value: of padding, after normalisation.
-        pad_mask, mask_pad_value: pad the ground-truth masks to the batch's size as well.
-        pad_seg, seg_pad_value: the ground-truth map of labels, too.
-        bgr_to_rgb, rgb_to_bgr: reverse the channels (either; not both).
-        batch_augments: applied in turn to a training batch.
-        non_blocking: copy to the device without waiting.
+        mean, std: per channel, in the range 0 to 255 and in the channel order after ``bgr_to_rgb``; None: do not normalise.
+        pad_size_divisor: height and width of the batch are multiples of this number.
+        pad_value: value of padded pixels, after normalisation.
+        pad_mask, mask_pad_value: also pad the ground-truth masks to the size of the batch.
+        pad_seg, seg_pad_value: also pad the ground-truth semantic maps.
+        bgr_to_rgb, rgb_to_bgr: reverse the channel order; set at most one of them.
+        batch_augments: applied in order, to training batches only.
+        non_blocking: copy to the device asynchronously.
     """
 
     def __init__(self, mean: list[float] | None = None, std: list[float] | None = None, pad_size_divisor: int = 1,
@@ -50,10 +50,10 @@ class DetDataPreprocessor(BaseDataPreprocessor):
         self.batch_augments = nn.ModuleList(MODELS.build(a) for a in batch_augments or [])
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """``data['inputs']``: list of uint8 (3, H, W); ``data['data_samples']``: their samples, or None.
+        """Return a batch as a dict of ``inputs`` float32 (N, 3, H', W') and ``data_samples`` on the device.
 
-        Returns ``inputs`` float32 (N, 3, H', W') and the samples on the device, with ``pad_shape`` (this image's padded to the
-        divisor) and ``batch_input_shape`` (H', W') written.
+        ``data['inputs']``: list of uint8 (3, H, W); ``data['data_samples']``: their samples, or None. In each sample, ``pad_shape`` (the
+        image's own size padded to the divisor) and ``batch_input_shape`` (H', W') are set.
         """
         if 'inputs' not in data:
             raise ConfigError(f"a batch has no 'inputs' (its keys: {', '.join(data) or 'none'}): the pipeline of the data set should end "
@@ -80,7 +80,7 @@ class DetDataPreprocessor(BaseDataPreprocessor):
         return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
 
     def batch(self, images: list[Tensor] | Tensor) -> Tensor:
-        """Uint8 images -> one normalised float32 batch."""
+        """Return one normalised float32 batch from uint8 images."""
         sizes = [self.padded(*image.shape[1:]) for image in images]
         height, width = max(s[0] for s in sizes), max(s[1] for s in sizes)
         if all(tuple(image.shape[1:]) == (height, width) for image in images):
@@ -91,17 +91,17 @@ class DetDataPreprocessor(BaseDataPreprocessor):
         return out
 
     def normalised(self, images: Tensor) -> Tensor:
-        """(..., C, H, W) uint8 -> float32."""
+        """Return images (..., C, H, W) uint8 as float32, with channels reversed and normalised as configured."""
         if self.reverse:
             images = images.flip(-3)
         if not self.normalise:
             return images.to(torch.float32, memory_format=torch.contiguous_format)
-        images = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)    # a copy: the caller's may be float32
+        images = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)    # copy: the input may be float32
         return images.sub_(self.mean).div_(self.std)
 
 
 def is_per_channel(values: Any) -> bool:
-    """Whether ``values`` is a list of a number for each of three channels, or of one number for all."""
+    """Return whether ``values`` is a list of one number, or of three numbers (one per channel)."""
     return isinstance(values, (list, tuple)) and len(values) in (1, 3) and all(isinstance(value, (int, float)) for value in values)
 
 
@@ -122,7 +122,7 @@ def pad_label_maps(samples: list[DetDataSample], size: tuple[int, int], value: i
 
 @MODELS.register_module()
 class BatchFixedSizePad(nn.Module):
-    """Pad every batch at the right and bottom to ``size`` (height, width), at least."""
+    """Pad every batch at the right and bottom to at least ``size`` (height, width)."""
 
     def __init__(self, size: tuple[int, int], img_pad_value: float = 0, pad_mask: bool = False, mask_pad_value: int = 0,
                  pad_seg: bool = False, seg_pad_value: int = 255) -> None:
@@ -146,9 +146,9 @@ class BatchFixedSizePad(nn.Module):
 class BatchSyncRandomResize(nn.Module):
     """Resize whole batches to a random multiple of ``size_divisor`` (YOLOX, https://arxiv.org/abs/2107.08430).
 
-    ``random_size_range``: (low, high) of the height, pixels; the width keeps the batch's shape. Every ``interval`` iterations a new size is
-    drawn; the first ``interval`` batches keep their size. The draw depends on the run's seed and the iteration alone, so that all
-    processes, and a resumed run, draw the same. Without a run, batches are counted from 0 and the seed is 0.
+    ``random_size_range``: (low, high) of the height, in pixels; the width follows from the batch's aspect ratio. A new size is drawn every
+    ``interval`` iterations; the first ``interval`` batches keep their size. The size depends only on the run's seed and the iteration, so
+    all processes draw the same size, and so does a resumed run. Outside a run, batches are counted from 0 and the seed is 0.
     """
 
     train_state = TrainState()
@@ -169,7 +169,7 @@ class BatchSyncRandomResize(nn.Module):
         return inputs, samples
 
     def draw_height(self, count: int) -> int:
-        """The height after ``count`` intervals, pixels; 0, as the batch comes, in the first."""
+        """Return the height in pixels after ``count`` intervals; 0 in the first interval: keep the size of the batch."""
         if count == 0:
             return 0
         low, high = (round(x / self.divisor) for x in self.range)
@@ -179,7 +179,8 @@ class BatchSyncRandomResize(nn.Module):
 
 @MODELS.register_module()
 class BatchResize(nn.Module):
-    """Resize whole batches to fit ``scale`` (width, height), keeping their shape, then pad to a multiple of ``pad_size_divisor``."""
+    """Resize whole batches to fit into ``scale`` (width, height), keeping the aspect ratio, then pad to a multiple of
+    ``pad_size_divisor``."""
 
     def __init__(self, scale: tuple[int, int], pad_size_divisor: int = 1, pad_value: float = 0) -> None:
         super().__init__()
@@ -200,7 +201,7 @@ class BatchResize(nn.Module):
 
 
 def scale_samples(samples: list[DetDataSample], size: tuple[int, int], factor: tuple[float, float]) -> None:
-    """Scale ground truth and sizes by ``factor`` (x, y) after a batch was resized to ``size`` (height, width)."""
+    """Scale ground truth and size metadata by ``factor`` (x, y) after the batch was resized to ``size`` (height, width)."""
     for sample in samples:
         scaled = {key: (int(sample.get(key)[0] * factor[1]), int(sample.get(key)[1] * factor[0]))
                   for key in ('img_shape', 'pad_shape') if key in sample}

@@ -1,6 +1,6 @@
-"""``train_cfg`` and ``test_cfg`` of a config, checked once and then typed.
+"""Typed dataclasses for ``train_cfg`` and ``test_cfg``, checked when the model is built.
 
-MMDetection hands these dicts down as they are, and a misspelt key is silently ignored. Here a head names what it reads.
+MMDetection passes these dicts on unchecked, so a misspelt key is silently ignored. Here each head declares the keys that it reads.
 """
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ T = TypeVar('T')
 class DenseTraining:
     assigner: dict
     sampler: dict = field(default_factory=lambda: dict(type='PseudoSampler'))
-    allowed_border: float = -1  # pixels an anchor may reach outside the image; -1: any
+    allowed_border: float = -1  # pixels by which an anchor may extend outside the image; -1: no limit
     pos_weight: float = -1      # classification weight of positives; <= 0: 1
 
 
 @dataclass(frozen=True)
 class TaskAlignedTraining(DenseTraining):
-    initial_epoch: int = 4      # epochs under the initial assigner
+    initial_epoch: int = 4      # number of epochs that use initial_assigner
     initial_assigner: dict = field(default_factory=lambda: dict(type='ATSSAssigner', topk=9))
-    alpha: float = 1.           # powers of score and IoU in the alignment of a prediction
+    alpha: float = 1.           # exponents of score and IoU in the alignment metric
     beta: float = 6.
 
 
 @dataclass(frozen=True)
 class DensePostprocess:
     nms: dict | None = None
-    nms_pre: int = -1           # candidates kept per level before NMS; -1: all
+    nms_pre: int = -1           # max candidates per level before NMS; -1: all
     score_thr: float = 0.       # in [0, 1]; candidates at or below it are dropped before NMS
-    min_bbox_size: float = -1   # boxes with a side of at most this many pixels of the network input are dropped; -1: none
-    max_per_img: int = 100      # detections kept
+    min_bbox_size: float = -1   # boxes whose width or height is at most this many input pixels are dropped; -1: keep all
+    max_per_img: int = 100      # max detections per image
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'nms', plain_nms(self.nms))
@@ -45,9 +45,9 @@ class DensePostprocess:
 
 @dataclass(frozen=True)
 class HeatmapPostprocess:
-    topk: int = 100                 # peaks kept
-    local_maximum_kernel: int = 3   # cells, odd; a peak is the highest in a square of this side
-    max_per_img: int = 100          # detections kept
+    topk: int = 100                 # max peaks per image
+    local_maximum_kernel: int = 3   # in cells, odd; a peak is the maximum of a square window with this side
+    max_per_img: int = 100          # max detections per image
 
     def __post_init__(self) -> None:
         if self.local_maximum_kernel % 2 == 0:
@@ -59,8 +59,8 @@ class RoITraining:
     assigner: dict
     sampler: dict
     pos_weight: float = -1
-    mask_size: int | tuple[int, int] = 28   # of mask targets, (height, width) or both
-    soft_mask_target: bool = False          # mask targets are covered shares in place of 0 and 1
+    mask_size: int | tuple[int, int] = 28   # size of mask targets: (height, width), or the side of a square
+    soft_mask_target: bool = False          # mask targets are the covered fraction of each cell instead of 0 and 1
 
     @property
     def size_of_masks(self) -> tuple[int, int]:
@@ -72,14 +72,15 @@ class RoIPostprocess:
     nms: dict | None
     score_thr: float = 0.
     max_per_img: int = 100
-    mask_thr_binary: float = 0.5   # in (0, 1]; a pixel is the object's from this score on
+    mask_thr_binary: float = 0.5   # in (0, 1]; pixels with at least this score belong to the object
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'nms', plain_nms(self.nms))
 
 
 def plain_nms(cfg: dict | None) -> dict | None:
-    """``cfg`` as a dict that looks nothing up. Raises ConfigError for what NMS would refuse, now and not at the first evaluation."""
+    """Return ``cfg`` as a plain dict; None stays None. Raises ConfigError for NMS settings that are not valid, so that they fail when the
+    model is built and not at the first evaluation."""
     if cfg is None:
         return None
     checked(cfg)
@@ -87,10 +88,11 @@ def plain_nms(cfg: dict | None) -> dict | None:
 
 
 def settings(kind: type[T], cfg: dict | None, where: str) -> T | None:
-    """``cfg`` as a ``kind``; None stays None. ``where``: the keys of ``cfg``, for as long as no enclosing config tells them.
+    """Return ``cfg`` as an instance of the dataclass ``kind``; None stays None. ``where``: the path of ``cfg`` in the config, used in
+    messages until an enclosing config provides it.
 
     Raises:
-        ConfigError: a key that ``kind`` does not have or lacks, a value of another type than its annotation or out of its range.
+        ConfigError: a key is unknown or missing, or a value has a type or range that its annotation does not allow.
     """
     if cfg is None:
         return None
@@ -112,7 +114,7 @@ def settings(kind: type[T], cfg: dict | None, where: str) -> T | None:
             raise ConfigError(str(fault), cfg, (key, *fault.keys), where)
     try:
         return kind(**values)
-    except ConfigError as error:                          # what several of the values together cannot be
+    except ConfigError as error:                          # the values are valid one by one, but not together
         if error.cfg is None:
             error.cfg, error.place = cfg, where
         elif find_keys(cfg, error.cfg) is not None:

@@ -1,1 +1,1 @@
-"""Backbone, neck and heads, put together."""
+"""Detectors: a backbone, a neck and heads in one model."""

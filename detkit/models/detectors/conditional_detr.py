@@ -20,10 +20,10 @@ from detkit.registry import MODELS, ConfigError
 
 
 class ConditionalAttention(nn.Module):
-    """Attention whose queries and keys have a content and a spatial part, with projections of their own (Sec. 3.2).
+    """Attention whose queries and keys have a content part and a spatial part, each with its own projection (Sec. 3.2).
 
-    In self-attention the parts are added. In cross-attention they stand side by side, and the query's spatial part is made from its
-    reference point; ``qpos_proj`` then adds the query's position to the content, in the first layer or (``keep_query_pos``) in all.
+    In self-attention the two parts are added. In cross-attention they are concatenated, and the spatial part of the query is made from its
+    reference point; ``qpos_proj`` also adds the query's position to its content, in the first layer only or (``keep_query_pos``) in all.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, attn_drop: float = 0., proj_drop: float = 0., cross_attn: bool = False,
@@ -45,8 +45,8 @@ class ConditionalAttention(nn.Module):
 
     def forward(self, query: Tensor, memory: Tensor, query_pos: Tensor, memory_pos: Tensor | None = None, visible: Tensor | None = None,
                 place: Tensor | None = None) -> Tensor:
-        """The query plus what it saw, (N, Q, C). ``place`` (N, Q, C): the reference point's encoding; the rest as in
-        ``MultiheadAttention``."""
+        """Return the query plus the attention output, (N, Q, C). ``place`` (N, Q, C): the encoding of the reference point; the other
+        arguments are those of ``MultiheadAttention``."""
         q, k = self.qcontent_proj(query), self.kcontent_proj(memory)
         k_pos = self.kpos_proj(memory_pos if self.cross_attn else query_pos)
         if self.qpos_proj is not None:
@@ -59,12 +59,13 @@ class ConditionalAttention(nn.Module):
         return self.add(query, self.proj_drop(self.out_proj(seen.transpose(1, 2).flatten(2))))
 
     def heads(self, x: Tensor) -> Tensor:
-        """(N, length, C) -> (N, heads, length, C / heads)."""
+        """Split (N, length, C) into heads: (N, heads, length, C / heads)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class ConditionalDecoder(Decoder):
-    """``ref_point_head`` makes a reference point from a query's position, ``query_scale`` a factor of its encoding from the content."""
+    """Decoder with ``ref_point_head``, which predicts a reference point from a query's position, and ``query_scale``, which predicts a
+    factor of the reference point's encoding from the query's content."""
 
     inherits_arguments = True
 
@@ -84,7 +85,7 @@ class ConditionalDecoder(Decoder):
 
 @MODELS.register_module()
 class ConditionalDETR(Detector):
-    """DETR whose queries look for contents and places apart: the place is learnt as a reference point."""
+    """DETR whose queries attend to content and position separately; the position is a learnt reference point."""
 
     def __init__(self, backbone: dict, encoder: dict, decoder: dict, bbox_head: dict, positional_encoding: dict,
                  neck: dict | list[dict] | None = None, num_queries: int = 100, train_cfg: dict | None = None, test_cfg: dict | None = None,
@@ -101,7 +102,7 @@ class ConditionalDETR(Detector):
         return dict(sizes=sizes)
 
     def network(self, images: Tensor, sizes: Tensor | None = None) -> QueryOutputs:
-        """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""
+        """Predict classes and boxes. ``sizes`` (N, 2): height and width of each image in pixels, if the batch is padded."""
         tokens = flatten_levels(self.extract_feat(images)[-1:], self.positional_encoding, None, sizes, images.shape[-2:])
         visible = None if tokens.padding is None else ~tokens.padding[:, None, None]
         memory = self.encoder(tokens.feats, tokens.pos, visible=visible)

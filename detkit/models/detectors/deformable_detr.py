@@ -1,4 +1,4 @@
-"""Deformable DETR (https://arxiv.org/abs/2010.04159): plain, with iterative box refinement, two-stage."""
+"""Deformable DETR (https://arxiv.org/abs/2010.04159): basic, with iterative box refinement, and two-stage."""
 from __future__ import annotations
 
 from typing import Any
@@ -19,11 +19,11 @@ from detkit.registry import MODELS, ConfigError
 
 @MODELS.register_module()
 class DeformableDETR(Detector):
-    """Deformable attention over several levels, in the encoder and from the decoder's queries.
+    """Deformable attention over several levels: self-attention in the encoder, cross-attention in the decoder.
 
     Args:
-        with_box_refine: each decoder layer starts from the boxes of the one before (Sec. A.4); each has its own branches in the head.
-        as_two_stage: queries start as the encoder's ``num_queries`` best proposals, not learnt.
+        with_box_refine: each decoder layer refines the boxes of the previous layer (Sec. A.4) and has its own branches in the head.
+        as_two_stage: queries are the encoder's ``num_queries`` best proposals instead of learnt embeddings.
     """
 
     def __init__(self, backbone: dict, encoder: dict, decoder: dict, bbox_head: dict, positional_encoding: dict,
@@ -56,7 +56,7 @@ class DeformableDETR(Detector):
         return dict(sizes=sizes)
 
     def network(self, images: Tensor, sizes: Tensor | None = None) -> QueryOutputs:
-        """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""
+        """Predict classes and boxes. ``sizes`` (N, 2): height and width of each image in pixels, if the batch is padded."""
         tokens = flatten_levels(self.extract_feat(images), self.positional_encoding, self.level_embed, sizes, images.shape[-2:])
         memory = encoded(self.encoder, tokens)
         query, query_pos, start, proposals = self.propose(memory, tokens) if self.as_two_stage else self.learnt(images.shape[0])
@@ -72,12 +72,12 @@ class DeformableDETR(Detector):
         return stacked(predictions, self.decoder.return_intermediate, **proposals)
 
     def learnt(self, count: int) -> tuple[Tensor, Tensor, Tensor, dict]:
-        """Queries, their positions and reference points, the same for each of ``count`` images (Sec. 4.1)."""
+        """Return learnt queries, their positions and reference points, expanded to ``count`` images (Sec. 4.1)."""
         query_pos, query = self.query_embedding.weight.expand(count, -1, -1).chunk(2, -1)
         return query, query_pos, self.reference_points_fc(query_pos).float().sigmoid(), {}
 
     def propose(self, memory: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, dict]:
-        """The proposals with the highest score for "object" as queries (Sec. A.4), and all proposals."""
+        """Return the proposals with the highest objectness as queries (Sec. A.4), and the outputs for all proposals."""
         last = len(self.decoder.layers)
         logits, raw = proposals_of(self, memory, tokens, last)
         start = best_rows(logits[..., 0], self.num_queries, raw.detach())[0].sigmoid()
@@ -87,24 +87,24 @@ class DeformableDETR(Detector):
 
 
 def refuse_post_norm(decoder: dict) -> None:
-    """Raise ConfigError for the config of a decoder that asks for a ``post_norm``."""
+    """Raise ConfigError if the decoder's config asks for a ``post_norm``."""
     if decoder.get('post_norm_cfg') is not None:
         raise ConfigError('a deformable decoder has no post_norm; set post_norm_cfg=None.', decoder, ('post_norm_cfg',))
 
 
 def encoded(encoder: Encoder, tokens: Tokens) -> Tensor:
-    """(N, S, C): tokens after deformable self-attention."""
+    """Return the encoder's output, (N, S, C): tokens after deformable self-attention."""
     return encoder(tokens.feats, tokens.pos, references=tokens.references(), shapes=tokens.shapes, padding=tokens.padding)
 
 
 def around(reference: Tensor, tokens: Tokens) -> dict[str, Any]:
-    """What deformable cross-attention takes, for references (N, Q, 2 or 4) as shares of the image."""
+    """Return the keyword arguments of deformable cross-attention for references (N, Q, 2 or 4), normalised by the image size."""
     ratios = tokens.ratios if reference.shape[-1] == 2 else tokens.ratios.repeat(1, 1, 2)
     return dict(references=reference[:, :, None] * ratios[:, None], shapes=tokens.shapes, padding=tokens.padding)
 
 
 def proposals_of(detector: nn.Module, memory: Tensor, tokens: Tokens, branch: int) -> tuple[Tensor, Tensor]:
-    """Each token's class logits (N, S, K) and box (N, S, 4) in logits, from the head's ``branch``."""
+    """Return class logits (N, S, K) and boxes before the sigmoid (N, S, 4) of each token, from branch ``branch`` of the head."""
     cells, memory = cell_boxes(tokens, memory)
     memory = detector.memory_trans_norm(detector.memory_trans_fc(memory))
     head = detector.bbox_head

@@ -17,7 +17,7 @@ from detkit.registry import MODELS
 
 @MODELS.register_module()
 class DETR(Detector):
-    """An encoder over one feature map, a decoder from learnt queries; a head that all its layers share."""
+    """An encoder over one feature map, a decoder with learnt queries, and one head shared by all decoder layers."""
 
     def __init__(self, backbone: dict, encoder: dict, decoder: dict, bbox_head: dict, positional_encoding: dict,
                  neck: dict | list[dict] | None = None, num_queries: int = 100, train_cfg: dict | None = None, test_cfg: dict | None = None,
@@ -34,7 +34,7 @@ class DETR(Detector):
         return dict(sizes=sizes)
 
     def network(self, images: Tensor, sizes: Tensor | None = None) -> QueryOutputs:
-        """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""
+        """Predict classes and boxes. ``sizes`` (N, 2): height and width of each image in pixels, if the batch is padded."""
         tokens = flatten_levels(self.extract_feat(images)[-1:], self.positional_encoding, None, sizes, images.shape[-2:])
         visible = None if tokens.padding is None else ~tokens.padding[:, None, None]
         memory = self.encoder(tokens.feats, tokens.pos, visible=visible)

@@ -23,7 +23,7 @@ from detkit.tasks.query_boxes import SigmoidBoxes
 
 
 class DINODecoder(Decoder):
-    """Queries' positions are made from their boxes by ``ref_point_head``; ``norm`` precedes the head."""
+    """Decoder that makes the positions of queries from their boxes with ``ref_point_head``; ``norm`` is applied before the head."""
 
     inherits_arguments = True
 
@@ -38,9 +38,12 @@ class DINODecoder(Decoder):
 
 @MODELS.register_module()
 class DINO(Detector):
-    """Deformable DETR, two-stage and refined, with three changes: queries take their boxes from the encoder's best proposals but their
-    contents are learnt (mixed query selection, Sec. 3.4), a layer's boxes also train the layer before (look forward twice, Sec. 3.5), and
-    noisy copies of the objects, near and far ones, are repaired or refused (contrastive denoising, Sec. 3.3).
+    """Two-stage Deformable DETR with box refinement and three changes:
+
+    - mixed query selection (Sec. 3.4): boxes of queries come from the encoder's best proposals, contents of queries are learnt;
+    - look forward twice (Sec. 3.5): the boxes of a layer also train the previous layer;
+    - contrastive denoising (Sec. 3.3): from noisy copies of the objects, the model restores those with small noise and rejects those with
+      large noise.
 
     Args:
         dn_cfg: ``label_noise_scale``, ``box_noise_scale``, ``group_cfg`` (see ``detkit.models.query_heads.denoising``).
@@ -75,7 +78,7 @@ class DINO(Detector):
         return super().context(samples, training) | dict(denoising=self.dn_query_generator.draw(samples) if training else None)
 
     def network(self, images: Tensor, sizes: Tensor | None = None, denoising: Denoising | None = None) -> QueryOutputs:
-        """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""
+        """Predict classes and boxes. ``sizes`` (N, 2): height and width of each image in pixels, if the batch is padded."""
         tokens = flatten_levels(self.extract_feat(images), self.positional_encoding, self.level_embed, sizes, images.shape[-2:])
         memory = encoded(self.encoder, tokens)
         logits, raw = proposals_of(self, memory, tokens, len(self.decoder.layers))

@@ -18,10 +18,10 @@ from detkit.structures.detections import Detections
 
 @MODELS.register_module(name=names_in('model', __name__))
 class MaskFormer(Detector):
-    """Backbone, a head of mask queries, and what is made of them: instances, a panoptic map, or both (``test_cfg``).
+    """A backbone, a head of mask queries, and a fusion of their masks into instances, a panoptic map, or both (``test_cfg``).
 
     ``predict`` writes ``pred_panoptic_seg`` (``sem_seg`` (1, H, W) int32: label + 1000 * n; see detkit.structures.panoptic) and
-    ``pred_instances`` at the original image's size. ``detect`` and ``decode`` do without full-size masks.
+    ``pred_instances`` at the size of the original image. ``detect`` and ``decode`` compute no full-size masks.
     """
 
     def __init__(self, backbone: dict, panoptic_head: dict, panoptic_fusion_head: dict, neck: dict | list[dict] | None = None,
@@ -41,7 +41,7 @@ class MaskFormer(Detector):
         return dict(sizes=sizes)
 
     def network(self, images: Tensor, sizes: Tensor | None = None) -> MaskQueries:
-        """``sizes`` (N, 2): height and width of each image, in pixels, where they are padded."""
+        """Predict classes and masks. ``sizes`` (N, 2): height and width of each image in pixels, if the batch is padded."""
         return self.panoptic_head(self.extract_feat(images), sizes, tuple(images.shape[-2:]))
 
     def losses(self, outputs: MaskQueries, samples: list[DetDataSample]) -> dict[str, Tensor]:
@@ -51,7 +51,8 @@ class MaskFormer(Detector):
         return dict(panoptic_head=targets_or_reason(self.panoptic_head, outputs.float(), samples))
 
     def predict(self, inputs: Tensor, data_samples: list[DetDataSample], rescale: bool = True) -> list[DetDataSample]:
-        """As every detector's; masks are enlarged to the batch, cut, and enlarged to the image, a few at a time."""
+        """Set predictions as in ``Detector.predict``. Masks are resized to the batch, cropped, and resized to the image, a few at a
+        time."""
         outputs, fusion = self.network(inputs, **self.context(data_samples, training=False)), self.panoptic_fusion_head
         with torch.autocast(inputs.device.type, enabled=False):
             for sample, logits, masks in zip(data_samples, *outputs.float().last()):
@@ -64,7 +65,7 @@ class MaskFormer(Detector):
         return data_samples
 
     def detect(self, outputs: MaskQueries, samples: list[DetDataSample]) -> list[InstanceData]:
-        """As every detector's; ``masks`` are scores at the head's stride."""
+        """Return detections as in ``Detector.detect``; ``masks`` are scores at the head's stride."""
         found, stride = [], self.panoptic_head.stride
         sizes = torch.tensor([sample.img_shape[:2] for sample in samples], device=outputs.features.device)
         for (height, width), *rows in zip(sizes.tolist(), *self.decode(outputs, sizes)):

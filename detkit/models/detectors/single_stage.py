@@ -1,4 +1,4 @@
-"""Detectors that are a backbone, a neck and one dense head. They differ in the head alone."""
+"""Detectors with a backbone, a neck and one dense head. They differ only in the head."""
 from __future__ import annotations
 
 from torch import Tensor

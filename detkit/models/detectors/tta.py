@@ -1,4 +1,4 @@
-"""Detections of several views of an image as one set."""
+"""Merge the detections of several views of an image."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from detkit.structures import DetDataSample
 
 @MODELS.register_module()
 class DetTTAModel(BaseTTAModel):
-    """Test-time augmentation: boxes of all views are turned back and merged by NMS.
+    """Test-time augmentation: map the boxes of all views back to the original image and merge them by NMS.
 
-    ``module``: the detector. ``tta_cfg``: ``nms`` (a config's NMS) and ``max_per_img`` (detections kept).
+    ``module``: the detector. ``tta_cfg``: ``nms`` (an NMS config) and ``max_per_img`` (max detections).
     """
 
     def __init__(self, module: Any, tta_cfg: dict | None = None, data_preprocessor: Any = None) -> None:
@@ -29,7 +29,7 @@ class DetTTAModel(BaseTTAModel):
         self.nms, self.max_per_img = plain_nms(settings['nms']), settings['max_per_img']
 
     def merge_preds(self, data_samples_list: Sequence[Sequence[DetDataSample]]) -> list[DetDataSample]:
-        """One sample an image, from its views: the first that is not flipped, with the merged ``pred_instances``."""
+        """Return one sample per image: its first view that is not flipped, with the merged ``pred_instances``."""
         return [self.merged(views) for views in data_samples_list]
 
     def merged(self, views: Sequence[DetDataSample]) -> DetDataSample:
@@ -46,7 +46,7 @@ class DetTTAModel(BaseTTAModel):
 
 
 def turned_back(boxes: Tensor, sample: DetDataSample) -> Tensor:
-    """(n, 4) xyxy in pixels of the original image, as if it had not been flipped."""
+    """Undo the flip: return boxes (n, 4) xyxy in pixels of the original image."""
     if not sample.get('flip', False):
         return boxes
     height, width = sample.ori_shape[:2]

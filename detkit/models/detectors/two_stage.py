@@ -1,4 +1,4 @@
-"""Detectors that propose regions and then look at each (Faster R-CNN and its kin)."""
+"""Two-stage detectors: a proposal head and a RoI head (Faster R-CNN, Mask R-CNN, Cascade R-CNN)."""
 from __future__ import annotations
 
 from inspect import signature
@@ -20,9 +20,11 @@ from detkit.structures.detections import Detections
 
 @MODELS.register_module(name=names_in('model', __name__))
 class TwoStageDetector(Detector):
-    """Faster R-CNN (https://arxiv.org/abs/1506.01497); Mask and Cascade R-CNN have other RoI heads. The network part ends at the
-    proposal head: which regions the second stage looks at depends on its outputs. ``train_cfg.rpn_proposal`` may be left out: then as
-    ``test_cfg.rpn``."""
+    """Faster R-CNN (https://arxiv.org/abs/1506.01497); Mask R-CNN and Cascade R-CNN use other RoI heads.
+
+    ``network`` stops after the proposal head, because the regions that the second stage pools depend on its outputs. If
+    ``train_cfg.rpn_proposal`` is missing, ``test_cfg.rpn`` is used.
+    """
 
     def __init__(self, backbone: dict, rpn_head: dict, roi_head: dict, test_cfg: dict, train_cfg: dict | None = None,
                  neck: dict | list[dict] | None = None, data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
@@ -43,7 +45,7 @@ class TwoStageDetector(Detector):
         return feats, self.rpn_head(feats)
 
     def loss(self, inputs: Tensor, data_samples: list[DetDataSample]) -> dict[str, Tensor]:
-        """As every detector's; the second stage's layers run inside, in the caller's precision."""
+        """Return losses as in ``Detector.loss``; the layers of the second stage run here too, in the caller's precision."""
         feats, rpn_out = self.network(inputs)
         with torch.autocast(inputs.device.type, enabled=False):
             rpn_out = rpn_out.float()
@@ -57,18 +59,18 @@ class TwoStageDetector(Detector):
                     roi_head=targets_or_reason(self.roi_head, feats, samples))
 
     def find(self, inputs: Tensor, data_samples: list[DetDataSample]) -> list[InstanceData]:
-        """As every detector's; the second stage's layers run in the caller's precision here, too."""
+        """Return detections for a batch; the layers of the second stage run here too, in the caller's precision."""
         feats, rpn_out = self.network(inputs)
         with torch.autocast(inputs.device.type, enabled=False):
             proposals = self.rpn_head.predict(rpn_out.float(), data_samples)
         return self.roi_head.predict(feats, proposals, data_samples)
 
     def full_masks(self, instances: InstanceData, sample: DetDataSample, size: tuple[int, int], factor: tuple[float, float]) -> RLEMasks:
-        """As every detector's: masks of boxes, pasted where the boxes are."""
+        """Return full-size masks as in ``Detector.full_masks``: each mask is pasted into its box."""
         boxes = scale_boxes(instances.bboxes, factor)
         return RLEMasks(paste_masks(instances.masks, boxes, size, self.roi_head.postprocess.mask_thr_binary), *size)
 
     def decode(self, outputs: tuple[tuple[Tensor, ...], DenseOutputs], sizes: Tensor) -> Detections:
-        """As every detector's, with the second stage; ``masks`` lie inside the boxes."""
+        """Return detections as in ``Detector.decode``, after the second stage; ``masks`` are relative to the boxes."""
         feats, rpn_out = outputs
         return self.roi_head.decode(feats, self.rpn_head.decode(rpn_out, sizes), sizes)
