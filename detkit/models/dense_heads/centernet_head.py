@@ -19,17 +19,17 @@ from detkit.registry import MODELS, ConfigError
 from detkit.structures import DetDataSample
 from detkit.structures.detections import Detections
 
-STRIDE = 4            # pixels to a cell (Sec. 3: R)
-MIN_OVERLAP = 0.3     # IoU that a box keeps if its corners move by a Gaussian's radius
+STRIDE = 4            # pixels per cell (Sec. 3: R)
+MIN_OVERLAP = 0.3     # min IoU of a box with itself when its corners move by the Gaussian's radius
 
 
 @dataclass(frozen=True)
 class HeatmapOutputs:
-    """Of one feature map, in cells."""
+    """Raw predictions on one feature map, in cells."""
 
-    center: Tensor   # (N, K, H, W) logits of a centre of each class
-    size: Tensor     # (N, 2, H, W) width, height of the object whose centre this is
-    shift: Tensor    # (N, 2, H, W) x, y of the centre in its cell
+    center: Tensor   # (N, K, H, W) logits of the centre heatmap, one map per class
+    size: Tensor     # (N, 2, H, W) width, height of the object with its centre in this cell
+    shift: Tensor    # (N, 2, H, W) x, y offset of the centre within its cell
 
     def float(self) -> 'HeatmapOutputs':
         return HeatmapOutputs(self.center.float(), self.size.float(), self.shift.float())
@@ -37,19 +37,19 @@ class HeatmapOutputs:
 
 @dataclass(frozen=True)
 class HeatmapTargets:
-    """What the cells of a batch should predict; P cells learn an object's size and shift."""
+    """Targets of the cells of a batch; P cells have a size and an offset to regress."""
 
     heat: Tensor      # (N, K, H, W) in [0, 1]
-    cells: Tensor     # (P,) int64 into N * H * W cells, image by image
+    cells: Tensor     # (P,) int64 index into N * H * W cells, image by image
     sizes: Tensor     # (P, 2) width, height in cells
-    shifts: Tensor    # (P, 2) x, y of the centre in its cell
-    matched_objects: list[Tensor]   # N x (M,) int64; of two objects with the same cell the last
+    shifts: Tensor    # (P, 2) x, y offset of the centre within its cell
+    matched_objects: list[Tensor]   # N x (M,) int64; if two objects share a cell, the last one
     assigned_by: AssignedBy = 'geometry'
 
 
 @MODELS.register_module()
 class CenterNetHead(BaseModule):
-    """An object is a peak of its class's heatmap; size and shift are read there. No anchors, no NMS."""
+    """CenterNet: each object is a peak in the heatmap of its class, and its size and offset are read at the peak. No anchors, no NMS."""
 
     strides = (STRIDE,)
 
@@ -78,7 +78,7 @@ class CenterNetHead(BaseModule):
                 nn.init.zeros_(conv.bias)
 
     def forward(self, feats: tuple[Tensor, ...]) -> HeatmapOutputs:
-        """Raises ConfigError for more than one feature map."""
+        """Predict heatmaps, sizes and offsets. Raises ConfigError if there is more than one feature map."""
         if len(feats) != 1:
             raise ConfigError(f'CenterNetHead looks at one feature map; the neck gives {len(feats)}.')
         return HeatmapOutputs(self.heatmap_head(feats[0]), self.wh_head(feats[0]), self.offset_head(feats[0]))
@@ -112,7 +112,7 @@ class CenterNetHead(BaseModule):
                     loss_offset=self.loss_offset(at_centers(out.shift), t.shifts, avg_factor=total * 2))
 
     def predict(self, out: HeatmapOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        """Boxes in pixels of the image without the border that a ``RandomCenterCropPad`` laid around it."""
+        """Return boxes in pixels of the image, without the border that ``RandomCenterCropPad`` added around it."""
         found, results = self.peaks(out, tuple(side / cells for side, cells in zip(samples[0].batch_input_shape, out.center.shape[2:]))), []
         for boxes, scores, labels, sample in zip(found.boxes, found.scores, found.labels, samples):
             top, _, left, _ = sample.get('border', (0, 0, 0, 0))
@@ -122,18 +122,19 @@ class CenterNetHead(BaseModule):
         return results
 
     def decode(self, out: HeatmapOutputs, sizes: Tensor) -> Detections:
-        """As ``predict``, for an input whose sides are multiples of the coarsest stride; boxes may reach into the padding."""
+        """Return the same as ``predict``, for inputs whose sides are multiples of the coarsest stride; boxes may extend into the
+        padding."""
         return self.peaks(out, (STRIDE, STRIDE))
 
     def peaks(self, out: HeatmapOutputs, stride: tuple[float, float]) -> Detections:
-        """The highest peaks (Sec. 3, "From points to bounding boxes"); those of other places count 0. ``stride``: pixels of the network
-        input to a cell, down and across."""
+        """Return the detections at the highest peaks (Sec. 3, "From points to bounding boxes"); cells that are not a local maximum have
+        score 0. ``stride``: pixels of the network input per cell, (vertical, horizontal)."""
         cfg, (classes, height, width) = self.postprocess, out.center.shape[1:]
         center = out.center.sigmoid()
         peaks = center == F.max_pool2d(center, cfg.local_maximum_kernel, 1, cfg.local_maximum_kernel // 2)
         scores, index = (center * peaks).flatten(1).topk(torch.sym_min(min(cfg.topk, cfg.max_per_img), classes * height * width), 1)
         labels = index // (height * width)
-        cell = index - labels * (height * width)           # a remainder by a symbolic number has no ONNX form
+        cell = index - labels * (height * width)           # ONNX has no remainder by a symbolic number
         y = cell // width
         at = cell[..., None].expand(-1, -1, 2)
         extent, shift = (x.flatten(2).transpose(1, 2).gather(1, at) for x in (out.size, out.shift))
@@ -143,8 +144,11 @@ class CenterNetHead(BaseModule):
 
 
 def center_heatmap(cells: Tensor, radius: Tensor, labels: Tensor, num_classes: int, shape: tuple[int, int]) -> Tensor:
-    """(K, H, W): around each object's cell (G, 2), x and y, a Gaussian of height 1 that ends at its ``radius`` (G,) and deviates by a sixth
-    of its diameter; the higher of two of one class (Sec. 3)."""
+    """Return the target heatmap (K, H, W) (Sec. 3): a Gaussian with peak value 1 around each object's cell (G, 2), given as x, y.
+
+    The Gaussian is cut off at ``radius`` (G,); its standard deviation is one sixth of its diameter. Where two Gaussians of one class
+    overlap, the larger value is kept.
+    """
     def profile(cell: Tensor, size: int) -> Tensor:
         distance = torch.arange(size, device=cells.device) - cell[:, None]
         height = torch.exp(-distance**2 / (2 * ((2 * radius + 1) / 6)**2)[:, None])
@@ -158,8 +162,12 @@ def center_heatmap(cells: Tensor, radius: Tensor, labels: Tensor, num_classes: i
 
 
 def gaussian_radius(size: Tensor, min_overlap: float) -> Tensor:
-    """How far both corners of a box may move and it still overlaps itself by ``min_overlap`` (CornerNet, Sec. 3.2): the least of what
-    holds when one moves in and one out, when both move in, when both move out. ``size`` (G, 2) -> (G,), as CornerNet's code has it."""
+    """Return the distance by which the corners of a box may move while its IoU with the original box is at least ``min_overlap``
+    (CornerNet, Sec. 3.2).
+
+    It is the minimum of three cases: one corner moves inwards and one outwards, both move inwards, both move outwards. ``size`` (G, 2) ->
+    (G,), with the formulas of CornerNet's code.
+    """
     total, area = size.sum(1), size.prod(1)
     shifted = (total - (total**2 - 4 * area * (1 - min_overlap) / (1 + min_overlap)).sqrt()) / 2
     inside = (2 * total - (4 * total**2 - 16 * (1 - min_overlap) * area).sqrt()) / 8
@@ -169,7 +177,8 @@ def gaussian_radius(size: Tensor, min_overlap: float) -> Tensor:
 
 
 def last_of_each(index: Tensor, size: int) -> Tensor:
-    """(G,) numbers below ``size`` -> (G,) bool: the last that has this number, so that one of two objects in a cell is learnt."""
+    """Return a mask (G,) bool of the last occurrence of each number in ``index`` (G,), numbers below ``size``: one object per cell is
+    kept."""
     order = torch.arange(len(index), device=index.device)
     last = order.new_full((size,), -1).scatter_reduce(0, index, order, 'amax')
     return last[index] == order

@@ -1,4 +1,4 @@
-"""The head of CenterNet2's first stage, on its own a detector (https://arxiv.org/abs/2103.07461, Sec. 5 "CenterNet*")."""
+"""The head of CenterNet2's first stage, used as a detector (https://arxiv.org/abs/2103.07461, Sec. 5 "CenterNet*")."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -28,17 +28,17 @@ from detkit.structures import DetDataSample
 from detkit.structures.detections import Detections
 
 INF = 1e9
-LEAST_HEAT, LEAST_PROBABILITY = 1e-4, 1e-4      # a target below is 0; scores are kept this far from 0 and 1 in the loss
+LEAST_HEAT, LEAST_PROBABILITY = 1e-4, 1e-4      # smaller targets become 0; the loss clamps scores to [eps, 1 - eps]
 INIT = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal', name='conv_cls', std=0.01, bias_prob=0.01))
 
 
 @dataclass(frozen=True)
 class PyramidHeatmapTargets:
-    """What every cell should predict, over all levels."""
+    """Targets of every cell, over all levels."""
 
     heat: Tensor         # (N, A, K) in [0, 1]
-    distances: Tensor    # (N, A, 4) to the sides of the object that a positive learns, pixels
-    matched: Tensor      # (N, A) int64: which of the image's objects; -1: none
+    distances: Tensor    # (N, A, 4) distances in pixels to the sides of the matched object, for positives
+    matched: Tensor      # (N, A) int64: index of the matched object; -1: none
     priors: Tensor       # (N, A, 4) x, y, stride, stride
     assigned_by: AssignedBy = 'geometry'
 
@@ -49,17 +49,20 @@ class PyramidHeatmapTargets:
 
 @MODELS.register_module()
 class CenterNetUpdateHead(BaseModule):
-    """A heatmap and distances to the four sides on every level of a pyramid.
+    """Predict a heatmap and the distances to the four box sides on every level of a pyramid.
 
-    Around an object's cell, on the levels whose range it falls into, a square of 3x3 learns its box. The heatmap learns a Gaussian around
-    every object on every level; its positives are the object's cells and, of the 3x3 around them on all levels, those whose boxes are good.
+    Box regression: on the levels whose range contains the object's size, the 3x3 cells around its centre learn its box. Heatmap: every
+    object is a Gaussian on every level. Positives of the heatmap are the object's centre cells on the levels of its range, and those of the
+    3x3 cells around its centre, on all levels, whose predicted boxes are good.
 
     Args:
-        regress_ranges: for each level the least and the most half diagonal, pixels, of the objects that it learns.
-        hm_min_radius, hm_min_overlap: of a Gaussian, the least radius in pixels, and the IoU that a shift by it leaves.
-        more_pos_thresh, more_pos_topk: a box is good if its loss lies below the first and it is one of so many less one.
-        soft_weight_on_reg: a box's loss is weighted by the heatmap's target.
-        conv_bias: 'auto' (none before a norm), True or False; of the towers. ``dcn_on_last_conv``: their last is deformable.
+        regress_ranges: (min, max) of half the diagonal of an object, in pixels, for each level.
+        hm_min_radius, hm_min_overlap: min radius of a Gaussian in pixels, and the IoU that a shift by the radius leaves.
+        more_pos_thresh, more_pos_topk: a neighbouring cell is positive if its box loss is below ``more_pos_thresh`` and among the
+            ``more_pos_topk - 1`` smallest.
+        soft_weight_on_reg: weight the box loss of a cell by its heatmap target.
+        conv_bias: bias of the convolutions in the towers: 'auto' (only without a norm), True or False. ``dcn_on_last_conv``: the last
+            convolution of each tower is deformable.
     """
 
     def __init__(self, num_classes: int, in_channels: int,
@@ -96,7 +99,7 @@ class CenterNetUpdateHead(BaseModule):
         self.scales = nn.ModuleList(Scale() for _ in strides)
 
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
-        """``reg``: distances left, top, right, bottom in pixels of the network input."""
+        """Predict heatmap logits and distances; ``reg``: left, top, right, bottom in pixels of the network input."""
         cls, reg = [], []
         for x, scale, stride in zip(feats, self.scales, self.strides):
             c = r = x
@@ -122,7 +125,8 @@ class CenterNetUpdateHead(BaseModule):
                                              mean_over_processes(weight.sum()).clamp(min=1)))
 
     def in_strides(self, points: Tensor, *distances: Tensor) -> list[Tensor]:
-        """(P, 4) points and strides, (P, 4) distances in pixels -> boxes around the points that reach as many strides, for the loss."""
+        """Return boxes for the loss, from points and strides (P, 4) and distances (P, 4) in pixels: the distances are divided by the
+        stride."""
         return [self.coder.decode(points, d / points[:, 2:].repeat(1, 2)) for d in distances]
 
     def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> PyramidHeatmapTargets:
@@ -133,7 +137,8 @@ class CenterNetUpdateHead(BaseModule):
         return PyramidHeatmapTargets(*map(torch.stack, parts), priors.expand(len(samples), -1, -1))
 
     def targets_of_image(self, priors: Tensor, ranges: Tensor, gt: InstanceData) -> tuple[Tensor, Tensor, Tensor]:
-        """The heatmap (A, K), distances (A, 4) in pixels to the sides of the object that each cell learns, and (A,) which one; -1: none.
+        """Return the heatmap (A, K), the distances (A, 4) in pixels to the sides of each cell's object, and the object's index (A,); -1:
+        none.
 
         ``priors`` (A, 4) x, y, stride, stride; ``ranges`` (A, 2) pixels.
         """
@@ -156,7 +161,8 @@ class CenterNetUpdateHead(BaseModule):
 
     @torch.no_grad()
     def good_places(self, priors: Tensor, reg: Tensor, sizes: list[tuple[int, int]], gt: InstanceData) -> tuple[Tensor, Tensor]:
-        """Of one image the heatmap's positives: places (P,) and labels (P,); a place as often as objects choose it."""
+        """Return the heatmap's positives of one image: cell indices (P,) and labels (P,). A cell appears once for each object that selects
+        it."""
         sizes = torch.tensor(sizes, device=reg.device)
         first = torch.cat([sizes.new_zeros(1), sizes.prod(1).cumsum(0)[:-1]])                                       # (L,)
         strides, ranges = reg.new_tensor(self.strides)[:, None], reg.new_tensor(self.regress_ranges)
@@ -177,7 +183,7 @@ class CenterNetUpdateHead(BaseModule):
         loss = loss.masked_fill(~valid, INF)
         reach = half_diagonal(gt.bboxes)[:, None]
         own = valid[..., 4] & (reach >= ranges[:, 0]) & (reach <= ranges[:, 1])                                      # (G, L)
-        loss[..., 4] = loss[..., 4].masked_fill(own, 0)                                                              # its own cell is in
+        loss[..., 4] = loss[..., 4].masked_fill(own, 0)  # its own cell is always positive
         loss = loss.flatten(1)
         limit = loss.topk(self.more_pos_topk, 1, largest=False).values[:, -1:].clamp(max=self.more_pos_thresh)
         chosen = loss < limit
@@ -192,5 +198,5 @@ class CenterNetUpdateHead(BaseModule):
 
 
 def half_diagonal(boxes: Tensor) -> Tensor:
-    """(G, 4) -> (G,) pixels."""
+    """Return half the diagonal of boxes (G, 4): (G,) pixels."""
     return (boxes[:, 2:] - boxes[:, :2]).square().sum(-1).sqrt() / 2

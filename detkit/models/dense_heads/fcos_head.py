@@ -33,11 +33,11 @@ INIT = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal'
 
 @dataclass(frozen=True)
 class PointTargets:
-    """What every point should predict."""
+    """Targets of every point."""
 
     labels: Tensor       # (N, A) int64; num_classes is background
-    distances: Tensor    # (N, A, 4) to the sides of the object that a positive learns, pixels
-    matched: Tensor      # (N, A) int64: which of the image's objects; -1: none
+    distances: Tensor    # (N, A, 4) distances in pixels to the sides of the matched object, for positives
+    matched: Tensor      # (N, A) int64: index of the matched object; -1: none
     priors: Tensor       # (N, A, 4) x, y, stride, stride
     assigned_by: AssignedBy = 'geometry'
 
@@ -48,14 +48,16 @@ class PointTargets:
 
 @MODELS.register_module()
 class FCOSHead(BaseModule):
-    """Per point: class, distances to the four sides, centerness. A point learns the smallest object that it lies in.
+    """Predict class, distances to the four box sides and centerness at each point. A point is matched to the smallest object that contains
+    it.
 
     Args:
-        regress_ranges: for each level the least and the most pixels of the longest distance that it learns.
-        center_sampling: only points within ``center_sample_radius`` strides of an object's centre learn it.
-        norm_on_bbox: distances are in strides and cut at 0; else they are an exponential.
-        centerness_on_reg: centerness comes from the tower of the distances.
-        conv_bias: 'auto' (none before a norm), True or False; of the towers. dcn_on_last_conv: their last is deformable.
+        regress_ranges: (min, max) of max(l, t, r, b) in pixels, for each level.
+        center_sampling: only points within ``center_sample_radius`` strides of an object's centre are matched to it.
+        norm_on_bbox: distances are predicted in strides and clamped at 0; otherwise the prediction is the log of the distance.
+        centerness_on_reg: predict centerness from the regression tower instead of the classification tower.
+        conv_bias: bias of the convolutions in the towers: 'auto' (only without a norm), True or False.
+        dcn_on_last_conv: the last convolution of each tower is deformable.
     """
 
     def __init__(self, num_classes: int, in_channels: int, stacked_convs: int = 4, feat_channels: int = 256,
@@ -90,7 +92,8 @@ class FCOSHead(BaseModule):
         self.scales = nn.ModuleList(Scale() for _ in strides)
 
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
-        """``reg``: distances left, top, right, bottom in pixels of the network input; ``quality``: centerness."""
+        """Predict logits, distances and centerness; ``reg``: left, top, right, bottom in pixels of the network input; ``quality``:
+        centerness."""
         cls, reg, centerness = [], [], []
         for x, scale, stride in zip(feats, self.scales, self.strides):
             c = r = x
@@ -127,7 +130,8 @@ class FCOSHead(BaseModule):
         return PointTargets(*map(torch.stack, parts), priors.expand(len(samples), -1, -1))
 
     def targets_of_image(self, priors: Tensor, ranges: Tensor, gt: InstanceData) -> tuple[Tensor, Tensor, Tensor]:
-        """(A,) labels, background = K, (A, 4) distances to the sides of the object that each point learns (Sec. 3.2), and (A,) which one.
+        """Return labels (A,), background = K; distances (A, 4) to the sides of each point's object (Sec. 3.2); and its index (A,), -1:
+        none.
 
         ``priors`` (A, 4) x, y, stride, stride; ``ranges`` (A, 2) pixels.
         """
@@ -146,7 +150,7 @@ class FCOSHead(BaseModule):
                 which.masked_fill(background, -1))
 
     def near_center(self, points: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
-        """(A, 1, 2), (A, 1, 2), (G, 4) -> (A, G): inside the box and within ``radius`` strides of its centre."""
+        """Return a mask (A, G): points inside a box and within ``radius`` strides of its centre. Shapes: (A, 1, 2), (A, 1, 2), (G, 4)."""
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2
         low, high = (centers - strides * self.radius).maximum(boxes[:, :2]), (centers + strides * self.radius).minimum(boxes[:, 2:])
         return torch.cat([points - low, high - points], -1).amin(-1) > 0
@@ -160,6 +164,6 @@ class FCOSHead(BaseModule):
 
 
 def centerness_of(distances: Tensor) -> Tensor:
-    """How near a point is to its box's centre, 1 at the centre, 0 on a side (eq. 3). (n, 4) -> (n,)."""
+    """Return the centerness of points: 1 at the centre of the box, 0 on a side (eq. 3). (n, 4) -> (n,)."""
     x, y = distances[:, [0, 2]], distances[:, [1, 3]]
     return (x.amin(1) / x.amax(1) * (y.amin(1) / y.amax(1))).sqrt()

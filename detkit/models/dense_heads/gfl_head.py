@@ -30,7 +30,7 @@ INIT = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal'
 
 
 class Integral(nn.Module):
-    """The expectation of a distribution over 0, 1, ..., ``reg_max`` (eq. 5)."""
+    """The expected value of a distribution over 0, 1, ..., ``reg_max`` (eq. 5)."""
 
     def __init__(self, reg_max: int) -> None:
         super().__init__()
@@ -43,9 +43,10 @@ class Integral(nn.Module):
 
 @MODELS.register_module()
 class GFLHead(BaseModule):
-    """Class scores that are the quality of the box as well, and sides as distributions over distances.
+    """Class scores that also predict the quality (IoU) of the box, and box sides predicted as distributions over distances.
 
-    One square anchor a cell serves to assign; distances count from its centre, in strides, up to ``reg_max``.
+    Each cell has one square anchor, which is used only for assignment. Distances are measured from its centre, in strides, up to
+    ``reg_max``.
     """
 
     def __init__(self, num_classes: int, in_channels: int, stacked_convs: int = 4, feat_channels: int = 256, reg_max: int = 16,
@@ -76,7 +77,8 @@ class GFLHead(BaseModule):
         self.integral = Integral(reg_max)
 
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
-        """``reg`` (N, A_l, 4 * (reg_max + 1)): logits over distances left, top, right, bottom, in strides."""
+        """Predict class logits and distributions; ``reg`` (N, A_l, 4 * (reg_max + 1)): logits over the distances left, top, right, bottom,
+        in strides."""
         cls, reg = [], []
         for x, scale in zip(feats, self.scales):
             c = r = x
@@ -89,12 +91,12 @@ class GFLHead(BaseModule):
         return DenseOutputs(cls, reg, sizes=[tuple(x.shape[-2:]) for x in feats])
 
     def points(self, out: DenseOutputs) -> list[Tensor]:
-        """L x (A_l, 3): x, y of the anchors' centres and the stride of their level, pixels."""
+        """Return L x (A_l, 3): x, y of the anchor centres and the stride of their level, in pixels."""
         anchors, strides = self.prior_generator(out.sizes, out.device), self.prior_generator.strides
         return [torch.cat([(a[:, :2] + a[:, 2:]) / 2, a.new_full((a.shape[0], 1), s[0])], 1) for a, s in zip(anchors, strides)]
 
     def boxes_of(self, points: Tensor, logits: Tensor, max_shape: tuple[int, int] | None = None) -> Tensor:
-        """(..., 3), (..., 4 * (reg_max + 1)) -> (..., 4) xyxy pixels."""
+        """Return boxes (..., 4) xyxy in pixels from points (..., 3) and logits (..., 4 * (reg_max + 1))."""
         return self.coder.decode(points, self.integral(logits) * points[..., 2:], max_shape)
 
     def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> DenseTargets:
@@ -109,7 +111,7 @@ class GFLHead(BaseModule):
         boxes = self.boxes_of(points, logits)
         quality = cls.new_zeros(cls.shape[:2])
         quality[t.positive] = aligned_iou(boxes.detach(), target)
-        weight = cls.detach()[t.positive].sigmoid().amax(1) if len(target) else target.new_zeros(0)      # (P,), eq. 8's weight of a box
+        weight = cls.detach()[t.positive].sigmoid().amax(1) if len(target) else target.new_zeros(0)      # (P,), weight of a box in eq. 8
         total = mean_over_processes(weight.sum()).clamp(min=1)
         loss_cls = self.loss_cls(cls.flatten(0, 1), (t.labels.flatten(), quality.flatten()), t.label_weights.flatten(), t.avg_factor)
         if len(target) == 0:

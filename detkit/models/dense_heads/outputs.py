@@ -1,6 +1,6 @@
-"""Between a dense head's convolutions and its loss or its boxes.
+"""The outputs of dense heads, their training targets, and the selection of detections.
 
-Shapes: N images, L levels, A priors over all levels, A_l of one, K classes.
+Shapes: N images, L levels, A priors over all levels, A_l priors of one level, K classes.
 """
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from detkit.tasks.matching import Candidates
 
 @dataclass(frozen=True)
 class DenseOutputs:
-    """Raw predictions, per level, priors flattened: cell by cell and, within a cell, anchor by anchor."""
+    """Raw predictions per level. Priors are flattened cell by cell and, within a cell, anchor by anchor."""
 
     cls: list[Tensor]              # L x (N, A_l, K) logits
-    reg: list[Tensor]              # L x (N, A_l, 4) in the box coder's units
+    reg: list[Tensor]              # L x (N, A_l, 4) as the box coder encodes them
     sizes: list[tuple[int, int]]   # L x (height, width) of the feature map
     quality: list[Tensor] | None = None   # L x (N, A_l) logits of centerness, IoU, ...
 
@@ -39,15 +39,15 @@ class DenseOutputs:
         return self.cls[0].device
 
     def float(self) -> Self:
-        """In float32, in which losses and boxes are computed whatever the network ran in."""
+        """Convert to float32: losses and boxes are computed in float32 also when the network runs in lower precision."""
         return self.map(Tensor.float)
 
     def image(self, i: int) -> Self:
-        """A batch of image ``i`` alone, detached."""
+        """Return the outputs of image ``i`` as a batch of one, detached."""
         return self.map(lambda x: x[i:i + 1].detach())
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """``function`` of every tensor, those that a child adds as well."""
+        """Apply ``function`` to every tensor, including the fields that a subclass adds."""
         def changed(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return function(value)
@@ -57,19 +57,19 @@ class DenseOutputs:
 
 @dataclass(frozen=True)
 class PriorSet:
-    """The priors of a batch, all levels one after the other."""
+    """The priors of a batch, all levels concatenated."""
 
     priors: Tensor         # (A, 4), the same for all images, or (N, A, 4)
     levels: list[int]      # number of priors on each level, in order
     valid: Tensor          # (N, A) bool; False in the batch's padding
-    approximations: Tensor | None = None   # (A, m, 4) or (N, A, m, 4) anchors that each prior stands for (SABL)
+    approximations: Tensor | None = None   # (A, m, 4) or (N, A, m, 4) anchors that represent each prior in assignment (SABL)
 
     def of_image(self, i: int) -> Tensor:
-        """(A, 4)"""
+        """Return the priors of image ``i``, (A, 4)."""
         return self.priors if self.priors.dim() == 2 else self.priors[i]
 
     def candidates(self, i: int, index: Tensor, **predictions: Tensor) -> Candidates:
-        """The priors ``index`` (n,), ascending, of image ``i`` as its assigner sees them."""
+        """Return the priors ``index`` (n,), ascending, of image ``i`` as input for the assigner."""
         ends = torch.searchsorted(index, torch.tensor(self.levels, device=index.device).cumsum(0)).tolist()
         around = self.approximations if self.approximations is None or self.priors.dim() == 2 else self.approximations[i]
         return Candidates(self.of_image(i)[index], levels=[b - a for a, b in zip([0, *ends], ends)],
@@ -78,17 +78,17 @@ class PriorSet:
 
 @dataclass(frozen=True)
 class DenseTargets:
-    """What every prior should predict."""
+    """Training targets of every prior."""
 
     labels: Tensor         # (N, A) int64; num_classes is background
-    label_weights: Tensor  # (N, A); 0: the prior is left out
-    boxes: Tensor          # (N, A, 4) matched ground truth xyxy pixels, zeros where there is none
-    matched: Tensor        # (N, A) int64: which of the image's objects a positive learns, 0 elsewhere
+    label_weights: Tensor  # (N, A); 0: the prior is ignored
+    boxes: Tensor          # (N, A, 4) matched ground truth, xyxy pixels; zeros for other priors
+    matched: Tensor        # (N, A) int64: index of the object matched to a positive; 0 elsewhere
     positive: Tensor       # (N, A) bool
-    quality: Tensor        # (N, A) in [0, 1], where the assigner gives one
-    avg_factor: Tensor     # what the sampler says a loss is divided by, the mean over processes
+    quality: Tensor        # (N, A) in [0, 1], if the assigner computes one; else zeros
+    avg_factor: Tensor     # the sampler's divisor of the loss, averaged over processes
     priors: Tensor         # (N, A, 4)
-    assigned: list[Tensor]   # N x (n,) int64: the assigner's answer for the priors that it saw, before sampling
+    assigned: list[Tensor]   # N x (n,) int64: the assigner's result for its input priors, before sampling
     assigned_by: AssignedBy
 
     @property
@@ -98,35 +98,35 @@ class DenseTargets:
 
 @dataclass(frozen=True)
 class DenseScores:
-    """Per level, the scores by which detections are selected, as the head's paper combines them."""
+    """The scores that select detections, per level, combined as in the head's paper."""
 
-    values: list[Tensor]                  # L x (N, A_l, K): the best are kept; at 0 a prior is no candidate for the class
-    factors: list[Tensor] | None = None   # L x (N, A_l): multiply the scores of those that are kept
+    values: list[Tensor]                  # L x (N, A_l, K): for threshold and top-k; a class with score 0 is no candidate
+    factors: list[Tensor] | None = None   # L x (N, A_l): multiplied with the scores after the selection
 
 
 class Selection(NamedTuple):
-    """The best n pairs of a prior and a class of each image, over all levels."""
+    """The best n (prior, class) pairs of each image, over all levels."""
 
     boxes: Tensor     # (N, n, 4) xyxy pixels of the network input
-    scores: Tensor    # (N, n); 0: the row holds nothing
+    scores: Tensor    # (N, n); 0: the row is empty
     labels: Tensor    # (N, n) int64
-    groups: Tensor    # (N, n) int64: boxes suppress each other only within a group
-    index: Tensor     # (N, n) int64: of the prior, over all levels
+    groups: Tensor    # (N, n) int64: NMS runs within each group
+    index: Tensor     # (N, n) int64: index of the prior, over all levels
 
 
 def refuse_background_score(loss: torch.nn.Module, head: str) -> None:
-    """Raise ConfigError for a softmax loss, for a head that predicts one sigmoid score per class and none for background."""
+    """Raise ConfigError for a softmax loss; for heads with one sigmoid score per class and no background class."""
     if getattr(loss, 'background_channel', False):
         raise ConfigError(f'{head} loss_cls is a softmax loss ({type(loss).__name__}); its scores are sigmoids. Set use_sigmoid=True.')
 
 
 def flatten_level(x: Tensor, channels: int) -> Tensor:
-    """(N, anchors * channels, H, W) -> (N, H * W * anchors, channels)."""
+    """Reshape (N, anchors * channels, H, W) to (N, H * W * anchors, channels)."""
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, channels)
 
 
 def prior_set(generator: Callable, out: DenseOutputs, samples: list[DetDataSample], approximations: Tensor | None = None) -> PriorSet:
-    """The priors that ``generator`` lays over the feature maps of ``out``, the same for every image."""
+    """Return the priors that ``generator`` places on the feature maps of ``out``; they are the same for every image."""
     levels = generator(out.sizes, out.device)
     valid = torch.stack([generator.valid(out.sizes, s.pad_shape, out.device) for s in samples])
     return PriorSet(torch.cat(levels), list(map(len, levels)), valid, approximations)
@@ -134,9 +134,9 @@ def prior_set(generator: Callable, out: DenseOutputs, samples: list[DetDataSampl
 
 def dense_targets(priors: PriorSet, samples: list[DetDataSample], num_classes: int, assigner: Callable, sampler: Callable,
                   cfg: DenseTraining, logits: Tensor | None = None, boxes: Tensor | None = None) -> DenseTargets:
-    """Assign each image's objects to the priors.
+    """Assign each image's objects to the priors and return the training targets.
 
-    ``logits`` (N, A, K) and ``boxes`` (N, A, 4) are the predictions, for an assigner that looks at them.
+    ``logits`` (N, A, K) and ``boxes`` (N, A, 4): the predictions, for assigners that use them.
     """
     shape, new = priors.valid.shape, priors.priors
     t = DenseTargets(labels=new.new_full(shape, num_classes, dtype=torch.long), label_weights=new.new_zeros(shape),
@@ -166,7 +166,7 @@ def dense_targets(priors: PriorSet, samples: list[DetDataSample], num_classes: i
 
 
 def within_border(anchors: Tensor, valid: Tensor, img_shape: tuple[int, int], allowed_border: float) -> Tensor:
-    """(A,) bool: ``valid``, and at most ``allowed_border`` pixels outside the image; -1: anywhere."""
+    """Return a mask (A,) bool: ``valid`` anchors that extend at most ``allowed_border`` pixels outside the image; -1: no limit."""
     if allowed_border < 0:
         return valid
     limit = anchors.new_tensor([img_shape[1], img_shape[0]]) + allowed_border
@@ -174,24 +174,25 @@ def within_border(anchors: Tensor, valid: Tensor, img_shape: tuple[int, int], al
 
 
 def sigmoid_scores(out: DenseOutputs) -> DenseScores:
-    """One sigmoid score per class; where the head predicts a quality, its sigmoid multiplies the scores of those that are kept."""
+    """Return one sigmoid score per class; if the head predicts a quality, its sigmoid is a factor of the selected scores."""
     return DenseScores([x.sigmoid() for x in out.cls], out.quality and [x.sigmoid() for x in out.quality])
 
 
 def detections(out: DenseOutputs, scores: Callable[[DenseOutputs], DenseScores], priors: list[Tensor], decode: Callable,
                cfg: DensePostprocess, samples: list[DetDataSample], group_by: str = 'class',
                masks_of: Callable | None = None) -> list[InstanceData]:
-    """For each image: threshold and top-k on each level, decode, drop tiny boxes, NMS within class (or level).
+    """Return the detections of each image: threshold and top-k on each level, decoding, min box size, NMS per class (or per level).
 
     Args:
-        scores: called with the outputs of one image at a time.
+        scores: is called with the outputs of one image at a time.
         priors: L x (A_l, c), the same for all images, or (N, A_l, c).
-        decode: (N, n, c) priors, (N, n, ...) predictions and ``max_shape`` -> boxes (N, n, 4), or boxes and (N, n) factors of their
-            scores: a coder that knows how sure it is.
-        group_by: 'class' or 'level'. masks_of: gives masks (k, n, h, w) of k images, a slice of the batch, from indices (k, n) into the
-            priors of all levels.
+        decode: (N, n, c) priors, (N, n, ...) predictions and ``max_shape`` -> boxes (N, n, 4), or boxes and factors (N, n) of their scores,
+            for coders that estimate a confidence.
+        group_by: NMS groups: 'class' or 'level'.
+        masks_of: returns masks (k, n, h, w) for a slice of k images of the batch and indices (k, n) into the priors of all levels.
 
-    Returns for each image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first, and such ``masks``.
+    Returns for each image ``bboxes`` (n, 4) in pixels of the network input, ``scores`` and ``labels`` (n,), best first, and the ``masks``
+    of ``masks_of``.
     """
     results = []
     for i, sample in enumerate(samples):
@@ -209,7 +210,8 @@ def detections(out: DenseOutputs, scores: Callable[[DenseOutputs], DenseScores],
 
 def padded_detections(out: DenseOutputs, scores: Callable[[DenseOutputs], DenseScores], priors: list[Tensor], decode: Callable,
                       cfg: DensePostprocess, sizes: Tensor, group_by: str = 'class', masks_of: Callable | None = None) -> Detections:
-    """``detections`` of a batch of images of ``sizes`` (N, 2) inside its padding, without a loop over images: exportable."""
+    """Return ``detections`` of a batch of images of ``sizes`` (N, 2), which are padded to one size. It has no loop over images, so that it
+    can be exported."""
     boxes, values, labels, groups, index = select_candidates(out, scores, priors, decode, cfg, sizes, group_by, best_pairs_padded)
     keep, values = padded_nms(boxes, values, groups, cfg.nms, cfg.max_per_img)
     found = chosen_rows(boxes, labels, keep, values)
@@ -218,9 +220,9 @@ def padded_detections(out: DenseOutputs, scores: Callable[[DenseOutputs], DenseS
 
 def select_candidates(out: DenseOutputs, scores: Callable, priors: list[Tensor], decode: Callable, cfg: DensePostprocess,
                       sizes: tuple[int, int] | Tensor, group_by: str, best: Callable) -> Selection:
-    """The ``best`` pairs of a prior and a class on each level, decoded; those with tiny boxes have score 0.
+    """Return the ``best`` (prior, class) pairs of each level, decoded; pairs whose box is too small have score 0.
 
-    ``sizes``: height and width of the images, or (N, 2).
+    ``sizes``: height and width of all images, or (N, 2).
     """
     scored, levels, start = scores(out), [], 0
     for level, (values, reg, prior) in enumerate(zip(scored.values, out.reg, priors)):
@@ -242,7 +244,8 @@ def select_candidates(out: DenseOutputs, scores: Callable, priors: list[Tensor],
 
 
 def best_pairs(scores: Tensor, threshold: float, limit: int) -> tuple[Tensor, Tensor]:
-    """Scores (1, P) of one image -> the best ``limit`` above ``threshold`` (1, n), best first, and their indices (1, n)."""
+    """Return the best ``limit`` scores above ``threshold`` (1, n), best first, and their indices (1, n), from the scores (1, P) of one
+    image."""
     flat = scores[0]
     pairs = (flat > threshold).nonzero().squeeze(1) if threshold > 0 else torch.arange(len(flat), device=flat.device)
     values = flat[pairs]
@@ -254,7 +257,7 @@ def best_pairs(scores: Tensor, threshold: float, limit: int) -> tuple[Tensor, Te
 
 
 def best_pairs_padded(scores: Tensor, threshold: float, limit: int) -> tuple[Tensor, Tensor]:
-    """``best_pairs`` of a batch (N, P), in tensors of one shape (N, n): those at or below ``threshold`` have score 0."""
+    """Return ``best_pairs`` of a batch (N, P) as tensors (N, n) of fixed shape: scores at or below ``threshold`` become 0."""
     scores = torch.where(scores > threshold, scores, 0.)
     if limit > 0:
         return scores.topk(torch.sym_min(limit, scores.shape[1]), 1)
@@ -262,12 +265,12 @@ def best_pairs_padded(scores: Tensor, threshold: float, limit: int) -> tuple[Ten
 
 
 def rows_at(values: Tensor, at: Tensor) -> Tensor:
-    """The rows ``at`` (N, n) of values (A, c), the same for all images, or (N, A, c): (N, n, c)."""
+    """Return the rows ``at`` (N, n) of values (A, c), the same for all images, or (N, A, c): (N, n, c)."""
     return values[at] if values.dim() == 2 else values.gather(1, at[..., None].expand(-1, -1, values.shape[2]))
 
 
 def chosen_rows(boxes: Tensor, labels: Tensor, keep: Tensor, scores: Tensor) -> Detections:
-    """The rows ``keep`` (N, M) of boxes (N, A, 4) and labels (N, A); those with score 0 hold nothing."""
+    """Return the rows ``keep`` (N, M) of boxes (N, A, 4) and labels (N, A); rows with score 0 are empty."""
     found = scores > 0
     return Detections(boxes.gather(1, keep[..., None].expand(-1, -1, 4)) * found[..., None], scores,
                       labels.gather(1, keep).masked_fill(~found, -1))

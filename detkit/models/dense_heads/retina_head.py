@@ -30,11 +30,11 @@ INIT = dict(type='Normal', layer='Conv2d', std=0.01,
 
 @MODELS.register_module()
 class RetinaHead(BaseModule):
-    """Two towers of 3x3 convs, shared over levels, on anchors; focal loss, no sampling.
+    """Two towers of 3x3 convolutions, shared by all levels, with anchors; trained with focal loss, without sampling.
 
     Args:
-        loss_cls: a loss on sigmoid scores, one a class.
-        reg_decoded_bbox: the box loss sees boxes (an IoU loss) in place of the coder's numbers.
+        loss_cls: a loss on sigmoid scores, one score per class.
+        reg_decoded_bbox: compute the box loss on decoded boxes (for IoU losses) instead of encoded deltas.
     """
 
     def __init__(self, num_classes: int, in_channels: int, stacked_convs: int = 4, feat_channels: int = 256,

@@ -29,12 +29,12 @@ from detkit.structures.detections import Detections
 
 @MODELS.register_module()
 class RPNHead(BaseModule):
-    """3x3 convs, then objectness and box deltas per anchor; trained on sampled anchors.
+    """3x3 convolutions, then objectness and box deltas per anchor; trained on sampled anchors.
 
     Args:
-        num_convs: 3x3 convs before the predictions. num_classes: 1, as MMDetection's configs may state.
+        num_convs: number of 3x3 convolutions before the predictions. num_classes: 1; accepted because MMDetection's configs set it.
         proposal_cfg: ``train_cfg.rpn_proposal``: postprocessing of the proposals that train the second stage.
-        reg_decoded_bbox: the box loss sees boxes (an IoU loss) in place of the coder's numbers.
+        reg_decoded_bbox: compute the box loss on decoded boxes (for IoU losses) instead of encoded deltas.
     """
 
     def __init__(self, in_channels: int, anchor_generator: dict, num_classes: int = 1, feat_channels: int = 256,
@@ -61,7 +61,7 @@ class RPNHead(BaseModule):
             self.sampler = TASK_UTILS.build(self.training_cfg.sampler)
 
         A = self.prior_generator.num_base_priors
-        self.several = num_convs > 1      # checkpoints name one conv rpn_conv, several rpn_conv.0.conv, ...
+        self.several = num_convs > 1      # checkpoints: rpn_conv for one conv, rpn_conv.0.conv, ... for several
         self.rpn_conv = nn.Sequential(*conv_tower(num_convs, in_channels, feat_channels, inplace=False)) if self.several \
             else nn.Conv2d(in_channels, feat_channels, 3, padding=1)
         self.rpn_relu = nn.ReLU()
@@ -75,7 +75,7 @@ class RPNHead(BaseModule):
                             sizes=[tuple(x.shape[-2:]) for x in feats])
 
     def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> DenseTargets:
-        """Labels are 0 for an object of any class, 1 for background."""
+        """Return the targets; label 0 is an object of any class, label 1 is background."""
         t = dense_targets(prior_set(self.prior_generator, out, samples), samples, 1, self.assigner, self.sampler, self.training_cfg)
         return replace(t, labels=(~t.positive).long())
 
@@ -92,7 +92,7 @@ class RPNHead(BaseModule):
             loss_rpn_bbox=self.loss_bbox(pred, target, avg_factor=t.avg_factor))
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample], for_training: bool = False) -> list[InstanceData]:
-        """Proposals: boxes with objectness, NMS within each level. ``for_training``: as ``proposal_cfg`` says, where there is one."""
+        """Return proposals: boxes with objectness, NMS within each level. ``for_training``: use ``proposal_cfg`` if it is set."""
         cfg = self.proposals_for_training if for_training and self.proposals_for_training else self.postprocess
         priors = self.prior_generator(out.sizes, out.device)
         return detections(out, sigmoid_scores, priors, self.coder.decode, cfg, samples, group_by='level')

@@ -30,13 +30,13 @@ PROBABILITY_EPS = 1e-12
 
 @MODELS.register_module()
 class RTMDetSepBNHead(BaseModule):
-    """Two towers per level that share their convolutions but not their norms; per point a class and four distances.
+    """Two towers per level, with convolutions shared by all levels and separate norms; predicts a class and four distances per point.
 
     Args:
-        share_conv: False: every level has convolutions of its own as well.
-        with_objectness: a score of its own for "some object", joined with the class scores by their geometric mean.
-        exp_on_reg: distances are the exponential of what the conv gives.
-        pred_kernel_size: of the predicting convs.
+        share_conv: share the convolutions between levels; False: every level has its own convolutions.
+        with_objectness: also predict objectness; the class score is the geometric mean of objectness and class probability.
+        exp_on_reg: distances are the exponential of the convolution's output.
+        pred_kernel_size: kernel size of the prediction layers.
     """
 
     def __init__(self, num_classes: int, in_channels: int, feat_channels: int = 256, stacked_convs: int = 4,
@@ -90,7 +90,7 @@ class RTMDetSepBNHead(BaseModule):
                 nn.init.constant_(layer.bias, 0. if probability is None else bias_for_probability(probability))
 
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
-        """``reg``: distances left, top, right, bottom in pixels of the network input."""
+        """Predict class logits and distances; ``reg``: left, top, right, bottom in pixels of the network input."""
         cls, reg = [], []
         for i, (x, (stride, _)) in enumerate(zip(feats, self.prior_generator.strides)):
             c = r = x
@@ -124,7 +124,8 @@ class RTMDetSepBNHead(BaseModule):
 
 
 def quality_losses(loss_cls: nn.Module, loss_bbox: nn.Module, cls: Tensor, boxes: Tensor, t: DenseTargets) -> dict[str, Tensor]:
-    """Losses of logits (N, A, K) and boxes (N, A, 4), weighed and divided by the qualities of the positives, summed."""
+    """Return the losses of logits (N, A, K) and boxes (N, A, 4). Box losses are weighted by the quality of the positives; both losses are
+    divided by the sum of the qualities."""
     quality = t.quality[t.positive]
     total = mean_over_processes(quality.sum()).clamp(min=1)
     scores = loss_cls(cls.flatten(0, 1), (t.labels.flatten(), t.quality.flatten()), t.label_weights.flatten(), total)
@@ -134,6 +135,6 @@ def quality_losses(loss_cls: nn.Module, loss_bbox: nn.Module, cls: Tensor, boxes
 
 
 def geometric_mean_logits(cls: Tensor, objectness: Tensor) -> Tensor:
-    """Logits of the geometric mean of two probabilities given as logits."""
+    """Return the logits of the geometric mean of two probabilities, given as logits."""
     p = (cls.sigmoid() * objectness.sigmoid()).clamp(min=PROBABILITY_EPS).sqrt().clamp(max=1 - 1e-6)
     return torch.log(p / (1 - p))

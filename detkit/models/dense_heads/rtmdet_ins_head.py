@@ -1,4 +1,4 @@
-"""RTMDet-Ins' head: RTMDet's, and masks by dynamic convolutions (https://arxiv.org/abs/2212.07784, Sec. 3.4; CondInst,
+"""RTMDet-Ins head: RTMDet's head plus masks from dynamic convolutions (https://arxiv.org/abs/2212.07784, Sec. 3.4; CondInst,
 https://arxiv.org/abs/2003.05664)."""
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from detkit.structures.sample import generator_of
 from detkit.tasks.priors import grid_points
 from detkit.tasks.samplers import pick
 
-REACH = 8             # offsets between a pixel and a prior count in so many strides of the prior
-NOWHERE = -100.       # logit of the pixels of a row that holds nothing
-CHUNK = 2**24         # numbers that a layer of dynamic convolutions gives at once in prediction
+REACH = 8             # offsets from a prior to a pixel are divided by this many strides
+NOWHERE = -100.       # logit of all pixels in an empty row
+CHUNK = 2**24         # max numbers in the output of one dynamic convolution during prediction
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class InstancePostprocess(DensePostprocess):
 @dataclass(frozen=True, kw_only=True)
 class InstanceOutputs(DenseOutputs):
     kernels: list[Tensor]    # L x (N, A_l, P) parameters of each prior's dynamic convolutions
-    prototypes: Tensor       # (N, C, h, w) what these convolve, at the finest level's stride
+    prototypes: Tensor       # (N, C, h, w) input of the dynamic convolutions, at the finest level's stride
 
 
 class MaskFeatModule(nn.Module):
-    """All levels, enlarged to the finest and joined, through a tower: the maps that dynamic convolutions read."""
+    """Resize all levels to the finest, concatenate them and apply a tower: the input maps of the dynamic convolutions."""
 
     def __init__(self, in_channels: int, feat_channels: int, stacked_convs: int, num_levels: int, num_prototypes: int,
                  **options: object) -> None:
@@ -80,16 +80,16 @@ class MaskFeatModule(nn.Module):
 
 @MODELS.register_module()
 class RTMDetInsSepBNHead(BaseModule):
-    """Per level one tower for classes and boxes and one for kernels, each with norms of its own; one mask branch for all levels.
+    """Each level has one tower for classes and boxes and one for mask kernels, with separate norms; all levels share one mask branch.
 
     Args:
-        share_conv: the levels share the convolutions of the first tower (those for kernels are never shared).
-        with_objectness: a score of its own for "some object", joined with the class scores by their geometric mean.
-        pred_kernel_size: of the predicting convs.
-        num_prototypes: maps that the dynamic convolutions read, besides two of offsets from the prior.
-        dyconv_channels, num_dyconvs: of the dynamic convolutions, the last of which gives one mask.
-        mask_loss_stride: masks are compared at this stride, pixels; it divides the finest level's.
-        max_masks_to_train: at most so many priors of an image learn a mask, drawn by its seed; -1: all positives.
+        share_conv: share the convolutions of the first tower between levels (those of the kernel tower are never shared).
+        with_objectness: also predict objectness; the class score is the geometric mean of objectness and class probability.
+        pred_kernel_size: kernel size of the prediction layers.
+        num_prototypes: number of input maps of the dynamic convolutions, in addition to two maps of offsets from the prior.
+        dyconv_channels, num_dyconvs: width and number of the dynamic convolutions; the last one outputs one mask.
+        mask_loss_stride: stride in pixels at which the mask loss is computed; it must divide the finest level's stride.
+        max_masks_to_train: max positives per image in the mask loss, drawn with the sample's seed; -1: all positives.
     """
 
     def __init__(self, num_classes: int, in_channels: int, feat_channels: int = 256, stacked_convs: int = 4,
@@ -133,7 +133,7 @@ class RTMDetInsSepBNHead(BaseModule):
 
         self.cls_convs, self.kernel_convs = (nn.ModuleList(conv_tower(depth, in_channels, channels, **options) for _ in levels)
                                              for _ in range(2))
-        self.reg_convs = self.cls_convs              # one tower, of which checkpoints hold both names
+        self.reg_convs = self.cls_convs              # the same tower; checkpoints hold it under both names
         self.rtm_cls, self.rtm_reg = predictor(self.num_classes), predictor(4)
         self.rtm_kernel = predictor(sum(outputs * inputs + outputs for outputs, inputs in self.dynamic_layers))
         self.rtm_obj = predictor(1) if self.with_objectness else nn.ModuleList()
@@ -152,7 +152,7 @@ class RTMDetInsSepBNHead(BaseModule):
                 nn.init.constant_(layer.bias, bias)
 
     def forward(self, feats: tuple[Tensor, ...]) -> InstanceOutputs:
-        """``reg``: distances left, top, right, bottom in pixels of the network input."""
+        """Predict class logits, distances, kernels and prototypes; ``reg``: left, top, right, bottom in pixels of the network input."""
         cls, reg, kernels = [], [], []
         for i, (x, (stride, _)) in enumerate(zip(feats, self.prior_generator.strides)):
             c = k = x
@@ -198,10 +198,11 @@ class RTMDetInsSepBNHead(BaseModule):
         return self.loss_mask(predicted, torch.cat(wanted), avg_factor=total)
 
     def dynamic_masks(self, prototypes: Tensor, kernels: Tensor, priors: Tensor) -> Tensor:
-        """Logits (N, n, h, w) of the masks of n priors (N, n, 4) an image, from their kernels (N, n, P) and the maps (N, C, h, w).
+        """Return mask logits (N, n, h, w) of n priors (N, n, 4) per image, from their kernels (N, n, P) and the maps (N, C, h, w).
 
-        The first convolution also reads the offsets from each pixel to the prior. As it is linear, the prior's place goes into its bias
-        and the pixels' places are two maps that all masks share: no mask needs a copy of the maps, and a batch is two matrix products.
+        The first convolution also reads the offset from each pixel to the prior. This convolution is linear, so the prior's position is
+        added to its bias, and the pixel positions are two maps that all masks share. No copy of the maps per mask is needed, and each layer
+        is one batched matrix product.
         """
         height, width = prototypes.shape[2:]
         grid = self.prior_generator
@@ -221,31 +222,32 @@ class RTMDetInsSepBNHead(BaseModule):
         return x.squeeze(2).unflatten(-1, (height, width))
 
     def masks_of(self, out: InstanceOutputs, images: slice, index: Tensor) -> Tensor:
-        """Logits (k, n, h, w) at the finest level's stride, for ``detections``."""
+        """Return mask logits (k, n, h, w) at the finest level's stride, for ``detections``."""
         kernels, priors = torch.cat(out.kernels, 1)[images], torch.cat(self.prior_generator(out.sizes, index.device))
         kernels = kernels.gather(1, index[..., None].expand(-1, -1, kernels.shape[2]))
         return self.dynamic_masks(out.prototypes[images], kernels, priors[index])
 
     def masks_in_parts(self, out: InstanceOutputs, images: slice, index: Tensor) -> Tensor:
-        """``masks_of``, a few at a time: bounds the memory of the layers between."""
+        """Call ``masks_of`` on a few masks at a time, which limits the memory of intermediate layers."""
         count = max(CHUNK // (self.dynamic_layers[0][0] * out.prototypes[0, 0].numel()), 1)
         return torch.cat([self.masks_of(out, images, part) for part in index.split(count, 1)], 1)
 
     def predict(self, out: InstanceOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        """``masks``: logits (n, h, w) of the whole padded input, at the finest level's stride."""
+        """Return detections; ``masks``: logits (n, h, w) of the whole padded input, at the finest level's stride."""
         priors = self.prior_generator(out.sizes, out.device)
         return detections(out, sigmoid_scores, priors, self.coder.decode, self.postprocess, samples,
                           masks_of=partial(self.masks_in_parts, out))
 
     def full_masks(self, instances: InstanceData, sample: DetDataSample, size: tuple[int, int], factor: tuple[float, float]) -> RLEMasks:
-        """As MMDetection: bilinearly to the network's input, then by ``factor``, then cut to ``size``."""
+        """Return full-size masks as MMDetection does: resize bilinearly to the network input, then by ``factor``, then crop to ``size``."""
         height, width = (side * self.stride for side in instances.masks.shape[1:])
         scaled = math.ceil(height * factor[1]), math.ceil(width * factor[0])
         threshold = math.log(self.postprocess.mask_thr_binary / (1 - self.postprocess.mask_thr_binary))
         return RLEMasks(resize_masks(instances.masks, [((height, width), (height, width)), (scaled, size)], threshold), *size)
 
     def decode(self, out: InstanceOutputs, sizes: Tensor) -> Detections:
-        """``masks``: logits at the finest level's stride, as ``predict``'s: scores would lose what lies between pixels when enlarged."""
+        """Return detections in tensors of fixed shape. ``masks`` are logits at the finest level's stride, as in ``predict``: enlarging
+        logits is more precise than enlarging scores."""
         priors = self.prior_generator(out.sizes, out.device)
         found = padded_detections(out, sigmoid_scores, priors, self.coder.decode, self.postprocess, sizes,
                                   masks_of=partial(self.masks_of, out))
@@ -253,10 +255,10 @@ class RTMDetInsSepBNHead(BaseModule):
 
 
 def with_bitmaps(sample: DetDataSample, device: torch.device) -> DetDataSample:
-    """A copy of ``sample`` whose ground-truth masks are a bool tensor (G, height, width): drawn once, for assigner and loss.
+    """Return a copy of ``sample`` with its ground-truth masks as a bool tensor (G, height, width), rendered once for assigner and loss.
 
     Raises:
-        ConfigError: there are no masks.
+        ConfigError: the sample has no masks.
     """
     gt = sample.gt_instances
     if 'masks' not in gt:

@@ -1,4 +1,4 @@
-"""Side-aware boundary localisation on one anchor a cell (SABL, https://arxiv.org/abs/1912.04260, Sec. 4.1)."""
+"""Side-aware boundary localisation with one anchor per cell (SABL, https://arxiv.org/abs/1912.04260, Sec. 4.1)."""
 from __future__ import annotations
 
 import torch
@@ -28,13 +28,13 @@ from detkit.structures.detections import Detections
 
 @MODELS.register_module()
 class SABLRetinaHead(BaseModule):
-    """RetinaNet's towers; each side of a box by a bucket and an offset from it.
+    """RetinaNet's towers; each box side is predicted as a bucket and an offset from it.
 
     Args:
-        approx_anchor_generator: the anchors that decide what a cell learns; square_anchor_generator: the one, of the same strides, that
-            is refined.
+        approx_anchor_generator: the anchors used for assignment.
+        square_anchor_generator: the one anchor per cell that is refined; it has the same strides.
         bbox_coder: a BucketingBBoxCoder.
-        loss_bbox_cls, loss_bbox_reg: on the buckets' logits, on the offsets.
+        loss_bbox_cls, loss_bbox_reg: loss of the bucket logits, loss of the offsets.
     """
 
     def __init__(self, num_classes: int, in_channels: int, stacked_convs: int = 4, feat_channels: int = 256,
@@ -73,7 +73,7 @@ class SABLRetinaHead(BaseModule):
         self.retina_bbox_cls = nn.Conv2d(feat_channels, self.coder.encode_size, 3, padding=1)
 
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
-        """``reg``: the buckets' logits, then the offsets, each of 4 x S numbers."""
+        """Predict class logits, buckets and offsets; ``reg``: bucket logits, then offsets, 4 x S numbers each."""
         cls, reg = [], []
         for x in feats:
             c = r = x
@@ -113,6 +113,6 @@ class SABLRetinaHead(BaseModule):
         return self.coder.decode(priors, self.sides(reg), max_shape)
 
     def sides(self, reg: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, 8S) -> the buckets' logits and the offsets, each (n, 4, S)."""
+        """Split (n, 8S) into bucket logits and offsets, each (n, 4, S)."""
         logits, offsets = reg.unflatten(-1, (2, 4, self.coder.side_num)).unbind(-3)
         return logits, offsets

@@ -36,9 +36,9 @@ INIT = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Normal'
 
 
 class TaskDecomposition(nn.Module):
-    """The share of one task in the features of all layers: each layer times its attention, then a 1x1 convolution over them (eq. 2 to 4).
+    """The features for one task: weight each layer by its attention, then apply a 1x1 convolution over all layers (eq. 2 to 4).
 
-    Attention and convolution are one matrix an image, so that the weighted features never lie in memory.
+    Attention and convolution are multiplied into one matrix per image, so the weighted features are never stored.
     """
 
     def __init__(self, channels: int, layers: int, norm_cfg: dict | None) -> None:
@@ -49,7 +49,7 @@ class TaskDecomposition(nn.Module):
         self.reduction_conv = ConvModule(layers * channels, channels, 1, norm_cfg=norm_cfg)
 
     def forward(self, feats: Tensor, mean: Tensor) -> Tensor:
-        """(N, layers * C, H, W) and its mean (N, layers * C, 1, 1) -> (N, C, H, W)."""
+        """Return features (N, C, H, W) from (N, layers * C, H, W) and its mean (N, layers * C, 1, 1)."""
         count, _, height, width = feats.shape
         module, attention = self.reduction_conv, self.layer_attention(mean)
         matrix = module.conv.weight.reshape(1, -1, self.layers, module.conv.out_channels) * attention.reshape(count, 1, self.layers, 1)
@@ -61,15 +61,15 @@ class TaskDecomposition(nn.Module):
 
 @MODELS.register_module()
 class TOODHead(BaseModule):
-    """One tower for both tasks; each then takes its share, and both predictions are shifted towards each other (Sec. 3.1).
+    """One tower for both tasks, followed by task-specific features and an alignment of scores and boxes (Sec. 3.1).
 
-    For the first ``initial_epoch`` epochs (``train_state``) anchors are assigned by ``train_cfg.initial_assigner`` and classified under
-    ``initial_loss_cls``, then by the alignment of the predictions and under ``loss_cls``.
+    In the first ``initial_epoch`` epochs (``train_state``), anchors are assigned by ``train_cfg.initial_assigner`` and classified with
+    ``initial_loss_cls``; later, they are assigned by the alignment metric of the predictions and classified with ``loss_cls``.
 
     Args:
-        num_dcn: so many of the tower's first convolutions are deformable.
-        anchor_type: boxes by distances from the anchors' centres, in strides (``anchor_free``), or by the coder from anchors
-            (``anchor_based``).
+        num_dcn: number of deformable convolutions at the start of the tower.
+        anchor_type: ``anchor_free``: boxes are distances from the anchor centres, in strides; ``anchor_based``: the coder decodes them from
+            the anchors.
     """
 
     train_state = TrainState()
@@ -130,11 +130,11 @@ class TOODHead(BaseModule):
         nn.init.constant_(self.cls_prob_module[2].bias, bias_for_probability(0.01))
 
     def at_start(self) -> bool:
-        """Whether the training is in its first ``initial_epoch`` epochs."""
+        """Return whether training is in its first ``initial_epoch`` epochs."""
         return self.train_state.epoch < self.training_cfg.initial_epoch
 
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
-        """``cls``: logits of the aligned scores; ``reg``: boxes, xyxy pixels of the network input."""
+        """Predict aligned scores and boxes; ``cls``: logits of the aligned scores; ``reg``: boxes xyxy in pixels of the network input."""
         cls, reg, sizes = [], [], [tuple(x.shape[-2:]) for x in feats]
         levels = zip(feats, self.scales, self.prior_generator(sizes, feats[0].device), self.prior_generator.strides)
         for x, scale, anchors, (stride, _) in levels:
@@ -151,7 +151,7 @@ class TOODHead(BaseModule):
         return DenseOutputs(cls, reg, sizes)
 
     def boxes_of(self, anchors: Tensor, reg: Tensor, scale: Scale) -> Tensor:
-        """(H * W, 4) anchors in strides and (N, 4, H, W) -> (N, 4, H, W) xyxy in strides."""
+        """Return boxes (N, 4, H, W) xyxy in strides, from anchors (H * W, 4) in strides and predictions (N, 4, H, W)."""
         reg = scale(reg.exp() if self.anchor_free else reg)
         if self.anchor_free:
             center = middle(anchors).t().reshape(2, *reg.shape[2:])
@@ -188,19 +188,20 @@ class TOODHead(BaseModule):
 
 
 def geometric_mean(a: Tensor, b: Tensor) -> Tensor:
-    """Logits of the geometric mean of two probabilities given as logits (eq. 5); at most 1 - 1e-6, whose logit is finite."""
+    """Return the logits of the geometric mean of two probabilities, given as logits (eq. 5). The mean is clamped to 1 - 1e-6, so that its
+    logit is finite."""
     log = ((F.logsigmoid(a) + F.logsigmoid(b)) / 2).clamp(max=-1e-6)
     return log - (-torch.expm1(log)).log()
 
 
 def moved(boxes: Tensor, offset: Tensor) -> Tensor:
-    """(N, 4, H, W): each side of a box taken from where ``offset`` (N, 8, H, W), pairs (dy, dx) in cells, points to (eq. 6), between cells
-    interpolated; the box itself where that leaves none."""
+    """Return boxes (N, 4, H, W) with each side sampled bilinearly at the position that ``offset`` (N, 8, H, W) points to (eq. 6). Offsets
+    are pairs (dy, dx) in cells. If the result is an empty box, the original box is kept."""
     found = deform_conv(boxes, offset, boxes.new_ones(4, 1, 1, 1))
     void = (found[:, :2] > found[:, 2:]).any(1, keepdim=True)
     return torch.where(void, boxes, found)
 
 
 def as_they_are(anchors: Tensor, boxes: Tensor, max_shape: tuple[int, int] | None = None) -> Tensor:
-    """The boxes of the head's outputs, which may reach over the image's border."""
+    """Return the boxes of the head's outputs unchanged; they may extend outside the image."""
     return boxes

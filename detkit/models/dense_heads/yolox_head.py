@@ -30,8 +30,8 @@ from detkit.structures import DetDataSample
 from detkit.structures.detections import Detections
 from detkit.tasks.samplers import PseudoSampler
 
-CERTAIN = 100.      # logits end here: binary cross entropy of a score that is 0 or 1 in float32
-LARGEST = 20.       # log of a size in strides; beyond it areas overflow, in the first evaluations of a run
+CERTAIN = 100.      # clamp of logits; PyTorch's binary cross entropy of a score of exactly 0 or 1 is at most 100
+LARGEST = 20.       # max log of a size in strides; areas of larger boxes overflow early in training
 LEAST_SIZE = 1e-8   # added to a size in strides before its logarithm
 
 
@@ -44,7 +44,7 @@ class YOLOXTraining:
 class YOLOXPostprocess:
     nms: dict | None = None
     score_thr: float = 0.       # in [0, 1]; objectness times class score; candidates below it are dropped before NMS
-    max_per_img: int = -1       # detections kept; -1: all
+    max_per_img: int = -1       # max detections per image; -1: all
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'nms', plain_nms(self.nms))
@@ -52,13 +52,14 @@ class YOLOXPostprocess:
 
 @MODELS.register_module()
 class YOLOXHead(BaseModule):
-    """Per level two towers; per cell a class, a box and an objectness (Sec. 2.1: decoupled head, anchor-free).
+    """Two towers per level; predicts a class, a box and objectness per cell (Sec. 2.1: decoupled head, anchor-free).
 
-    ``use_l1`` adds an L1 loss on the raw boxes; YOLOXModeSwitchHook sets it for the last epochs, in which augmentation is weak.
+    ``use_l1`` adds an L1 loss on the encoded boxes; YOLOXModeSwitchHook sets it for the last epochs, which use weak augmentation.
 
     Args:
-        strides: of the levels, pixels.
-        dcn_on_last_conv: the last convolution of each tower is deformable. conv_bias: of the towers; 'auto': where no norm follows.
+        strides: strides of the levels, in pixels.
+        dcn_on_last_conv: the last convolution of each tower is deformable.
+        conv_bias: bias of the convolutions in the towers; 'auto': only without a norm.
     """
 
     def __init__(self, num_classes: int, in_channels: int, feat_channels: int = 256, stacked_convs: int = 2,
@@ -102,7 +103,8 @@ class YOLOXHead(BaseModule):
             nn.init.constant_(conv.bias, bias_for_probability(0.01))
 
     def forward(self, feats: tuple[Tensor, ...]) -> DenseOutputs:
-        """``reg``: shift of the centre from the cell's corner and log of the size, in strides; ``quality``: objectness."""
+        """Predict class logits, boxes and objectness; ``reg``: offset of the centre from the cell's corner and log of the size, in strides;
+        ``quality``: objectness."""
         cls, reg, objectness = [], [], []
         for i, x in enumerate(feats):
             c, r = self.multi_level_cls_convs[i](x), self.multi_level_reg_convs[i](x)
@@ -125,27 +127,27 @@ class YOLOXHead(BaseModule):
 
     @torch.no_grad()
     def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> DenseTargets:
-        """The middle of a cell decides which objects it competes for; its box is counted from the corner.
+        """Return the targets. Assignment uses the centre of a cell; boxes are encoded relative to its corner.
 
-        What an assigner sees as scores is the geometric mean of class score and objectness.
+        The scores passed to the assigner are the geometric mean of class score and objectness.
         """
         cells = prior_set(self.prior_generator, out, samples)
         corners, scores = cells.priors, (torch.cat(out.cls, 1).sigmoid() * torch.cat(out.quality, 1).sigmoid()[..., None]).sqrt()
         middles = torch.cat([corners[:, :2] + corners[:, 2:] / 2, corners[:, 2:]], 1)
-        everywhere = replace(cells, priors=middles, valid=torch.ones_like(cells.valid))     # in the padding, too
+        everywhere = replace(cells, priors=middles, valid=torch.ones_like(cells.valid))     # cells in the padding are candidates too
         return dense_targets(everywhere, samples, self.num_classes, self.assigner, PseudoSampler(),
                              DenseTraining(self.training_cfg.assigner), scores.logit().clamp(-CERTAIN, CERTAIN),
                              boxes_of(corners, torch.cat(out.reg, 1)))
 
     def candidates(self, out: DenseOutputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each cell its box (N, A, 4), and score and label (N, A) of its best class."""
+        """Return the box (N, A, 4) of each cell, and the score and label (N, A) of its best class."""
         logits, labels = torch.cat(out.cls, 1).detach().max(-1)
         scores = logits.sigmoid() * torch.cat(out.quality, 1).detach().sigmoid()
         corners = torch.cat(self.prior_generator(out.sizes, logits.device))
         return boxes_of(corners, torch.cat(out.reg, 1).detach()), scores, labels
 
     def predict(self, out: DenseOutputs, samples: list[DetDataSample]) -> list[InstanceData]:
-        """Best first; boxes may reach beyond the image."""
+        """Return detections, best first; boxes may extend outside the image."""
         results = []
         for boxes, scores, labels in zip(*self.candidates(out)):
             above = scores >= self.postprocess.score_thr
@@ -164,7 +166,7 @@ class YOLOXHead(BaseModule):
 
 
 def boxes_of(corners: Tensor, raw: Tensor) -> Tensor:
-    """(..., 4) xyxy pixels, from corners of cells and their strides (..., 4), and (..., 4) shifts of the centre and logs of the size, in
+    """Decode boxes (..., 4) xyxy in pixels, from cell corners and strides (..., 4), and (..., 4) centre offsets and logs of the size, in
     strides."""
     center = corners[..., :2] + raw[..., :2] * corners[..., 2:]
     half = raw[..., 2:].clamp(max=LARGEST).exp() * corners[..., 2:] / 2
@@ -172,6 +174,6 @@ def boxes_of(corners: Tensor, raw: Tensor) -> Tensor:
 
 
 def encoded(corners: Tensor, boxes: Tensor) -> Tensor:
-    """The inverse of ``boxes_of``, (n, 4), (n, 4) -> (n, 4)."""
+    """Encode boxes (n, 4) relative to cell corners (n, 4): the inverse of ``boxes_of``. Returns (n, 4)."""
     shift = ((boxes[:, :2] + boxes[:, 2:]) / 2 - corners[:, :2]) / corners[:, 2:]
     return torch.cat([shift, ((boxes[:, 2:] - boxes[:, :2]) / corners[:, 2:] + LEAST_SIZE).log()], 1)
