@@ -1,1 +1,1 @@
-"""Backbones: image -> feature maps of several strides."""
+"""Backbones: networks that return feature maps of several strides for an image."""

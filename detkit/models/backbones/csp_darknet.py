@@ -9,7 +9,7 @@ from detkit.nn.csp import INIT, CSPBackbone, DarknetBottleneck, csp_stages
 from detkit.nn.operators import Concat
 from detkit.registry import MODELS, ConfigError
 
-# input channels, output channels, blocks, shortcut in blocks, spatial pyramid pooling
+# per stage: input channels, output channels, blocks, shortcut in blocks, spatial pyramid pooling
 STAGES = {'P5': [[64, 128, 3, True, False], [128, 256, 9, True, False], [256, 512, 9, True, False],
                  [512, 1024, 3, False, True]],
           'P6': [[64, 128, 3, True, False], [128, 256, 9, True, False], [256, 512, 9, True, False],
@@ -17,7 +17,7 @@ STAGES = {'P5': [[64, 128, 3, True, False], [128, 256, 9, True, False], [256, 51
 
 
 class Focus(nn.Module):
-    """The four pixels of each 2x2 square side by side in the channels, then a convolution: stride 2 without a pixel unread."""
+    """Move the four pixels of each 2x2 square into the channels, then apply a convolution: stride 2 that uses every pixel."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, **options: object) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Focus(nn.Module):
         self.conv = ConvModule(in_channels * 4, out_channels, kernel_size, padding=(kernel_size - 1) // 2, **options)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), even sides -> (N, C', H / 2, W / 2)."""
+        """Return features (N, C', H / 2, W / 2) from (N, C, H, W) with even sides."""
         left, right = x[..., ::2], x[..., 1::2]
         return self.conv(self.concat(left[..., ::2, :], left[..., 1::2, :], right[..., ::2, :], right[..., 1::2, :]))
 
@@ -35,12 +35,12 @@ class CSPDarknet(CSPBackbone):
     """Focus, then stages, each with stride 2.
 
     Args:
-        arch: ``P5`` (strides up to 32) or ``P6`` (64); ``arch_ovewrite`` replaces its table (MMDetection's spelling).
-        deepen_factor, widen_factor: multiply the blocks and channels of every stage.
-        out_indices: 0 is the stem's map, i that of stage i.
-        frozen_stages: the stem (0) and this many stages learn nothing; -1: all learn.
-        spp_kernal_sizes: pools of the last stage, odd, ascending (MMDetection's spelling).
-        norm_eval: BatchNorm keeps its statistics during training.
+        arch: ``P5`` (strides up to 32) or ``P6`` (up to 64); ``arch_ovewrite`` replaces its table (MMDetection's spelling).
+        deepen_factor, widen_factor: factors of the number of blocks and of channels in every stage.
+        out_indices: indices of the returned maps: 0 is the stem, i is stage i.
+        frozen_stages: freeze the stem (0) and this many stages; -1: freeze nothing.
+        spp_kernal_sizes: kernel sizes of the max pools in the last stage, odd, ascending (MMDetection's spelling).
+        norm_eval: keep BatchNorm statistics fixed during training.
     """
 
     def __init__(self, arch: str = 'P5', deepen_factor: float = 1., widen_factor: float = 1., out_indices: tuple[int, ...] = (2, 3, 4),

@@ -7,7 +7,7 @@ from detkit.nn.conv import ConvModule
 from detkit.nn.csp import INIT, CSPBackbone, csp_stages
 from detkit.registry import MODELS, ConfigError
 
-# input channels, output channels, blocks, shortcut in blocks, spatial pyramid pooling
+# per stage: input channels, output channels, blocks, shortcut in blocks, spatial pyramid pooling
 STAGES = {'P5': [[64, 128, 3, True, False], [128, 256, 6, True, False], [256, 512, 6, True, False],
                  [512, 1024, 3, False, True]],
           'P6': [[64, 128, 3, True, False], [128, 256, 6, True, False], [256, 512, 6, True, False],
@@ -16,14 +16,14 @@ STAGES = {'P5': [[64, 128, 3, True, False], [128, 256, 6, True, False], [256, 51
 
 @MODELS.register_module()
 class CSPNeXt(CSPBackbone):
-    """Stem of three 3x3 convolutions (stride 2), then stages, each with stride 2.
+    """A stem of three 3x3 convolutions (stride 2), then stages, each with stride 2.
 
     Args:
-        arch: ``P5`` (strides up to 32) or ``P6`` (64); ``arch_ovewrite`` replaces its table (MMDetection's spelling).
-        deepen_factor, widen_factor: multiply the blocks and channels of every stage.
-        out_indices: 0 is the stem's map, i that of stage i.
-        frozen_stages: the stem (0) and this many stages learn nothing; -1: all learn.
-        norm_eval: BatchNorm keeps its statistics during training.
+        arch: ``P5`` (strides up to 32) or ``P6`` (up to 64); ``arch_ovewrite`` replaces its table (MMDetection's spelling).
+        deepen_factor, widen_factor: factors of the number of blocks and of channels in every stage.
+        out_indices: indices of the returned maps: 0 is the stem, i is stage i.
+        frozen_stages: freeze the stem (0) and this many stages; -1: freeze nothing.
+        norm_eval: keep BatchNorm statistics fixed during training.
     """
 
     def __init__(self, arch: str = 'P5', deepen_factor: float = 1., widen_factor: float = 1., out_indices: tuple[int, ...] = (2, 3, 4),

@@ -15,11 +15,12 @@ from detkit.nn.deform_conv import DeformConv2d
 from detkit.nn.operators import Add
 from detkit.registry import MODELS, ConfigError, check_arguments
 
-POSITIONS = 'after_conv1', 'after_conv2', 'after_conv3'     # of plugins in a bottleneck
+POSITIONS = 'after_conv1', 'after_conv2', 'after_conv3'     # positions of plugins in a bottleneck
 
 
 class BasicBlock(nn.Module):
-    """3x3 to ``inner`` channels, 3x3 to ``out_channels``; the shortcut is projected where its input does not fit."""
+    """3x3 convolution to ``inner`` channels, 3x3 to ``out_channels``; the shortcut has a projection if the input shape differs from the
+    output."""
 
     def __init__(self, in_channels: int, stride: int, inner: int, out_channels: int, dilation: int, style: str, avg_down: bool,
                  conv_cfg: dict | None, norm_cfg: dict) -> None:
@@ -33,7 +34,7 @@ class BasicBlock(nn.Module):
         self.downsample = downsample
 
     def conv_norms(self) -> dict[str, str]:
-        """For ``conv_norm_pairs``."""
+        """Return the convolution-norm pairs for ``conv_norm_pairs``."""
         return dict(zip(('conv1', 'conv2'), self.norm_names))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,10 +44,11 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 to ``inner`` channels, 3x3 in ``groups``, 1x1 to ``out_channels``; the shortcut is projected where its input does not fit.
+    """1x1 convolution to ``inner`` channels, 3x3 in ``groups``, 1x1 to ``out_channels``; the shortcut has a projection if the input shape
+    differs from the output.
 
-    ``style='caffe'`` strides in the first 1x1, ``'pytorch'`` in the 3x3. ``dcn``: the 3x3's config, if not ``conv_cfg``. ``plugins``:
-    position and config of modules behind a convolution's norm and activation (the last one's norm alone).
+    ``style``: 'caffe' puts the stride in the first 1x1, 'pytorch' in the 3x3. ``dcn``: config of the 3x3 if it is not ``conv_cfg``.
+    ``plugins``: position and config of modules after a convolution's norm and activation ('after_conv3': after its norm, before the sum).
     """
 
     def __init__(self, in_channels: int, stride: int, inner: int, out_channels: int, dilation: int, style: str, avg_down: bool,
@@ -69,7 +71,7 @@ class Bottleneck(nn.Module):
             self.add_module(name, plugin)
 
     def conv_norms(self) -> dict[str, str]:
-        """For ``conv_norm_pairs``."""
+        """Return the convolution-norm pairs for ``conv_norm_pairs``."""
         return dict(zip(('conv1', 'conv2', 'conv3'), self.norm_names))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,22 +83,22 @@ class Bottleneck(nn.Module):
         return self.relu3(self.add(x, identity))
 
     def plugged(self, position: str, x: Tensor) -> Tensor:
-        """``x`` after the plugins of this position."""
+        """Apply the plugins of this position to ``x``."""
         for name in self.plugin_names[position]:
             x = getattr(self, name)(x)
         return x
 
 
-# depth -> class of the blocks, their output channels over their width, and how many there are in each stage
+# depth -> block class, ratio of output channels to width, number of blocks in each stage
 BLOCKS: dict[int, tuple[type[nn.Module], int, tuple[int, ...]]] = {
     18: (BasicBlock, 1, (2, 2, 2, 2)), 34: (BasicBlock, 1, (3, 4, 6, 3)), 50: (Bottleneck, 4, (3, 4, 6, 3)),
     101: (Bottleneck, 4, (3, 4, 23, 3)), 152: (Bottleneck, 4, (3, 8, 36, 3))}
 
 
 def residual_stage(make_block: Callable[[int, int], nn.Module], count: int, in_channels: int, stride: int) -> nn.Sequential:
-    """``count`` blocks in a row, of which the first strides.
+    """Return ``count`` blocks in sequence; the first has the stride.
 
-    ``make_block``: from input channels and stride to a block, whose ``out_channels`` are the next one's input.
+    ``make_block``: builds a block from its input channels and stride; the block's ``out_channels`` are the input channels of the next.
     """
     blocks = [make_block(in_channels, stride)]
     for _ in range(count - 1):
@@ -105,7 +107,7 @@ def residual_stage(make_block: Callable[[int, int], nn.Module], count: int, in_c
 
 
 def build_plugin(cfg: dict, channels: int) -> tuple[str, nn.Module]:
-    """The module that a plugin's ``cfg`` describes, and its name in a block, as in mmcv: ``ContextBlock`` with the postfix 1 is
+    """Build the module of a plugin's ``cfg`` and return it with its name in a block, as in mmcv: ``ContextBlock`` with the postfix 1 is
     ``context_block1``."""
     options = dict(cfg)
     postfix = options.pop('postfix', '')
@@ -115,7 +117,7 @@ def build_plugin(cfg: dict, channels: int) -> tuple[str, nn.Module]:
 
 
 def add_norms(module: nn.Module, norm_cfg: dict, channels: list[int]) -> list[str]:
-    """Add a norm layer per entry, under the names that checkpoints hold (``bn1``, ``bn2``, ...), and return the names."""
+    """Add one norm layer per entry of ``channels`` under the names that checkpoints use (``bn1``, ``bn2``, ...), and return the names."""
     names = []
     for i, c in enumerate(channels):
         name, norm = build_norm(norm_cfg, c)
@@ -126,27 +128,27 @@ def add_norms(module: nn.Module, norm_cfg: dict, channels: list[int]) -> list[st
 
 @MODELS.register_module()
 class ResNet(BaseModule):
-    """Stem, then stages of residual blocks.
+    """A stem, then stages of residual blocks.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         stem_channels, base_channels: channels after the stem, and of the first stage's blocks.
-        strides, dilations: of each stage's first block, and of all of its 3x3 convolutions.
-        out_indices: stages whose maps are returned; with the default strides those are 4, 8, 16, 32.
-        style: where a bottleneck strides: ``pytorch`` in its 3x3, ``caffe`` in its first 1x1.
-        deep_stem, avg_down: ResNet-D's three 3x3 convolutions, and average pooling before a shortcut's convolution.
-        frozen_stages: the stem (0) and this many stages learn nothing; -1: all learn.
-        groups, base_width: ResNeXt's: a bottleneck's 3x3 has this many groups, each ``base_width`` channels in the first stage.
-        dcn: the 3x3 of bottlenecks becomes this deformable convolution in the stages that ``stage_with_dcn`` names.
-        plugins: further modules in bottlenecks, ``dict(cfg=dict(type='ContextBlock', ratio=1 / 16), position='after_conv3')`` each, in the
-            stages that its ``stages`` (a bool for each; all if left out) names. Any class in MODELS that takes ``in_channels`` and keeps
-            a map's shape. Two of one type need a ``postfix`` each in ``cfg``.
-        norm_eval: BatchNorm keeps its statistics during training.
+        strides, dilations: stride of the first block of each stage, and dilation of all 3x3 convolutions of each stage.
+        out_indices: indices of the stages whose maps are returned; with the default strides, their strides are 4, 8, 16, 32.
+        style: position of the stride in a bottleneck: ``pytorch``: in the 3x3, ``caffe``: in the first 1x1.
+        deep_stem, avg_down: ResNet-D's stem of three 3x3 convolutions, and average pooling before the convolution of a shortcut.
+        frozen_stages: freeze the stem (0) and this many stages; -1: freeze nothing.
+        groups, base_width: for ResNeXt: the 3x3 of a bottleneck has this many groups, each of ``base_width`` channels in the first stage.
+        dcn: config of a deformable convolution that replaces the 3x3 of bottlenecks in the stages selected by ``stage_with_dcn``.
+        plugins: extra modules in bottlenecks, a list of ``dict(cfg=dict(type='ContextBlock', ratio=1 / 16), position='after_conv3')``.
+            ``stages`` (one bool per stage) selects the stages; default: all. The type can be any class in MODELS that takes ``in_channels``
+            and keeps the shape of a map. Two plugins of one type each need a ``postfix`` in ``cfg``.
+        norm_eval: keep BatchNorm statistics fixed during training.
         with_cp: recompute blocks in the backward pass: less memory, more time.
-        zero_init_residual: blocks start as the identity (when not loaded from a checkpoint).
+        zero_init_residual: initialise blocks as the identity (without a checkpoint).
 
-    A subclass with blocks of its own sets ``blocks``, a table like BLOCKS. A block takes BasicBlock's arguments, and has ``out_channels``
-    and ``norm_names``, of which the last is that before the sum.
+    A subclass with its own blocks sets ``blocks``, a table like BLOCKS. A block takes the arguments of BasicBlock, and has ``out_channels``
+    and ``norm_names``; the last of them is the norm before the sum.
     """
 
     blocks = BLOCKS
@@ -210,11 +212,11 @@ class ResNet(BaseModule):
         self.maxpool = nn.MaxPool2d(3, 2, 1)
 
     def conv_norms(self) -> dict[str, str]:
-        """For ``conv_norm_pairs``: the stem's, where it is one convolution."""
+        """Return the convolution-norm pair of the stem for ``conv_norm_pairs``, if the stem is one convolution."""
         return {} if self.deep_stem else {'conv1': self.stem_norm}
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, C, H, W) -> one map per entry of ``out_indices``."""
+        """Return one map per entry of ``out_indices`` for images (N, C, H, W)."""
         x = self.stem(x) if self.deep_stem else self.relu(getattr(self, self.stem_norm)(self.conv1(x)))
         x = self.maxpool(x)
         outs = []
@@ -235,7 +237,7 @@ class ResNet(BaseModule):
             part.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'ResNet':
-        """As nn.Module.train, then freezes the first stages and (``norm_eval``) all BatchNorm statistics."""
+        """Set the mode as ``nn.Module.train`` does, but keep the frozen stages and (``norm_eval``) all BatchNorm statistics fixed."""
         super().train(mode)
         self.freeze()
         if mode and self.norm_eval:
@@ -256,14 +258,14 @@ class ResNet(BaseModule):
 
 
 def run_stage(blocks: nn.Sequential, x: Tensor, with_cp: bool) -> Tensor:
-    """(N, C, H, W) -> the last block's map. ``with_cp``: recompute blocks in the backward pass."""
+    """Return the last block's map of ``x`` (N, C, H, W). ``with_cp``: recompute blocks in the backward pass."""
     for block in blocks:
         x = checkpoint(block, x, use_reentrant=False) if with_cp and x.requires_grad else block(x)
     return x
 
 
 def checked_dcn(dcn: dict | None, conv_cfg: dict | None, stages: tuple, num_stages: int) -> dict | None:
-    """``dcn`` as a ``conv_cfg``. Raises ConfigError for what does not go together."""
+    """Return ``dcn`` as a ``conv_cfg``. Raises ConfigError for settings that contradict each other."""
     if dcn is None:
         return None
     if conv_cfg is not None or len(stages) < num_stages:
@@ -275,7 +277,7 @@ def checked_dcn(dcn: dict | None, conv_cfg: dict | None, stages: tuple, num_stag
 
 
 def plugins_of_stage(plugins: list[dict], stage: int, num_stages: int) -> list[tuple[str, dict]]:
-    """Position and ``cfg`` of the plugins of a stage's blocks. Raises ConfigError for a key, position or ``stages`` that cannot be."""
+    """Return position and ``cfg`` of each plugin of a stage's blocks. Raises ConfigError for an unknown key, position or ``stages``."""
     chosen = []
     for plugin in plugins:
         for key in plugin:
@@ -294,7 +296,7 @@ def plugins_of_stage(plugins: list[dict], stage: int, num_stages: int) -> list[t
 
 def shortcut(in_channels: int, out_channels: int, stride: int, avg_down: bool, conv_cfg: dict | None,
              norm_cfg: dict) -> nn.Module | None:
-    """The projection of a block's input, None where it already fits the block's output."""
+    """Return the projection of a block's shortcut; None if the input already has the shape of the output."""
     if stride == 1 and in_channels == out_channels:
         return None
     pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if avg_down else []
@@ -304,7 +306,7 @@ def shortcut(in_channels: int, out_channels: int, stride: int, avg_down: bool, c
 
 @MODELS.register_module()
 class ResNetV1d(ResNet):
-    """ResNet-D: ``deep_stem`` and ``avg_down``."""
+    """ResNet-D: ResNet with ``deep_stem`` and ``avg_down``."""
 
     def __init__(self, **options: object) -> None:
         check_arguments(ResNet, options)

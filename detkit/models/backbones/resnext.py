@@ -7,7 +7,8 @@ from detkit.registry import MODELS, check_arguments
 
 @MODELS.register_module()
 class ResNeXt(ResNet):
-    """A ResNet whose 3x3 convolutions have ``groups`` of ``base_width`` channels: so many in the first stage, twice in each after it."""
+    """ResNet whose 3x3 convolutions have ``groups`` of ``base_width`` channels in the first stage; the width doubles in each further
+    stage."""
 
     def __init__(self, groups: int = 1, base_width: int = 4, **options: object) -> None:
         check_arguments(ResNet, options)

@@ -17,12 +17,12 @@ from detkit.nn.ffn import FFN
 from detkit.nn.operators import Add
 from detkit.registry import MODELS, ConfigError
 
-APART = -100.     # added to the logits of two places that a shift brought into one window; the number of the paper's program
+APART = -100.     # added to attention logits of positions from different regions of a shifted map; value of the official code
 BY_THE_PAPER = [dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.), dict(type='Constant', layer='LayerNorm', val=1., bias=0.)]
 
 
 class WindowAttention(nn.Module):
-    """Self-attention in windows of ``size`` x ``size`` places, with a learnt bias for each head and relative position (eq. 4)."""
+    """Self-attention in windows of ``size`` x ``size`` positions, with a learnt bias per head and relative position (eq. 4)."""
 
     def __init__(self, channels: int, heads: int, size: int, qkv_bias: bool, qk_scale: float | None, attn_drop: float,
                  proj_drop: float) -> None:
@@ -36,25 +36,26 @@ class WindowAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, apart: Tensor | None) -> Tensor:
-        """(B, L, C) windows as ``to_windows`` makes them -> the same shape. ``apart``: (B, 1, L, L), see ``shift_mask``."""
+        """Apply attention to windows (B, L, C) in the format of ``to_windows``; the shape is kept. ``apart``: (B, 1, L, L), see
+        ``shift_mask``."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)     # (B, heads, L, C / heads)
-        index = self.relative_position_index.view([round(x.shape[1]**0.5)] * 4).permute(1, 0, 3, 2)   # row by row -> column by column
+        index = self.relative_position_index.view([round(x.shape[1]**0.5)] * 4).permute(1, 0, 3, 2)   # row-major -> column-major
         bias = self.relative_position_bias_table[index.flatten()].view(x.shape[1], x.shape[1], self.heads).permute(2, 0, 1)[None]
         x = F.scaled_dot_product_attention(q, k, v, bias if apart is None else bias + apart, self.attn_drop if self.training else 0.,
                                            scale=self.scale)
-        x = x.transpose(1, 2).clone(memory_format=torch.contiguous_format)     # how it lies in memory differs from kernel to kernel
+        x = x.transpose(1, 2).clone(memory_format=torch.contiguous_format)     # attention kernels return different memory formats
         return self.proj_drop(self.proj(x.flatten(2)))
 
 
 def relative_positions(size: int) -> Tensor:
-    """(L, L) for the L = ``size``**2 places of a window: the row of the bias table that belongs to each pair of them."""
+    """Return the index (L, L) into the bias table for each pair of the L = ``size``**2 positions of a window."""
     steps = torch.arange(size)
-    step = (steps[:, None] - steps + size - 1)                                  # how far apart, counted from 0
+    step = (steps[:, None] - steps + size - 1)                                  # relative position, counted from 0
     return (step[:, None, :, None] * (2 * size - 1) + step[None, :, None, :]).reshape(size**2, size**2)
 
 
 class ShiftedWindows(nn.Module):
-    """Attention within windows; ``shift``: windows that lie half a window further (Sec. 3.2)."""
+    """Attention within windows; ``shift``: the windows are shifted by half a window (Sec. 3.2)."""
 
     def __init__(self, channels: int, heads: int, size: int, shift: bool, **options: object) -> None:
         super().__init__()
@@ -62,7 +63,8 @@ class ShiftedWindows(nn.Module):
         self.w_msa = WindowAttention(channels, heads, size, **options)
 
     def forward(self, x: Tensor, apart: Tensor) -> Tensor:
-        """(N, H, W, C) -> the same shape. The map is filled up with zeros to whole windows, which take part as places of their own."""
+        """Apply windowed attention to (N, H, W, C); the shape is kept. The map is padded with zeros to whole windows; padded positions take
+        part in attention."""
         height, width, size, shift = *x.shape[1:3], self.size, self.shift
         x = F.pad(x, (0, 0, 0, whole_windows(width, size) - width, 0, whole_windows(height, size) - height))
         padded = x.shape
@@ -75,37 +77,38 @@ class ShiftedWindows(nn.Module):
 
 
 def whole_windows(length: int, size: int) -> int:
-    """``length``, rounded up to windows."""
+    """Return ``length`` rounded up to a multiple of ``size``."""
     return (length + size - 1) // size * size
 
 
 def to_windows(x: Tensor, size: int) -> Tensor:
-    """(N, H, W, C) of whole windows -> (B, L, C): windows row by row, and in each the L = ``size``**2 places column by column.
+    """Split a map (N, H, W, C) of whole windows into (B, L, C): windows in row-major order, the L = ``size``**2 positions of each in
+    column-major order.
 
-    In this order and by these steps, the copy before the change of shape among them, no dimension counts the windows in one direction
-    alone. There may be a single one, which ``torch.export`` takes for a case of its own.
+    With this order and these steps, including the copy before the reshape, no dimension is the number of windows in one direction. That
+    number can be 1, and ``torch.export`` treats 1 as a special case.
     """
     x = x.flatten(0, 1).unflatten(0, (-1, size)).transpose(1, 2).contiguous()    # (N rows, W, size, C)
     return x.flatten(0, 1).unflatten(0, (-1, size)).flatten(1, 2)
 
 
 def from_windows(x: Tensor, shape: torch.Size, size: int) -> Tensor:
-    """(B, L, C) -> the (N, H, W, C) of ``shape``: undoes ``to_windows``."""
+    """Reverse ``to_windows``: (B, L, C) -> (N, H, W, C) of ``shape``."""
     n, height, width, _ = shape
     x = x.unflatten(1, (size, size)).flatten(0, 1).unflatten(0, (n * (height // size), width))
     return x.transpose(1, 2).contiguous().flatten(0, 1).unflatten(0, (n, height))
 
 
 def cropped(x: Tensor, height: int, width: int) -> Tensor:
-    """(N, H, W, C) without the rows and columns after ``height`` and ``width``."""
-    if torch.compiler.is_compiling():          # a view would hold for those sizes alone that are filled up, or not, as the example is
+    """Crop a map (N, H, W, C) to ``height`` rows and ``width`` columns."""
+    if torch.compiler.is_compiling():          # export would specialise a view to sizes that need padding, or to sizes that do not
         return x.index_select(1, torch.arange(height, device=x.device)).index_select(2, torch.arange(width, device=x.device))
     return x[:, :height, :width]
 
 
 def shift_mask(x: Tensor, size: int) -> Tensor:
-    """(B, 1, L, L): ``APART`` for two places of one window that were not neighbours before the map (N, H, W, C) was shifted by half a
-    window, else 0 (Fig. 4)."""
+    """Return the attention mask (B, 1, L, L) of shifted windows: ``APART`` for two positions of a window that were not adjacent before the
+    map (N, H, W, C) was shifted by half a window, else 0 (Fig. 4)."""
     height, width = (whole_windows(length, size) for length in x.shape[1:3])
     rows, columns = (sum(torch.arange(length, device=x.device) >= length - last for last in (size, size // 2))   # 0, 1, 2
                      for length in (height, width))
@@ -115,7 +118,7 @@ def shift_mask(x: Tensor, size: int) -> Tensor:
 
 
 class SwinBlock(nn.Module):
-    """Attention and two linear layers, each with a norm before and a shortcut around it (eq. 3)."""
+    """Attention and an MLP of two linear layers, each with a norm before it and a shortcut around it (eq. 3)."""
 
     def __init__(self, channels: int, hidden: int, drop_path: float, drop_rate: float, act_cfg: dict, norm_cfg: dict,
                  **attention: object) -> None:
@@ -133,7 +136,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Squares of ``size`` pixels as vectors; the last row and column are filled up with zeros."""
+    """Embed patches of ``size`` pixels; the last row and column are padded with zeros."""
 
     def __init__(self, in_channels: int, channels: int, size: int, norm_cfg: dict | None) -> None:
         super().__init__()
@@ -142,13 +145,13 @@ class PatchEmbed(nn.Module):
         self.norm = build_norm(norm_cfg, channels)[1] if norm_cfg else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, H / size, W / size, C), rounded up."""
+        """Return patch embeddings (N, H / size, W / size, C), rounded up, of images (N, 3, H, W)."""
         x = self.projection(F.pad(x, (0, -x.shape[3] % self.size, 0, -x.shape[2] % self.size)))
         return self.norm(x.permute(0, 2, 3, 1))
 
 
 class PatchMerging(nn.Module):
-    """The four neighbours of every ``stride``-th place as one vector of twice the channels (Sec. 3.1)."""
+    """Concatenate the four neighbours at every ``stride``-th position and project them to twice the channels (Sec. 3.1)."""
 
     def __init__(self, channels: int, stride: int, norm_cfg: dict | None) -> None:
         super().__init__()
@@ -157,15 +160,15 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, H, W, C) -> (N, H / stride, W / stride, 2 C), rounded up."""
+        """Return (N, H / stride, W / stride, 2 C), rounded up, from (N, H, W, C)."""
         height, width = x.shape[1:3]
         x = F.pad(x, (0, 0, 0, 1, 0, 1))
         corners = [x[:, i:height + i:self.stride, j:width + j:self.stride] for i in (0, 1) for j in (0, 1)]
-        return self.reduction(self.norm(torch.stack(corners, -1).flatten(-2)))       # the order of nn.Unfold, as in checkpoints
+        return self.reduction(self.norm(torch.stack(corners, -1).flatten(-2)))       # order of nn.Unfold, as in checkpoints
 
 
 class SwinStage(nn.Module):
-    """Blocks, every second shifted; ``downsample`` belongs to the stage that it follows."""
+    """Blocks, every second one with shifted windows; ``downsample`` is the patch merging after the stage."""
 
     def __init__(self, blocks: list[SwinBlock], downsample: PatchMerging | None, with_cp: bool) -> None:
         super().__init__()
@@ -183,21 +186,23 @@ class SwinTransformer(BaseModule):
     """Stages of attention in shifted windows.
 
     Args:
-        pretrain_img_size: (height, width), or the side of a square: the size that ``absolute_pos_embed`` has a place for each patch of.
-        embed_dims: channels of the first stage; each further one has twice as many.
-        patch_size: pixels; equal to ``strides[0]``.
-        window_size: places along a window's side. mlp_ratio: width of a block's linear layers, in channels.
-        depths, num_heads, strides: blocks, heads, and the step before it, of each stage.
-        out_indices: stages whose maps are returned, with a norm each.
-        qk_scale: factor of the logits; None: one over the root of a head's channels.
-        patch_norm: norms after the patches and before merging them.
-        drop_rate, attn_drop_rate: dropout after linear layers, and of attention.
-        drop_path_rate: stochastic depth of the last block; it grows evenly from 0.
-        use_abs_pos_embed: add a learnt vector for each patch; resized for images of another size than ``pretrain_img_size``.
+        pretrain_img_size: (height, width), or the side of a square; ``absolute_pos_embed`` has one position per patch of this size.
+        embed_dims: channels of the first stage; each further stage has twice as many.
+        patch_size: in pixels; equal to ``strides[0]``.
+        window_size: number of positions along the side of a window.
+        mlp_ratio: hidden channels of a block's MLP, relative to its channels.
+        depths, num_heads, strides: blocks and heads of each stage, and the stride before it.
+        out_indices: indices of the stages whose maps are returned, each with a norm.
+        qk_scale: factor of the attention logits; None: 1 / sqrt(channels per head).
+        patch_norm: apply norms after the patch embedding and before patch merging.
+        drop_rate, attn_drop_rate: dropout after linear layers, and of attention weights.
+        drop_path_rate: stochastic depth of the last block; it increases linearly from 0.
+        use_abs_pos_embed: add a learnt position embedding to each patch; it is resized for images of a size other than
+            ``pretrain_img_size``.
         with_cp: recompute blocks in the backward pass: less memory, more time.
         pretrained: a checkpoint; the same as ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
-        convert_weights: checkpoints have the names of the paper's program.
-        frozen_stages: the patches (0) and this many stages learn nothing; -1: all learn.
+        convert_weights: the checkpoint has the parameter names of the official code.
+        frozen_stages: freeze the patch embedding (0) and this many stages; -1: freeze nothing.
     """
 
     def __init__(self, pretrain_img_size: int | Sequence[int] = 224, in_channels: int = 3, embed_dims: int = 96, patch_size: int = 4,
@@ -237,7 +242,7 @@ class SwinTransformer(BaseModule):
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> one map (N, C, H / stride, W / stride), rounded up, per entry of ``out_indices``."""
+        """Return one map (N, C, H / stride, W / stride), rounded up, per entry of ``out_indices`` for images (N, 3, H, W)."""
         x = self.patch_embed(x)
         if self.absolute_pos_embed is not None:
             table = resized(self.absolute_pos_embed, self.places, tuple(x.shape[1:3]))
@@ -262,7 +267,7 @@ class SwinTransformer(BaseModule):
             part.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> SwinTransformer:
-        """As nn.Module.train; the first stages stay frozen."""
+        """Set the mode as ``nn.Module.train`` does, but keep the frozen stages in evaluation mode."""
         super().train(mode)
         self.freeze()
         return self
@@ -270,7 +275,7 @@ class SwinTransformer(BaseModule):
 
 def check(depths: Sequence[int], heads: Sequence[int], strides: Sequence[int], out_indices: Sequence[int], channels: int,
           patch_size: int, frozen_stages: int) -> None:
-    """Raise ConfigError for settings that do not go together, by their names in a config."""
+    """Raise ConfigError for settings that contradict each other, with their names in a config."""
     if not len(depths) == len(heads) == len(strides):
         raise ConfigError(f'SwinTransformer depths={tuple(depths)}, num_heads={tuple(heads)} and strides={tuple(strides)} need an entry '
                           f'for each stage.')
@@ -293,7 +298,7 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def resized(table: Tensor, size: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """A table of vectors (1, h * w, C) for the places of a map of ``size``, as one for a map of ``wanted`` size, bicubic."""
+    """Resize a table of position embeddings (1, h * w, C) for a map of ``size`` to a map of ``wanted`` size, bicubically."""
     grid = table.transpose(1, 2).unflatten(2, size)
     return F.interpolate(grid, size=wanted, mode='bicubic', align_corners=False).flatten(2).transpose(1, 2)
 
@@ -304,11 +309,11 @@ OFFICIAL = [(r'^layers\.', 'stages.'), (r'\.attn\.', '.attn.w_msa.'), (r'\.mlp\.
 
 
 def adapt_weights(swin: SwinTransformer, weights: dict[str, Tensor], prefix: str, *unused: object) -> None:
-    """Before loading, in place: the weights of a detector's backbone lose that prefix, those of the paper's program get our names, and
-    tables for another window or image size are resized.
+    """Convert a state dict in place before it is loaded: remove the prefix of a detector's backbone, rename parameters of the official
+    code, and resize tables for another window or image size.
 
     Raises:
-        ConfigError: they are of the paper's program, and ``convert_weights`` is not set.
+        ConfigError: the weights have the names of the official code, and ``convert_weights`` is not set.
     """
     own = [key for key in weights if key.startswith(prefix)]
     if not prefix and any(key.startswith('backbone.') for key in own):
@@ -335,13 +340,13 @@ def translated(name: str) -> str:
 
 
 def in_our_order(value: Tensor) -> Tensor:
-    """Of a layer after merging, (..., 4 C): the paper's program lists the four neighbours column by column, and all channels of each;
-    ours row by row, and all four of each channel."""
+    """Reorder a patch-merging parameter (..., 4 C). The official code lists the four neighbours in column-major order, with all channels of
+    each neighbour; here they are in row-major order, with the four neighbours of each channel."""
     return value.unflatten(-1, (4, -1))[..., [0, 2, 1, 3], :].transpose(-1, -2).flatten(-2)
 
 
 def fitted(name: str, theirs: Tensor, ours: Tensor) -> Tensor:
-    """A table of square windows or images as one of another size; anything else as it is."""
+    """Resize a table for square windows or images to the size of ``ours``; return any other parameter unchanged."""
     if name.endswith('relative_position_index'):
         return ours
     table, wanted = (theirs[None], ours[None]) if name.endswith('relative_position_bias_table') else (theirs, ours)

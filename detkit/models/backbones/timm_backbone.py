@@ -1,4 +1,4 @@
-"""Any model of timm (https://github.com/huggingface/pytorch-image-models) as a backbone, with mmpretrain's names."""
+"""Any timm model (https://github.com/huggingface/pytorch-image-models) as a backbone, with mmpretrain's argument names."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -23,19 +23,19 @@ def timm_package() -> ModuleType:
 
 @MODELS.register_module()
 class TIMMBackbone(BaseModule):
-    """A network of timm's, whose maps by stage are what a neck takes.
+    """A timm model that returns one feature map per stage.
 
-    ``channels`` and ``strides`` say of what size the maps are that are returned.
+    ``channels`` and ``strides`` describe the returned maps.
 
     Args:
-        model_name: as ``timm.list_models()`` gives it, with or without the tag of its weights.
-        features_only: return the maps of stages; otherwise the last map alone, what comes before timm's pooling.
-        pretrained: load timm's weights, fetched when there is no copy yet. As of any backbone that happens in ``init_weights``:
-            a model that gets a checkpoint of its own needs no network.
-        checkpoint_path: a file with the weights of the whole timm model, loaded likewise.
-        out_indices: of ``features_only``: which of the maps; None: all.
-        model_options: anything else that the timm model takes (``drop_path_rate``, ``output_stride``, ``img_size``, ...). A
-            ``norm_layer`` may have the name of a ``norm_cfg``.
+        model_name: a name from ``timm.list_models()``, with or without the tag of its weights.
+        features_only: return the maps of stages; otherwise return only the last map, before timm's pooling.
+        pretrained: load timm's weights, downloaded if they are not in the cache. As for every backbone, this happens in ``init_weights``: a
+            model that loads its own checkpoint needs no network connection.
+        checkpoint_path: a file with the weights of the whole timm model, also loaded in ``init_weights``.
+        out_indices: indices of the returned maps, with ``features_only``; None: all.
+        model_options: further arguments of the timm model (``drop_path_rate``, ``output_stride``, ``img_size``, ...). ``norm_layer``
+            can be the type of a ``norm_cfg``.
     """
 
     def __init__(self, model_name: str, features_only: bool = False, pretrained: bool = False, checkpoint_path: str = '',
@@ -59,17 +59,17 @@ class TIMMBackbone(BaseModule):
         self.channels_last = 'NHWC' in str(getattr(self.timm_model, 'output_fmt', ''))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> maps (N, C, H / stride, W / stride), fine to coarse."""
+        """Return maps (N, C, H / stride, W / stride), fine to coarse, of images (N, 3, H, W)."""
         maps = tuple(self.timm_model(x)) if self.features_only else (self.timm_model.forward_features(x),)
         if any(m.dim() != 4 for m in maps):
             raise ValueError(f"timm's '{self.model_name}' gives {tuple(maps[-1].shape)} and no map. Set features_only=True.")
         return tuple(m.permute(0, 3, 1, 2) for m in maps) if self.channels_last else maps
 
     def fetch_weights(self) -> dict[str, Tensor]:
-        """The weights that ``init_weights`` loads, fetched when there is no copy yet.
+        """Return the weights that ``init_weights`` loads, downloaded if they are not in the cache.
 
         Raises:
-            ConfigError: they cannot be had.
+            ConfigError: the weights cannot be loaded.
         """
         return fetched(self.model_name, self.options, self.checkpoint_path)
 
@@ -78,15 +78,15 @@ class TIMMBackbone(BaseModule):
             self.timm_model.load_state_dict(self.fetch_weights())
         if self.init_cfg:
             initialize(self, self.init_cfg)
-        self.is_init = True              # not by the parent: it would have timm's parts start anew
+        self.is_init = True              # the parent class would initialise timm's layers again
 
 
 def create(name: str, options: dict, **weights: object) -> nn.Module:
-    """``timm.create_model``, what it cannot do told as a ConfigError."""
+    """Call ``timm.create_model``; raise ConfigError if it fails."""
     timm = timm_package()
     try:
         return timm.create_model(name, **weights, **options)
-    except Exception as error:                  # each model of timm's has its own way to say no
+    except Exception as error:                  # timm models raise many types of errors
         if not timm.is_model(name.split('.')[0]) and ':' not in name:
             raise ConfigError(f"timm {timm.__version__} has no model '{name}'.{did_you_mean(name, timm.list_models())}") from error
         said = ' '.join(f'{type(error).__name__}: {error}'.split())
@@ -98,9 +98,9 @@ def create(name: str, options: dict, **weights: object) -> nn.Module:
 
 
 def fetched(name: str, options: dict, path: str) -> dict[str, Tensor]:
-    """The weights of a model that timm has built and loaded: it knows how those of the whole network become features.
+    """Return the weights of a model that timm built and loaded; timm maps the weights of the whole network to its feature extractor.
 
-    A file takes the place of timm's own. (What ``create_model(checkpoint_path=...)`` loads would have to have the features' names.)
+    If ``path`` is set, the file replaces timm's weights. (``create_model(checkpoint_path=...)`` would expect the names of the features.)
     """
     overlay = None
     if path:

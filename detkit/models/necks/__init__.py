@@ -1,1 +1,1 @@
-"""Necks: mix feature maps of several strides."""
+"""Necks: modules that combine feature maps of several strides."""

@@ -15,11 +15,11 @@ REFINEMENTS = (None, 'conv', 'non_local')
 
 @MODELS.register_module()
 class BFP(BaseModule):
-    """The mean of all levels, refined, is added to each of them.
+    """Resize all levels to one size, average and refine them, and add the result to each level.
 
     Args:
-        refine_level: index of the level at whose size the mean is taken.
-        refine_type: ``conv`` (3x3), ``non_local``, or None: not refined.
+        refine_level: index of the level whose size the average has.
+        refine_type: ``conv`` (3x3), ``non_local``, or None: no refinement.
     """
 
     def __init__(self, in_channels: int, num_levels: int, refine_level: int = 2, refine_type: str | None = None,
@@ -40,10 +40,10 @@ class BFP(BaseModule):
             self.refine = NonLocal2d(in_channels, reduction=1, use_scale=False, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """``num_levels`` maps of ``in_channels``, fine to coarse -> maps of the same shapes.
+        """Return maps of the same shapes as ``feats``: ``num_levels`` maps of ``in_channels``, fine to coarse.
 
         Raises:
-            ConfigError: another number of maps.
+            ConfigError: the number of maps is not ``num_levels``.
         """
         if len(feats) != self.num_levels:
             raise ConfigError(f'BFP num_levels={self.num_levels}; it was given {len(feats)} maps.')
@@ -55,5 +55,5 @@ class BFP(BaseModule):
 
 
 def resizing(finer: bool) -> nn.Module:
-    """The module that brings a map to another size: by maxima where it is the finer one, else by repetition."""
+    """Return the module that resizes a map: max pooling for a map that is finer than the target, else nearest-neighbour upsampling."""
     return MaxResize() if finer else Resize(mode='nearest')

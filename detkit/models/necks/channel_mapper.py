@@ -1,4 +1,4 @@
-"""A neck that only changes the number of channels."""
+"""A neck that changes only the number of channels."""
 from __future__ import annotations
 
 from typing import Literal
@@ -13,7 +13,8 @@ from detkit.registry import MODELS, ConfigError
 
 @MODELS.register_module()
 class ChannelMapper(BaseModule):
-    """A convolution a level, then (``num_outs`` beyond the backbone's levels) strided 3x3 convolutions from the last input on."""
+    """One convolution per level, then strided 3x3 convolutions that start from the last input map, if ``num_outs`` exceeds the backbone's
+    levels."""
 
     def __init__(self, in_channels: list[int], out_channels: int, kernel_size: int = 3, conv_cfg: dict | None = None,
                  norm_cfg: dict | None = None, act_cfg: dict | None = dict(type='ReLU'), bias: bool | Literal['auto'] = 'auto',
@@ -32,10 +33,10 @@ class ChannelMapper(BaseModule):
             self.extra_convs = nn.ModuleList(ConvModule(c, out_channels, 3, stride=2, padding=1, **options) for c in sources)
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Backbone maps, fine to coarse -> ``num_outs`` maps of ``out_channels``.
+        """Return ``num_outs`` maps of ``out_channels`` from the backbone's maps, fine to coarse.
 
         Raises:
-            ConfigError: another number of maps than of ``in_channels``.
+            ConfigError: the number of maps is not the length of ``in_channels``.
         """
         if len(feats) != len(self.convs):
             raise ConfigError(f'ChannelMapper in_channels has {len(self.convs)} entries; the backbone gives {len(feats)} maps '

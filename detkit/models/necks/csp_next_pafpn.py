@@ -8,11 +8,13 @@ from detkit.registry import MODELS
 
 @MODELS.register_module()
 class CSPNeXtPAFPN(CSPPathAggregation):
-    """Top-down, then bottom-up; each step joins two maps and mixes them in a CSP layer without shortcuts.
+    """Top-down, then bottom-up; each step concatenates two maps and applies a CSP layer without shortcuts.
 
     Args:
-        in_channels: of the backbone's maps, fine to coarse. out_channels: of every map returned.
-        num_csp_blocks: blocks of each CSP layer. upsample_cfg: arguments of ``torch.nn.functional.interpolate``.
+        in_channels: channels of the backbone's maps, fine to coarse.
+        out_channels: channels of every returned map.
+        num_csp_blocks: number of blocks in each CSP layer.
+        upsample_cfg: arguments of ``torch.nn.functional.interpolate``.
     """
 
     def __init__(self, in_channels: list[int], out_channels: int, num_csp_blocks: int = 3, use_depthwise: bool = False,

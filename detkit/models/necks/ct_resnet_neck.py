@@ -15,9 +15,11 @@ from detkit.registry import MODELS, ConfigError
 
 @MODELS.register_module()
 class CTResNetNeck(BaseModule):
-    """The backbone's last map, several times through a 3x3 convolution (``use_dcn``: deformable) and one that doubles its sides.
+    """Apply to the backbone's last map, several times, a 3x3 convolution (``use_dcn``: deformable) and a transposed convolution that
+    doubles the resolution.
 
-    ``num_deconv_filters``, ``num_deconv_kernels``: channels and kernel sizes of the latter; a size of 4 alone doubles them.
+    ``num_deconv_filters``, ``num_deconv_kernels``: channels and kernel sizes of the transposed convolutions; only a kernel size of 4
+    doubles the resolution.
     """
 
     def __init__(self, in_channels: int, num_deconv_filters: Sequence[int], num_deconv_kernels: Sequence[int], use_dcn: bool = True,
@@ -40,15 +42,15 @@ class CTResNetNeck(BaseModule):
             if not isinstance(module.conv, DeformConv2d):
                 module.conv.reset_parameters()
             if isinstance(module.conv, nn.ConvTranspose2d):
-                module.conv.weight.data[:, 0] = bilinear_kernel(4)      # towards the first output alone, as in the authors' code
+                module.conv.weight.data[:, 0] = bilinear_kernel(4)      # only output channel 0, as in the official code
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor]:
-        """One map, the last of ``feats`` with each side ``2**len(num_deconv_filters)`` times as long."""
+        """Return one map: the last of ``feats``, upsampled by ``2**len(num_deconv_filters)``."""
         return (self.deconv_layers(feats[-1]),)
 
 
 def bilinear_kernel(size: int) -> Tensor:
-    """(size, size): how much each place of a doubled map takes from a cell, interpolated."""
+    """Return the weights (size, size) of a transposed convolution that upsamples bilinearly by 2."""
     half = (size + 1) // 2
     share = 1 - (torch.arange(size) / half - (2 * half - 1 - half % 2) / (2 * half)).abs()
     return share[:, None] * share

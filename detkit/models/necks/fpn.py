@@ -14,13 +14,13 @@ EXTRA_SOURCES = ('on_input', 'on_lateral', 'on_output')
 
 @MODELS.register_module()
 class FPN(BaseModule):
-    """Lateral 1x1 convs, a top-down sum, 3x3 output convs, then extra coarse levels.
+    """Lateral 1x1 convolutions, a top-down sum, 3x3 output convolutions, then extra coarse levels.
 
     Args:
-        start_level, end_level: indices of the first and last backbone map used; -1: the last there is.
-        num_outs: levels returned; those beyond the backbone's are strided convs (``add_extra_convs`` names their source:
-            ``on_input`` (also True), ``on_lateral``, ``on_output``) or, when it is False, strided max pools.
-        relu_before_extra_convs: ReLU between the extra convs.
+        start_level, end_level: indices of the first and last backbone map used; end_level -1: the last map.
+        num_outs: number of returned levels. Extra levels are strided convolutions (``add_extra_convs`` names their input: ``on_input``
+            (also True), ``on_lateral``, ``on_output``) or, if it is False, strided max pools.
+        relu_before_extra_convs: apply ReLU before each extra convolution but the first.
         upsample_cfg: arguments of ``torch.nn.functional.interpolate`` for the top-down sum.
     """
 
@@ -44,7 +44,7 @@ class FPN(BaseModule):
         options = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, inplace=False)
         lateral = options | (dict(norm_cfg=None) if no_norm_on_lateral else {})
         self.lateral_convs = nn.ModuleList(ConvModule(c, out_channels, 1, **lateral) for c in used)
-        self.upsamples = nn.ModuleList(Resize(**upsample_cfg) for _ in used[1:])                  # from the finest on, as the sums
+        self.upsamples = nn.ModuleList(Resize(**upsample_cfg) for _ in used[1:])                  # from the finest level, like the sums
         self.adds = nn.ModuleList(Add() for _ in used[1:])
         self.fpn_convs = nn.ModuleList(ConvModule(out_channels, out_channels, 3, padding=1, **options) for _ in used)
         extra = range(num_outs - len(used))
@@ -56,10 +56,10 @@ class FPN(BaseModule):
             self.fpn_convs.append(ConvModule(c, out_channels, 3, stride=2, padding=1, **options))
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Backbone maps, fine to coarse -> ``num_outs`` maps of ``out_channels``, each half the size of the one before.
+        """Return ``num_outs`` maps of ``out_channels``, each half the size of the previous one, from the backbone's maps, fine to coarse.
 
         Raises:
-            ConfigError: another number of maps than of ``in_channels``.
+            ConfigError: the number of maps is not the length of ``in_channels``.
         """
         if len(feats) != self.num_ins:
             raise ConfigError(f'FPN in_channels has {self.num_ins} entries; the backbone gives {len(feats)} maps (its out_indices).')

@@ -1,1 +1,1 @@
-"""Heads that look at proposed regions."""
+"""RoI heads: predict class, box and mask from the features of proposed regions."""

@@ -1,4 +1,4 @@
-"""Class and box of a region (Fast R-CNN, https://arxiv.org/abs/1504.08083)."""
+"""Box heads: predict class and box of a region (Fast R-CNN, https://arxiv.org/abs/1504.08083)."""
 from __future__ import annotations
 
 import torch
@@ -23,16 +23,18 @@ INIT = [dict(type='Normal', std=0.01, override=dict(name='fc_cls')),
 
 @MODELS.register_module(name=['ConvFCBBoxHead', 'BBoxHead'])
 class ConvFCBBoxHead(BaseModule):
-    """Convolutions and fully connected layers, shared and then of each task, to class scores (softmax, background last) and box deltas.
+    """Shared and then task-specific layers (convolutions, then fully connected), which predict class scores (softmax, background last) and
+    box deltas.
 
     Args:
         in_channels, roi_feat_size: the pooled features are (in_channels, roi_feat_size, roi_feat_size).
-        with_avg_pool: they are averaged before the first fully connected layer.
-        num_shared_convs, num_shared_fcs: count of the shared layers, of 3x3 convolutions and fully connected; None: as the class has it.
-        num_cls_convs, num_cls_fcs, num_reg_convs, num_reg_fcs: and of each task's own.
-        conv_out_channels, fc_out_channels, conv_cfg, norm_cfg: of those layers.
-        reg_class_agnostic: one box for all classes in place of one a class.
-        reg_decoded_bbox: the box loss sees boxes (an IoU loss) in place of the coder's numbers.
+        with_avg_pool: average the features over positions before the first fully connected layer.
+        num_shared_convs, num_shared_fcs: number of shared 3x3 convolutions and shared fully connected layers; None: the default of the
+            class.
+        num_cls_convs, num_cls_fcs, num_reg_convs, num_reg_fcs: the same for the layers of each task.
+        conv_out_channels, fc_out_channels, conv_cfg, norm_cfg: settings of these layers.
+        reg_class_agnostic: predict one box for all classes instead of one box per class.
+        reg_decoded_bbox: compute the box loss on decoded boxes (for IoU losses) instead of encoded deltas.
     """
 
     shared_by_default = 0, 0
@@ -56,7 +58,7 @@ class ConvFCBBoxHead(BaseModule):
         area = 1 if with_avg_pool else height * width
 
         def layers(name: str, num_convs: int, num_fcs: int, channels: int, flat: bool) -> tuple[int, bool]:
-            """Add a branch's layers; the width of its output, and whether that is flattened."""
+            """Add the layers of a branch. Return the width of its output, and whether the output is flattened."""
             inputs = [channels] + [conv_out_channels] * num_convs
             self.add_module(f'{name}_convs', nn.ModuleList(
                 ConvModule(i, conv_out_channels, 3, padding=1, conv_cfg=conv_cfg, norm_cfg=norm_cfg) for i in inputs[:-1]))
@@ -73,7 +75,7 @@ class ConvFCBBoxHead(BaseModule):
         self.fc_reg = nn.Linear(reg_width * (1 if reg_flat else area), 4 if reg_class_agnostic else 4 * num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, C, S, S) -> class logits (n, K + 1) and deltas (n, K or 1, 4)."""
+        """Predict class logits (n, K + 1) and deltas (n, K or 1, 4) from features (n, C, S, S)."""
         x = self.through(x, self.shared_convs, self.shared_fcs, self.shared_relus)
         cls = self.flat(self.through(x, self.cls_convs, self.cls_fcs, self.cls_relus))
         reg = self.flat(self.through(x, self.reg_convs, self.reg_fcs, self.reg_relus))
@@ -87,18 +89,20 @@ class ConvFCBBoxHead(BaseModule):
         return x
 
     def flat(self, x: Tensor) -> Tensor:
-        """(n, C, S, S) -> (n, C * S * S), or their means (n, C); what is flat stays."""
+        """Flatten features (n, C, S, S) to (n, C * S * S), or average them to (n, C); features that are already flat are returned
+        unchanged."""
         return x if x.dim() == 2 else (x if self.avg_pool is None else self.avg_pool(x)).flatten(1)
 
     def of_class(self, deltas: Tensor, labels: Tensor) -> Tensor:
-        """Deltas (..., K or 1, 4) and labels (...) -> those of the label's class (..., 4)."""
+        """Select the deltas of the label's class: (..., K or 1, 4) and labels (...) -> (..., 4)."""
         if self.reg_class_agnostic:
             return deltas[..., 0, :]
         return deltas.gather(-2, labels[..., None, None].expand(*labels.shape, 1, 4)).squeeze(-2)
 
     def loss(self, logits: Tensor, deltas: Tensor, rois: Tensor, labels: Tensor, gt_bboxes: Tensor,
              pos_weight: float) -> dict[str, Tensor]:
-        """``rois`` (n, 4); ``labels`` (n,), background = K; ``gt_bboxes`` (n_pos, 4) of the positives, in their order."""
+        """Return the losses. ``rois`` (n, 4); ``labels`` (n,), background = K; ``gt_bboxes`` (n_pos, 4) of the positives, in the same
+        order."""
         positive = labels < self.num_classes
         weight = positive.float() * (pos_weight - 1) + 1 if pos_weight > 0 else None
         count = mean_over_processes(logits.new_tensor(float(len(labels)))).clamp(min=1)
@@ -113,9 +117,11 @@ class ConvFCBBoxHead(BaseModule):
                     loss_bbox=self.loss_bbox(pred, target, avg_factor=count))
 
     def refine(self, logits: Tensor, deltas: Tensor, rois: Tensor, size: ImageSize, labels: Tensor | None = None) -> Tensor:
-        """The next stage's RoIs (Cascade R-CNN, https://arxiv.org/abs/1712.00726, Sec. 4.1): (..., 4) moved to where their most likely
-        class says, or the class in ``labels`` where that is not background, and clipped to ``size`` (height, width) of the image, or to
-        sizes (N, 2) for RoIs (N, n, 4) of N images."""
+        """Return the RoIs of the next stage, (..., 4) (Cascade R-CNN, https://arxiv.org/abs/1712.00726, Sec. 4.1).
+
+        The deltas of the most likely class are applied, or of the class in ``labels`` if it is not background. Boxes are clipped to
+        ``size`` (height, width) of the image, or for RoIs (N, n, 4) of N images to sizes (N, 2).
+        """
         best = logits[..., :self.num_classes].argmax(-1)
         if labels is not None:
             best = torch.where(labels < self.num_classes, labels, best)
@@ -123,9 +129,9 @@ class ConvFCBBoxHead(BaseModule):
 
     def predict(self, logits: Tensor, deltas: Tensor, rois: Tensor, img_shape: tuple[int, int],
                 cfg: RoIPostprocess) -> InstanceData:
-        """One image's detections: boxes xyxy in pixels of the network input, NMS within class, best first."""
+        """Return the detections of one image: boxes xyxy in pixels of the network input, after NMS per class, best first."""
         K = self.num_classes
-        scores = logits.softmax(-1)[:, :K]                 # background stands last; it is never a detection
+        scores = logits.softmax(-1)[:, :K]                 # softmax heads predict background last; it is never a detection
         boxes = self.coder.decode(rois[:, None].expand(-1, deltas.shape[1], -1), deltas, max_shape=img_shape)
         roi, label = (scores > cfg.score_thr).nonzero(as_tuple=True)
         boxes, scores = boxes.expand(-1, K, -1)[roi, label], scores[roi, label]
@@ -134,8 +140,10 @@ class ConvFCBBoxHead(BaseModule):
         return InstanceData(bboxes=boxes[keep], scores=scores, labels=label[keep])
 
     def decode(self, logits: Tensor, deltas: Tensor, rois: Tensor, valid: Tensor, sizes: Tensor, cfg: RoIPostprocess) -> Detections:
-        """``predict`` of N images of ``sizes`` (N, 2) at once, exportable: logits (N, M, K + 1), deltas (N, M, K or 1, 4), RoIs
-        (N, M, 4), of which those that are not ``valid`` (N, M) hold nothing."""
+        """Return the detections of N images of ``sizes`` (N, 2) as in ``predict``, without a loop over images; can be exported.
+
+        Logits (N, M, K + 1), deltas (N, M, K or 1, 4), RoIs (N, M, 4); rows that are not ``valid`` (N, M) are empty.
+        """
         N, M, K = *valid.shape, self.num_classes
         scores = logits.softmax(-1)[..., :K]
         scores = torch.where((scores > cfg.score_thr) & valid[..., None], scores, 0.).flatten(1)
@@ -147,13 +155,13 @@ class ConvFCBBoxHead(BaseModule):
 
 @MODELS.register_module()
 class Shared2FCBBoxHead(ConvFCBBoxHead):
-    """Of Faster R-CNN with FPN (https://arxiv.org/abs/1612.03144, Sec. 4.2)."""
+    """Box head of Faster R-CNN with FPN (https://arxiv.org/abs/1612.03144, Sec. 4.2)."""
 
     shared_by_default = 0, 2
 
 
 @MODELS.register_module()
 class Shared4Conv1FCBBoxHead(ConvFCBBoxHead):
-    """Group Normalization (https://arxiv.org/abs/1803.08494, Sec. 4.2)."""
+    """Box head of Group Normalization (https://arxiv.org/abs/1803.08494, Sec. 4.2)."""
 
     shared_by_default = 4, 1

@@ -1,6 +1,6 @@
-"""What follows the proposals: stages of pooling, classifying and refining, and masks (Cascade R-CNN, https://arxiv.org/abs/1712.00726).
+"""The RoI head of Cascade R-CNN (https://arxiv.org/abs/1712.00726): stages that pool, classify and refine boxes, and predict masks.
 
-One stage without a number is Faster R-CNN's and Mask R-CNN's second stage: see standard_roi_head.py.
+With one stage and no number in the names, it is the second stage of Faster R-CNN and Mask R-CNN: see standard_roi_head.py.
 """
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from detkit.tasks.matching import Candidates, preceded_by_truth
 
 @dataclass(frozen=True)
 class SampledRoIs:
-    """What one image contributes to a stage's loss; positives first."""
+    """The sampled RoIs of one image for the loss of one stage; positives first."""
 
     boxes: Tensor      # (n, 4)
     labels: Tensor     # (n,); background = K
-    matched: Tensor    # (n_pos,) the object of each positive
-    added: Tensor      # (n,) bool: an object's own box, put among the proposals
+    matched: Tensor    # (n_pos,) index of the object matched to each positive
+    added: Tensor      # (n,) bool: the RoI is a ground-truth box added to the proposals
 
 
 @MODELS.register_module()
 class CascadeRoIHead(BaseModule):
-    """
+    """Several stages of box heads, each trained on the boxes of the previous stage, and an optional mask head.
+
     Args:
-        num_stages, stage_loss_weights: the stages, and the weight of each one's losses.
-        bbox_roi_extractor, bbox_head, mask_roi_extractor, mask_head: one for all stages, or a list of one a stage. Without a mask head no
-            masks are predicted; without ``mask_roi_extractor`` masks are made from the features that the boxes are made from.
-        train_cfg: one a stage, each trained on the boxes of the one before.
+        num_stages, stage_loss_weights: number of stages, and the loss weight of each stage.
+        bbox_roi_extractor, bbox_head, mask_roi_extractor, mask_head: one config for all stages, or a list with one config per stage.
+            Without ``mask_head``, no masks are predicted; without ``mask_roi_extractor``, the mask head uses the features of the box head.
+        train_cfg: a list with one config per stage.
     """
 
-    strides = ()     # RoIs are not bound to cells
+    strides = ()     # RoIs do not belong to cells of a stride
     no_targets = 'it learns from proposals, which an untrained first stage does not make'
 
     def __init__(self, num_stages: int, stage_loss_weights: list[float], bbox_roi_extractor: dict | list[dict],
@@ -70,7 +71,7 @@ class CascadeRoIHead(BaseModule):
                 raise ConfigError('an assigner that looks at predictions cannot assign proposals.', cfg.assigner)
 
     def pooled(self, extractors: nn.Module, stage: int, feats: tuple[Tensor, ...], rois: Tensor) -> Tensor:
-        """Features of RoIs (n, 5)."""
+        """Return the features of RoIs (n, 5), after the shared head if there is one."""
         x = at(extractors, stage)(feats, rois)
         return x if self.shared_head is None else self.shared_head(x)
 
@@ -95,7 +96,7 @@ class CascadeRoIHead(BaseModule):
         return losses
 
     def sample_rois(self, proposals: Tensor, sample: DetDataSample, stage: int = 0) -> SampledRoIs:
-        """Of one image's proposals (n, 4)."""
+        """Assign and sample one image's proposals (n, 4)."""
         gt, sampler, own = sample.gt_instances, self.samplers[stage], 0
         match = self.assigners[stage](Candidates(proposals), gt, sample.get('ignored_instances'))
         if sampler.add_gt_as_proposals:
@@ -109,13 +110,14 @@ class CascadeRoIHead(BaseModule):
 
     @staticmethod
     def refined(head: nn.Module, logits: Tensor, deltas: Tensor, taken: list[SampledRoIs], samples: list[DetDataSample]) -> list[Tensor]:
-        """Per image the next stage's proposals: every RoI but the objects' own boxes, moved by the class it should have."""
+        """Return the proposals of the next stage for each image: all RoIs except added ground-truth boxes, refined with the deltas of their
+        target class."""
         counts = [len(t.boxes) for t in taken]
         return [head.refine(c, d, t.boxes, s.img_shape[:2], t.labels)[~t.added]
                 for c, d, t, s in zip(logits.split(counts), deltas.split(counts), taken, samples)]
 
     def mask_loss(self, stage: int, feats: tuple[Tensor, ...], x: Tensor, taken: list[SampledRoIs], samples: list[DetDataSample]) -> Tensor:
-        """Of the positives alone; ``x``: the features of all RoIs."""
+        """Return the mask loss of the positives; ``x``: the features of all RoIs."""
         head, cfg = at(self.mask_head, stage), self.training_cfgs[stage]
         boxes = [t.boxes[:len(t.matched)] for t in taken]
         labels = torch.cat([t.labels[:len(t.matched)] for t in taken])
@@ -131,7 +133,7 @@ class CascadeRoIHead(BaseModule):
 
     def predict(self, feats: tuple[Tensor, ...], proposals: list[InstanceData],
                 samples: list[DetDataSample]) -> list[InstanceData]:
-        """Boxes by the last stage, scores by all; ``masks`` (n, h, w) scores inside the boxes."""
+        """Return detections: boxes of the last stage, scores averaged over all stages; ``masks``: (n, h, w) scores inside the boxes."""
         rois, sizes = [p.bboxes for p in proposals], [s.img_shape[:2] for s in samples]
         counts, total = [len(r) for r in rois], 0.
         for stage in range(self.num_stages):
@@ -152,7 +154,7 @@ class CascadeRoIHead(BaseModule):
         return results
 
     def masks(self, feats: tuple[Tensor, ...], rois: Tensor, labels: Tensor) -> Tensor:
-        """RoIs (n, 5) and labels (n,) -> (n, h, w) in [0, 1], the mean over the stages."""
+        """Return mask scores (n, h, w) in [0, 1], averaged over the stages, of RoIs (n, 5) with labels (n,)."""
         total, extractors = 0., self.bbox_roi_extractor if self.mask_roi_extractor is None else self.mask_roi_extractor
         for stage in range(self.num_stages):
             head = at(self.mask_head, stage)
@@ -160,7 +162,7 @@ class CascadeRoIHead(BaseModule):
         return total / self.num_stages
 
     def decode(self, feats: tuple[Tensor, ...], proposals: Detections, sizes: Tensor) -> Detections:
-        """``predict`` of a batch of images of ``sizes`` (N, 2) inside its padding, exportable."""
+        """Return ``predict`` of a batch of images of ``sizes`` (N, 2), which are padded to one size; can be exported."""
         rois, total = proposals.boxes, 0.
         for stage in range(self.num_stages):
             head = at(self.bbox_head, stage)
@@ -177,7 +179,7 @@ class CascadeRoIHead(BaseModule):
 
 
 def at(modules: nn.Module, stage: int) -> nn.Module:
-    """A stage's module, where there is one for each."""
+    """Return the module of a stage from a ModuleList with one module per stage; return any other module unchanged."""
     return modules[stage] if isinstance(modules, ModuleList) else modules
 
 
@@ -189,9 +191,10 @@ def one_a_stage(name: str, cfg: dict | list[dict], num_stages: int) -> list[dict
 
 
 def masks_of(sample: DetDataSample) -> BitmapMasks | PolygonMasks:
-    """
+    """Return the ground-truth masks of an image.
+
     Raises:
-        ConfigError: the data pipeline loaded none, or masks of another size than the image, padded or not.
+        ConfigError: the data pipeline loaded no masks, or their size is neither the image's nor a padded size of it.
     """
     name = repr(sample.get('img_path') or sample.get('img_id'))
     if 'masks' not in sample.gt_instances:

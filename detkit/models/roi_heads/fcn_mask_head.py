@@ -1,4 +1,4 @@
-"""Masks of regions (Mask R-CNN, https://arxiv.org/abs/1703.06870, Fig. 4)."""
+"""The mask head of Mask R-CNN (https://arxiv.org/abs/1703.06870, Fig. 4)."""
 from __future__ import annotations
 
 import torch
@@ -14,13 +14,13 @@ from detkit.structures import BitmapMasks, PolygonMasks
 
 @MODELS.register_module()
 class FCNMaskHead(BaseModule):
-    """Convolutions, upsampling, then one mask a class, as logits.
+    """Convolutions, upsampling, then the logits of one mask per class.
 
     Args:
-        num_convs, conv_kernel_size, conv_out_channels, conv_cfg, norm_cfg: of the convolutions before the upsampling.
-        roi_feat_size: of the features that come in; stands in configs, the head takes any size.
+        num_convs, conv_kernel_size, conv_out_channels, conv_cfg, norm_cfg: settings of the convolutions before the upsampling.
+        roi_feat_size: size of the input features; accepted because configs set it, but the head takes any size.
         upsample_cfg: see ``detkit.nn.conv.build_upsample``; a ReLU follows a 'deconv'.
-        class_agnostic: one mask for all classes.
+        class_agnostic: predict one mask for all classes.
         predictor_cfg: ``type`` of the last convolution.
         loss_mask: CrossEntropyLoss with ``use_mask``.
     """
@@ -44,7 +44,7 @@ class FCNMaskHead(BaseModule):
         self.conv_logits = build_conv(predictor_cfg, width, 1 if class_agnostic else num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, C, S, S) -> mask logits (n, K or 1, h, w)."""
+        """Return mask logits (n, K or 1, h, w) from features (n, C, S, S)."""
         for conv in self.convs:
             x = conv(x)
         if self.upsample is not None:
@@ -52,27 +52,28 @@ class FCNMaskHead(BaseModule):
         return self.conv_logits(x if self.relu is None else self.relu(x))
 
     def of_class(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(n, K or 1, h, w) and labels (n,) -> (n, h, w)."""
+        """Select the mask of the label's class: (n, K or 1, h, w) and labels (n,) -> (n, h, w)."""
         return logits[:, 0] if self.class_agnostic else logits[torch.arange(labels.shape[0], device=labels.device), labels]
 
     def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        """Binary cross entropy of the label's mask. ``labels`` (n,); ``targets`` (n, h, w) in [0, 1].
+        """Return the binary cross entropy of the mask of the label's class. ``labels`` (n,); ``targets`` (n, h, w) in [0, 1].
 
         Raises:
-            ConfigError: the targets have another size than the predictions.
+            ConfigError: the targets differ in size from the predictions.
         """
         if logits.shape[2:] != targets.shape[1:]:
             raise ConfigError('train_cfg.rcnn.mask_size is {}x{}, and the mask head predicts {}x{}: they must be equal.'.format(
                 *targets.shape[1:], *logits.shape[2:]))
         count = logits.new_tensor(float(len(labels)))
-        share = count / mean_over_processes(count).clamp(min=1)      # the loss is a mean; another process may hold more masks
+        share = count / mean_over_processes(count).clamp(min=1)      # the loss is a mean per process; scale by its number of masks
         return share * self.loss_mask(logits, targets, torch.zeros_like(labels) if self.class_agnostic else labels)
 
 
 def mask_targets(boxes: Tensor, matched: Tensor, masks: BitmapMasks | PolygonMasks, size: tuple[int, int], soft: bool = False) -> Tensor:
-    """What the masks of one image's positives should be: the part of the object's mask inside each box, stretched to ``size``.
+    """Return the mask targets of one image's positives: the object's mask cropped to each box and resized to ``size``.
 
-    ``boxes`` (n, 4), ``matched`` (n,) the object of each. Returns (n, *size) float32, 0 or 1, or with ``soft`` the covered share.
+    ``boxes`` (n, 4), ``matched`` (n,): index of the object of each box. Returns (n, *size) float32: 0 or 1, or the covered fraction of each
+    cell if ``soft``.
     """
     boxes = boxes.detach().cpu()
     inside = torch.stack([boxes[:, 0::2].clamp(0, masks.width), boxes[:, 1::2].clamp(0, masks.height)], 2).flatten(1)

@@ -1,4 +1,4 @@
-"""A stage of ResNet on the features of regions (Mask R-CNN, https://arxiv.org/abs/1703.06870, Fig. 4 left)."""
+"""A stage of ResNet applied to the features of regions (Mask R-CNN, https://arxiv.org/abs/1703.06870, Fig. 4 left)."""
 from __future__ import annotations
 
 from functools import partial
@@ -13,7 +13,8 @@ from detkit.registry import MODELS, ConfigError
 
 @MODELS.register_module()
 class ResLayer(BaseModule):
-    """``stage`` counts from 0; the other arguments are ResNet's. Checkpoints name its blocks ``layer4.0`` and so on, as in ResNet."""
+    """One ResNet stage. ``stage`` counts from 0; the other arguments are those of ResNet. Parameter names are ``layer4.0`` and so on, as in
+    ResNet."""
 
     def __init__(self, depth: int, stage: int = 3, stride: int = 2, dilation: int = 1, style: str = 'pytorch',
                  norm_cfg: dict = dict(type='BN', requires_grad=True), norm_eval: bool = True, with_cp: bool = False,
@@ -31,11 +32,11 @@ class ResLayer(BaseModule):
         self.add_module(self.name, residual_stage(make_block, counts[stage], width // 2 * expansion, stride))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, C, S, S) -> (n, 2C, S / stride, S / stride)."""
+        """Return features (n, 2C, S / stride, S / stride) from (n, C, S, S)."""
         return run_stage(getattr(self, self.name), x, self.with_cp)
 
     def train(self, mode: bool = True) -> ResLayer:
-        """As nn.Module.train, then keeps BatchNorm's statistics (``norm_eval``)."""
+        """Set the mode as ``nn.Module.train`` does, but keep BatchNorm statistics fixed if ``norm_eval``."""
         super().train(mode)
         if mode and self.norm_eval:
             keep_statistics(self)

@@ -1,4 +1,4 @@
-"""Features of regions (RoIs), pooled from a pyramid."""
+"""Pool the features of regions (RoIs) from a feature pyramid."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ DEFORMABLE = {'DeformRoIPoolPack': DeformRoIPool, 'ModulatedDeformRoIPoolPack': 
 
 @dataclass(frozen=True)
 class RoIAlign:
-    """The ``roi_layer`` of that type. Of mmcv's arguments, ``use_torchvision`` chose a kernel; both give the same numbers."""
+    """Arguments of the ``roi_layer`` of type RoIAlign. mmcv's ``use_torchvision`` is accepted; it selects a kernel and changes no
+    result."""
 
     output_size: int | tuple[int, int]
-    sampling_ratio: int = 0                # samples per bin and axis; 0: as many as fit
+    sampling_ratio: int = 0                # samples per bin and axis; 0: derived from the RoI's size
     aligned: bool = True
     pool_mode: Literal['avg'] = 'avg'
     use_torchvision: bool = False
@@ -28,20 +29,21 @@ class RoIAlign:
 
 @MODELS.register_module()
 class SingleRoIExtractor(BaseModule):
-    """RoIAlign on the one level that fits each RoI's size (FPN, https://arxiv.org/abs/1612.03144, eq. 1).
+    """Apply RoIAlign to the pyramid level that fits each RoI's size (FPN, https://arxiv.org/abs/1612.03144, eq. 1).
 
     Args:
-        roi_layer: ``dict(type='RoIAlign', output_size, sampling_ratio=0, aligned=True)``, or one of mmcv's deformable ones, ``dict(
-            type='DeformRoIPoolPack' (or 'ModulatedDeformRoIPoolPack'), output_size, output_channels, ...)``.
-        out_channels: of the feature maps. featmap_strides: of the levels used, fine to coarse.
-        finest_scale: RoIs with a mean side below twice this many pixels are pooled from the finest level.
+        roi_layer: ``dict(type='RoIAlign', output_size, sampling_ratio=0, aligned=True)``, or a deformable pooling of mmcv,
+            ``dict(type='DeformRoIPoolPack' (or 'ModulatedDeformRoIPoolPack'), output_size, output_channels, ...)``.
+        out_channels: channels of the feature maps.
+        featmap_strides: strides of the levels used, fine to coarse.
+        finest_scale: RoIs with sqrt(area) below twice this many pixels are pooled from the finest level.
     """
 
     def __init__(self, roi_layer: dict, out_channels: int, featmap_strides: list[int], finest_scale: int = 56,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.out_channels, self.featmap_strides, self.finest_scale = out_channels, list(featmap_strides), finest_scale
-        self.roi_layers = nn.ModuleList()                  # none for RoIAlign, which has no weights
+        self.roi_layers = nn.ModuleList()                  # empty for RoIAlign, which has no weights
         kind = roi_layer.get('type')
         if kind in DEFORMABLE:
             self.roi_layers.extend(construct(DEFORMABLE[kind], roi_layer, spatial_scale=1 / stride) for stride in self.featmap_strides)
@@ -53,14 +55,14 @@ class SingleRoIExtractor(BaseModule):
                               ('type',))
 
     def levels(self, rois: Tensor) -> Tensor:
-        """(n, 4) -> (n,) int64: the level each RoI is pooled from."""
+        """Return the level from which each RoI is pooled: (n, 4) -> (n,) int64."""
         side = ((rois[:, 2] - rois[:, 0]) * (rois[:, 3] - rois[:, 1])).sqrt()
         return (side / self.finest_scale + 1e-6).log2().floor().clamp(0, len(self.featmap_strides) - 1).long()
 
     def forward(self, feats: tuple[Tensor, ...], rois: Tensor) -> Tensor:
-        """``rois``: (n, 5) index of the image, then xyxy in pixels of the network input. Returns (n, C, output_size, output_size)."""
+        """Pool RoIs (n, 5): index of the image, then xyxy in pixels of the network input. Returns (n, C, output_size, output_size)."""
         level = self.levels(rois[:, 1:])
-        # a level without RoIs is pooled as well, from none, so that all processes of a run build the same graph
+        # pool from levels without RoIs too, so that all processes build the same graph
         theirs = [rois[(level == i).nonzero().squeeze(1)] for i in range(len(self.featmap_strides))]
         if self.roi_layers:
             pooled = [layer(x, r) for layer, x, r in zip(self.roi_layers, feats, theirs)]
@@ -71,16 +73,17 @@ class SingleRoIExtractor(BaseModule):
 
 
 def place_among(group: Tensor, count: int) -> Tensor:
-    """(n,) groups 0 .. ``count`` - 1 -> (n,) where each element stands when the groups are put behind one another, in order.
+    """Return the position (n,) of each element when the elements are sorted by group; ``group`` (n,) has values 0 .. ``count`` - 1.
 
-    A stable argsort turned round, from operators that ONNX has."""
+    This is the inverse of a stable argsort, written with operators that ONNX supports.
+    """
     mine = (group[:, None] == torch.arange(count, device=group.device)).long()
     before = mine.sum(0).cumsum(0) - mine.sum(0)
     return ((mine.cumsum(0) - 1 + before) * mine).sum(1)
 
 
 def numbered(rois: list[Tensor] | Tensor) -> Tensor:
-    """RoIs by image, a list of (n_i, 4) or a batch (N, M, 4) -> (n, 5), the index of the image in front."""
+    """Return RoIs (n, 5) with the index of the image in front, from a list of (n_i, 4) or a batch (N, M, 4)."""
     if isinstance(rois, Tensor):
         index = torch.arange(rois.shape[0], device=rois.device, dtype=rois.dtype)[:, None, None].expand(-1, rois.shape[1], 1)
         return torch.cat([index, rois], 2).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Second stage of Faster R-CNN (https://arxiv.org/abs/1506.01497) and Mask R-CNN (https://arxiv.org/abs/1703.06870)."""
+"""The second stage of Faster R-CNN (https://arxiv.org/abs/1506.01497) and Mask R-CNN (https://arxiv.org/abs/1703.06870)."""
 from __future__ import annotations
 
 from mmengine.model import BaseModule
@@ -9,7 +9,7 @@ from detkit.registry import MODELS
 
 @MODELS.register_module()
 class StandardRoIHead(CascadeRoIHead):
-    """A cascade of one stage, whose layers and losses bear no number.
+    """A cascade with one stage; the names of its layers and losses contain no stage number.
 
     ``shared_head``: layers between the pooled features and both heads (the fifth stage of a C4 network: Mask R-CNN, Fig. 4 left).
     """
