@@ -1,1 +1,1 @@
-"""Heads of detectors whose predictions are queries: a fixed number of boxes, matched with the objects one to one."""
+"""Heads of query detectors: a fixed number of predictions, matched one-to-one with the objects."""

@@ -1,4 +1,4 @@
-"""Deformable DETR's head (https://arxiv.org/abs/2010.04159) and DINO's (https://arxiv.org/abs/2203.03605)."""
+"""The heads of Deformable DETR (https://arxiv.org/abs/2010.04159) and DINO (https://arxiv.org/abs/2203.03605)."""
 from __future__ import annotations
 
 import torch.nn as nn
@@ -14,14 +14,15 @@ from detkit.tasks.query_boxes import SigmoidBoxes
 
 @MODELS.register_module(name=['DeformableDETRHead', 'DINOHead'])
 class DeformableDETRHead(QueryHead):
-    """A linear layer for the class and a small network for the box, relative to a reference, for each decoder layer; and one more pair
-    for the encoder's proposals.
+    """For each decoder layer, a linear layer for the class and an MLP for the box, relative to a reference; one more pair of branches for
+    the encoder's proposals.
 
     Args:
-        num_pred_layer: pairs of branches; the detector sets it.
-        share_pred_layer: they are one and the same; so without box refinement.
-        as_two_stage: the last pair is the encoder's; then boxes start at their proposals' size, else at a tenth of the image.
-        proposals_have_classes: the encoder's proposals learn the objects' classes (DINO), or only that there are objects.
+        num_pred_layer: number of pairs of branches; set by the detector.
+        share_pred_layer: all layers share one pair of branches; used without box refinement.
+        as_two_stage: the last pair of branches is for the encoder. Initial boxes have the size of their proposals; without
+            ``as_two_stage``, about a tenth of the image.
+        proposals_have_classes: the encoder's proposals are trained on the objects' classes (DINO); False: only on objectness.
     """
 
     def __init__(self, num_classes: int, embed_dims: int = 256, num_reg_fcs: int = 2, sync_cls_avg_factor: bool = True,
@@ -36,7 +37,8 @@ class DeformableDETRHead(QueryHead):
         self.cls_branches, self.reg_branches = (nn.ModuleList(kind) for kind in zip(*branches))
 
     def branch(self, starts_small: bool) -> tuple[nn.Linear, nn.Sequential]:
-        """Classes with a score of 0.01, boxes that are their references; ``starts_small``: of size sigmoid(-2)."""
+        """Return the class and box branches, initialised to a score of 0.01 and to boxes equal to their references; ``starts_small``: the
+        initial size is sigmoid(-2)."""
         c = self.embed_dims
         cls = nn.Linear(c, self.cls_out_channels)
         if not self.softmax:
@@ -50,7 +52,7 @@ class DeformableDETRHead(QueryHead):
         return cls, nn.Sequential(*hidden, last)
 
     def forward(self, layer: int, state: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, Q, C), (N, Q, 2 or 4) in [0, 1] -> (N, Q, K) logits, (N, Q, 4) boxes."""
+        """Predict logits (N, Q, K) and boxes (N, Q, 4) from queries (N, Q, C) and references (N, Q, 2 or 4) in [0, 1]."""
         return self.cls_branches[layer](state), self.boxes(self.reg_branches[layer](state), reference)
 
     def proposal_truth(self, samples: list[DetDataSample], objects: Objects) -> tuple[list[DetDataSample], Objects]:

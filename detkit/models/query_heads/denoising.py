@@ -1,4 +1,4 @@
-"""Denoising queries: noisy copies of objects, for the decoder to repair or refuse (DINO, https://arxiv.org/abs/2203.03605, Sec. 3.3)."""
+"""Denoising queries: noisy copies of objects that the decoder restores or rejects (DINO, https://arxiv.org/abs/2203.03605, Sec. 3.3)."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ from detkit.structures.sample import generator_of
 from detkit.tasks.matching import NEGATIVE
 from detkit.tasks.query_boxes import inverse_sigmoid
 
-EDGE = 1e-3     # noisy boxes are this far from 0 and 1
+EDGE = 1e-3     # min distance of noisy boxes from 0 and 1
 
 
 @dataclass(frozen=True)
 class Groups:
-    """``dynamic``: as many groups as ``num_dn_queries`` pairs hold, at least one; else ``num_groups``."""
+    """Number of denoising groups. ``dynamic``: as many groups as fit into ``num_dn_queries`` pairs, at least one; else ``num_groups``."""
 
     dynamic: bool = True
     num_groups: int | None = None
@@ -33,35 +33,37 @@ class Groups:
                               f'num_dn_queries, a fixed number needs dynamic=False.')
 
     def count(self, objects: int) -> int:
-        """How many groups, when the image with most objects has that many."""
+        """Return the number of groups; ``objects``: the largest number of objects in an image of the batch."""
         return max(self.num_dn_queries // max(objects, self.num_dn_queries if objects == 0 else 1), 1) if self.dynamic else self.num_groups
 
 
 @dataclass(frozen=True)
 class Noise:
-    label_noise_scale: float = 0.5   # half of it is the share of labels that are drawn anew
-    box_noise_scale: float = 1.      # corners move by up to half of it, times the box's size; twice that in a negative
+    label_noise_scale: float = 0.5   # half of it is the fraction of labels replaced by random ones
+    box_noise_scale: float = 1.      # positives: corners move by up to half of it times the box size; negatives: twice that
     group_cfg: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Denoising:
-    """T queries of each image: in every group, a positive and then a negative for each of M places; fewer objects leave places empty."""
+    """T denoising queries of each image: each group has M positives, then M negatives. In images with fewer than M objects, some slots are
+    empty."""
 
     labels: Tensor       # (N, T) int64
-    boxes: Tensor        # (N, T, 4) cxcywh, shares of the image
-    filled: Tensor       # (N, T) bool
-    index: Tensor        # (N, T) the object that a positive should find; NEGATIVE
-    group: Tensor        # (T,)
+    boxes: Tensor        # (N, T, 4) cxcywh, normalised by the image size
+    filled: Tensor       # (N, T) bool: the slot is not empty
+    index: Tensor        # (N, T) index of the object that a positive restores; NEGATIVE elsewhere
+    group: Tensor        # (T,) index of the group
 
     def among(self, queries: int) -> Tensor:
-        """(T + Q, T + Q) bool: which queries see which. All see the Q that are matched; besides, each only its own group."""
+        """Return the self-attention mask (T + Q, T + Q) bool, True: may attend. All queries attend to the Q matching queries; denoising
+        queries also attend to their own group."""
         group = torch.cat([self.group, self.group.new_full((queries,), -1)])
         return (group == -1) | (group[:, None] == group)
 
 
 class DenoisingQueries(nn.Module):
-    """``dn_cfg`` of a config, and the embedding of noisy labels."""
+    """Create denoising queries from the settings ``dn_cfg``, with an embedding of noisy labels."""
 
     def __init__(self, dn_cfg: dict, num_classes: int, embed_dims: int) -> None:
         super().__init__()
@@ -70,7 +72,7 @@ class DenoisingQueries(nn.Module):
         self.label_embedding = nn.Embedding(num_classes, embed_dims)
 
     def draw(self, samples: list[DetDataSample]) -> Denoising:
-        """Noisy copies of each image's objects, from the sample's own generator."""
+        """Return noisy copies of each image's objects, drawn with the sample's own generator."""
         most = max(len(sample.gt_instances) for sample in samples)
         groups = self.groups.count(most)
         device = samples[0].gt_instances.bboxes.device
@@ -89,16 +91,16 @@ class DenoisingQueries(nn.Module):
         return Denoising(*(x.flatten(1, 3).to(device) for x in (labels, boxes, filled, index)), group.to(device))
 
     def forward(self, denoising: Denoising) -> Tensor:
-        """(N, T, C): the noisy labels' embeddings, zero at empty places."""
+        """Return the embeddings (N, T, C) of the noisy labels; zero for empty slots."""
         return self.label_embedding(denoising.labels) * denoising.filled[..., None]
 
 
 def noisy_copies(labels: Tensor, boxes: Tensor, groups: int, num_classes: int, noise: Noise,
                  generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Labels (groups, 2, G) and cxcywh boxes (groups, 2, G, 4) of an image's G objects, positives before negatives.
+    """Return labels (groups, 2, G) and cxcywh boxes (groups, 2, G, 4) of noisy copies of an image's G objects, positives before negatives.
 
-    ``labels`` (G,), ``boxes`` (G, 4) corners as shares of the image. A positive's corners lie within half of ``box_noise_scale`` times
-    the box's size of the object's, a negative's beyond that and within twice.
+    ``labels`` (G,), ``boxes`` (G, 4) corners, normalised by the image size. With s = ``box_noise_scale`` times the box size, the corners of
+    a positive move by up to s / 2, those of a negative by s / 2 to s.
     """
     shape = groups, 2, len(labels)
     redrawn = torch.rand(shape, generator=generator) < noise.label_noise_scale / 2

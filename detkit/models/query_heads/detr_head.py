@@ -1,4 +1,4 @@
-"""DETR's head (https://arxiv.org/abs/2005.12872) and Conditional DETR's (https://arxiv.org/abs/2108.06152)."""
+"""The heads of DETR (https://arxiv.org/abs/2005.12872) and Conditional DETR (https://arxiv.org/abs/2108.06152)."""
 from __future__ import annotations
 
 import torch.nn as nn
@@ -18,9 +18,9 @@ FOCAL = dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_wei
 
 @MODELS.register_module()
 class DETRHead(QueryHead):
-    """A linear layer for the class, a small network for the box; all decoder layers share them.
+    """A linear layer for the class and an MLP for the box, shared by all decoder layers.
 
-    ``loss_cls``: ``class_weight`` and ``bg_cls_weight`` are one number each, of every class and of "no object".
+    ``loss_cls``: ``class_weight`` (of every class) and ``bg_cls_weight`` (of "no object") are one number each.
     """
 
     def __init__(self, num_classes: int, embed_dims: int = 256, num_reg_fcs: int = 2, sync_cls_avg_factor: bool = True,
@@ -32,13 +32,13 @@ class DETRHead(QueryHead):
         add_layers(self)
 
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, Q, C) -> (N, Q, K + 1) logits, (N, Q, 4) boxes."""
+        """Predict logits (N, Q, K + 1) and boxes (N, Q, 4) from queries (N, Q, C)."""
         return self.fc_cls(state), raw_boxes(self, state).float().sigmoid()
 
 
 @MODELS.register_module()
 class ConditionalDETRHead(QueryHead):
-    """DETR's layers; a box's centre counts from the query's reference point (Sec. 3.3)."""
+    """The layers of DETR's head; the centre of a box is relative to the query's reference point (Sec. 3.3)."""
 
     def __init__(self, num_classes: int, embed_dims: int = 256, num_reg_fcs: int = 2, sync_cls_avg_factor: bool = True,
                  loss_cls: dict = FOCAL, loss_bbox: dict = L1, loss_iou: dict = GIOU, train_cfg: dict | None = None,
@@ -51,7 +51,7 @@ class ConditionalDETRHead(QueryHead):
             nn.init.constant_(self.fc_cls.bias, bias_for_probability(0.01))
 
     def forward(self, state: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, Q, C), (N, Q, 2) -> (N, Q, K) logits, (N, Q, 4) boxes."""
+        """Predict logits (N, Q, K) and boxes (N, Q, 4) from queries (N, Q, C) and reference points (N, Q, 2)."""
         return self.fc_cls(state), self.boxes(raw_boxes(self, state), reference)
 
 
@@ -64,12 +64,12 @@ def add_layers(head: QueryHead) -> None:
 
 
 def raw_boxes(head: QueryHead, state: Tensor) -> Tensor:
-    """(N, Q, C) -> (N, Q, 4)."""
+    """Return boxes before the sigmoid, (N, Q, 4), from queries (N, Q, C)."""
     return head.fc_reg(head.reg_relu(head.reg_ffn(state)))
 
 
 def with_class_weights(loss_cls: dict, num_classes: int) -> tuple[dict, float]:
-    """``loss_cls`` with a weight for each class and "no object", and the latter's."""
+    """Return ``loss_cls`` with one weight per class and for "no object", and the weight of "no object"."""
     cfg = dict(loss_cls)
     weight = cfg.pop('class_weight', None)
     background = cfg.pop('bg_cls_weight', weight)

@@ -1,4 +1,4 @@
-"""MaskFormer's pixel decoders (https://arxiv.org/abs/2107.06278, Sec. 4.1): an FPN, with or without a transformer encoder on top."""
+"""The pixel decoders of MaskFormer (https://arxiv.org/abs/2107.06278, Sec. 4.1): an FPN, with or without a transformer encoder."""
 from __future__ import annotations
 
 import torch.nn as nn
@@ -17,7 +17,7 @@ from detkit.registry import MODELS, ConfigError
 
 @MODELS.register_module()
 class PixelDecoder(BaseModule):
-    """An FPN from the coarsest map to the finest; queries look at the backbone's coarsest map."""
+    """An FPN from the coarsest to the finest map; queries attend to the backbone's coarsest map."""
 
     def __init__(self, in_channels: list[int], feat_channels: int, out_channels: int, norm_cfg: dict | None = GN,
                  act_cfg: dict | None = dict(type='ReLU'), init_cfg: dict | None = None) -> None:
@@ -29,13 +29,14 @@ class PixelDecoder(BaseModule):
         initialise(self, self.mask_feature, self.last_feat_conv.conv)
 
     def forward(self, feats: tuple[Tensor, ...], sizes: Tensor | None, input_size: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
-        """Maps (N, C_l, h_l, w_l), fine to coarse -> (N, C, h_0, w_0), and what queries look at. Sizes of images play no part."""
+        """Return the mask features (N, C, h_0, w_0) and the memory of the queries, from maps (N, C_l, h_l, w_l), fine to coarse. Image
+        sizes are not used."""
         return upwards(self, self.last_feat_conv(feats[-1]), feats), feats[-1]
 
 
 @MODELS.register_module()
 class TransformerEncoderPixelDecoder(BaseModule):
-    """An FPN whose coarsest map has passed a transformer encoder; queries look at the encoder's output."""
+    """An FPN on top of a transformer encoder for the coarsest map; queries attend to the encoder's output."""
 
     def __init__(self, in_channels: list[int], feat_channels: int, out_channels: int, encoder: dict, norm_cfg: dict | None = GN,
                  act_cfg: dict | None = dict(type='ReLU'), positional_encoding: dict = SINE, init_cfg: dict | None = None) -> None:
@@ -52,7 +53,8 @@ class TransformerEncoderPixelDecoder(BaseModule):
         initialise(self, self.mask_feature, self.encoder_in_proj, self.encoder_out_proj.conv)
 
     def forward(self, feats: tuple[Tensor, ...], sizes: Tensor | None, input_size: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
-        """As PixelDecoder's; ``sizes`` (N, 2): height and width of each image in a batch padded to ``input_size``, None: no padding."""
+        """Return the same as PixelDecoder. ``sizes`` (N, 2): height and width of each image in a batch padded to ``input_size``; None: no
+        padding."""
         tokens = flatten_levels((self.encoder_in_proj(feats[-1]),), self.positional_encoding, None, sizes, input_size)
         visible = None if tokens.padding is None else ~tokens.padding[:, None, None]
         memory = self.encoder(tokens.feats, tokens.pos, visible=visible).transpose(1, 2).unflatten(2, tokens.shapes[0])
@@ -60,14 +62,14 @@ class TransformerEncoderPixelDecoder(BaseModule):
 
 
 def add_fpn(decoder: nn.Module, in_channels: list[int], channels: int, norm_cfg: dict | None, act_cfg: dict | None) -> None:
-    """Give ``decoder`` the layers that ``upwards`` uses, one of each for every map but the coarsest."""
+    """Add the layers that ``upwards`` uses to ``decoder``, one of each for every map except the coarsest."""
     decoder.lateral_convs, decoder.output_convs = fpn_convs(in_channels, channels, norm_cfg, act_cfg)
     decoder.upsamples = nn.ModuleList(Resize(mode='nearest') for _ in in_channels)
     decoder.adds = nn.ModuleList(Add() for _ in in_channels)
 
 
 def upwards(decoder: nn.Module, top: Tensor, feats: tuple[Tensor, ...]) -> Tensor:
-    """The FPN's way from ``top`` to the finest map, and the convolution that makes masks' features of it."""
+    """Apply the FPN from ``top`` down to the finest map, and the convolution that computes the mask features."""
     steps = zip(decoder.lateral_convs, decoder.upsamples, decoder.adds, decoder.output_convs, feats)
     for lateral, upsample, add, output, x in list(steps)[::-1]:
         top = output(add(lateral(x), upsample(top, x.shape[-2:])))

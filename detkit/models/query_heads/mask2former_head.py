@@ -1,4 +1,4 @@
-"""Mask2Former's head (https://arxiv.org/abs/2112.01527): queries that look where their own mask is."""
+"""Mask2Former's head (https://arxiv.org/abs/2112.01527): queries attend only to the region of their own predicted mask."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -45,19 +45,20 @@ DICE = dict(type='DiceLoss', use_sigmoid=True, activate=True, naive_dice=True, e
 class PointTraining:
     assigner: dict
     sampler: dict | None = None
-    num_points: int = 12544                  # of a mask, at which it is compared
-    oversample_ratio: float = 3.0            # so many times as many are tried
-    importance_sample_ratio: float = 0.75    # share of them that lies where the mask is unsure
+    num_points: int = 12544                  # points per mask at which costs and losses are computed
+    oversample_ratio: float = 3.0            # candidate points per sampled point
+    importance_sample_ratio: float = 0.75    # fraction of the points sampled where the mask is uncertain
 
     def __post_init__(self) -> None:
         check_sampler(self.sampler)
 
 
 class MaskedDecoderLayer(DecoderLayer):
-    """Cross-attention comes first (Sec. 3.2.2): queries learn nothing of each other before they have looked."""
+    """A decoder layer with cross-attention before self-attention (Sec. 3.2.2): before the first cross-attention, queries have no image
+    features to exchange."""
 
     def forward(self, query: Tensor, memory: Tensor, query_pos: Tensor, memory_pos: Tensor, visible: Tensor) -> Tensor:
-        """(N, Q, C) -> (N, Q, C). ``visible`` (N, 1, Q, S) bool."""
+        """Return queries (N, Q, C). ``visible`` (N, 1, Q, S) bool: True where a query may attend."""
         query = self.norms[0](self.cross_attn(query, memory, query_pos, memory_pos, visible))
         query = self.norms[1](self.self_attn(query, query, query_pos))
         return self.norms[2](self.ffn(query))
@@ -65,14 +66,16 @@ class MaskedDecoderLayer(DecoderLayer):
 
 @MODELS.register_module()
 class Mask2FormerHead(BaseModule):
-    """Pixel decoder, transformer decoder, a class and a mask from each query after each layer.
+    """Pixel decoder, transformer decoder, and a class and a mask for each query after each layer.
 
     Args:
-        in_channels, strides: of the backbone's maps, fine to coarse; masks have the first stride.
-        feat_channels: of queries and maps; out_channels: of the vectors whose products are masks.
-        num_things_classes: labels below it are things; num_stuff_classes: as many follow, each one segment an image.
-        num_transformer_feat_level: maps that the layers look at in turn.
-        enforce_decoder_input_project: a 1x1 convolution before them, also where the channels agree.
+        in_channels, strides: channels and strides of the backbone's maps, fine to coarse; masks have the first stride.
+        feat_channels: channels of queries and maps.
+        out_channels: channels of the mask embeddings and mask features, whose dot products are the mask logits.
+        num_things_classes, num_stuff_classes: labels below the first are things; the stuff labels follow, each with at most one segment per
+            image.
+        num_transformer_feat_level: number of maps that the decoder layers use in turn.
+        enforce_decoder_input_project: apply a 1x1 convolution to these maps even if the channels match.
     """
 
     def __init__(self, in_channels: list[int], feat_channels: int, out_channels: int, pixel_decoder: dict, transformer_decoder: dict,
@@ -84,7 +87,7 @@ class Mask2FormerHead(BaseModule):
         super().__init__(init_cfg)
         self.num_things_classes, self.num_classes = num_things_classes, num_things_classes + num_stuff_classes
         self.num_queries, self.stride = num_queries, strides[0]
-        self.strides = (self.stride,)          # of the masks
+        self.strides = (self.stride,)          # stride of the masks
         self.train_cfg = settings(PointTraining, train_cfg, 'model.train_cfg')
         self.assigner = train_cfg and TASK_UTILS.build(train_cfg['assigner'])
         self.pixel_decoder = MODELS.build(pixel_decoder, in_channels=in_channels, strides=strides, feat_channels=feat_channels,
@@ -111,8 +114,8 @@ class Mask2FormerHead(BaseModule):
             caffe2_xavier_init(projection)
 
     def forward(self, feats: tuple[Tensor, ...], sizes: Tensor | None = None, input_size: tuple[int, int] | None = None) -> MaskQueries:
-        """The backbone's maps, fine to coarse. ``sizes`` and ``input_size`` are ignored: padding is attended to like everything else, as in
-        the paper's code."""
+        """Predict classes and masks from the backbone's maps, fine to coarse. ``sizes`` and ``input_size`` are ignored: padding is attended
+        to as well, as in the official code."""
         features, maps = self.pixel_decoder(feats)
         memories, places, resized = [], [], []
         for x, project, add, resize, level in zip(maps, self.decoder_input_projs, self.level_adds, self.level_resizes,
@@ -130,12 +133,12 @@ class Mask2FormerHead(BaseModule):
         return MaskQueries(torch.stack(logits), torch.stack(embeds), features)
 
     def predict(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, Q, C) -> (N, Q, K + 1) logits, (N, Q, out_channels) vectors."""
+        """Predict logits (N, Q, K + 1) and mask embeddings (N, Q, out_channels) from queries (N, Q, C)."""
         query = self.transformer_decoder.post_norm(query)
         return self.cls_embed(query), self.mask_embed(query)
 
     def targets(self, out: MaskQueries, samples: list[DetDataSample]) -> QueryTargets:
-        """Objects are an image's things and then its stuff, as ``true_segments`` gives them."""
+        """Return the targets. Objects are the things and then the stuff of an image, in the order of ``true_segments``."""
         index = []
         for i, sample in enumerate(samples):
             gt, generator = true_segments(sample, self.num_things_classes, self.num_classes), on_device(sample, out.features.device)
@@ -143,7 +146,7 @@ class Mask2FormerHead(BaseModule):
         return QueryTargets(torch.stack(index, 1))
 
     def loss(self, out: MaskQueries, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        """Classes of all queries, masks of those that are matched, after each layer; float32."""
+        """Return the losses of each layer, in float32: class losses of all queries, mask losses of matched queries."""
         labels, predicted, wanted = [], [], []
         for i, sample in enumerate(samples):
             gt, generator = true_segments(sample, self.num_things_classes, self.num_classes), on_device(sample, out.features.device)
@@ -162,16 +165,16 @@ class Mask2FormerHead(BaseModule):
 
     @torch.no_grad()
     def match(self, image: MaskQueries, gt: InstanceData, generator: torch.Generator | None, sample: DetDataSample) -> Tensor:
-        """(D, Q): each query's object or -1, by costs at points that all layers share."""
+        """Return the index (D, Q) of the object matched to each query, or -1. Costs are computed at points that all layers share."""
         points = torch.rand(1, self.train_cfg.num_points, 2, generator=generator, device=image.features.device)
         masks = image.embeds @ sample_points(image.features[None], points)[0]
         targets = InstanceData(labels=gt.labels, masks=sample_points(gt.masks[None].float(), points)[0])
         return self.assigner(Candidates(None, logits=image.logits, masks=masks, name=name_of(sample)), targets).index
 
     def at_points(self, image: MaskQueries, targets: Tensor, queries: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """What is predicted and what is true of M matched objects at P points: (D, M, P) logits and (D, M, P) in [0, 1].
+        """Return predictions and targets of M matched objects at P points: logits (D, M, P) and values (D, M, P) in [0, 1].
 
-        ``targets`` (G, H, W), ``queries`` (D, G): -1 where there are more objects than queries.
+        ``targets`` (G, H, W); ``queries`` (D, G): index of each object's query, -1 if there are more objects than queries.
         """
         depth, layer, cfg = len(queries), torch.arange(len(queries), device=queries.device)[:, None], self.train_cfg
         masks = masks_of(image.embeds[layer, queries.clamp(min=0)], image.features).flatten(0, 1)           # (D * G, h, w)
@@ -183,15 +186,17 @@ class Mask2FormerHead(BaseModule):
         return predicted[matched].view(depth, -1, cfg.num_points), wanted[matched].view(depth, -1, cfg.num_points)
 
 def where_masked(embeds: Tensor, features: Tensor) -> Tensor:
-    """(N, 1, Q, S) bool: the cells of a level on which a query's mask lies, at which alone it looks (Sec. 3.2.1); all where there are none.
+    """Return the attention mask (N, 1, Q, S) bool: the cells of a level inside a query's predicted mask (Sec. 3.2.1); all cells if the mask
+    is empty.
 
-    ``features`` (N, C, h, w): of the masks, resized to the level; as good as masks resized, and smaller.
+    ``features`` (N, C, h, w): the mask features, resized to the level. This equals resizing the masks and needs less memory.
     """
     on = embeds.detach() @ features.detach().flatten(2) >= 0
     return (on | ~on.any(-1, keepdim=True))[:, None]
 
 
 def on_device(sample: DetDataSample, device: torch.device) -> torch.Generator | None:
-    """As ``generator_of``, but of the masks' device: drawing millions of points elsewhere would take longer than using them."""
+    """Return the same as ``generator_of``, but on the device of the masks: drawing millions of points on the CPU would be slower than using
+    them."""
     generator = generator_of(sample, RandomStream.MASK_POINTS)
     return generator if generator is None or device.type == 'cpu' else torch.Generator(device).manual_seed(generator.initial_seed())

@@ -1,4 +1,4 @@
-"""From mask queries to instances and to one panoptic map (MaskFormer, https://arxiv.org/abs/2107.06278, Sec. 3.4)."""
+"""Convert mask queries to instances and to a panoptic map (MaskFormer, https://arxiv.org/abs/2107.06278, Sec. 3.4)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from detkit.structures.panoptic import INSTANCE_OFFSET
 from detkit.structures.rle_masks import RLEMasks
 
 NOWHERE = -100.     # logit of cells outside the image
-Steps = list[tuple[Size, Size]]    # how masks are enlarged; see detkit.ops.masks.resized
+Steps = list[tuple[Size, Size]]    # sizes for resizing masks; see detkit.ops.masks.resized
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class MaskPostprocess:
     panoptic_on: bool = True        # predict a panoptic map
     instance_on: bool = False       # predict instances
     semantic_on: bool = False
-    max_per_image: int = 100        # instances kept, of all pairs of a query and a class
-    object_mask_thr: float = 0.8    # in [0, 1]; queries with at most this score take no part in the map
-    iou_thr: float = 0.8            # a segment is dropped if less than this share of its mask is left to it by others
-    filter_low_score: bool = False  # of a segment, pixels whose mask score is below 0.5 become void
+    max_per_image: int = 100        # max instances, from all (query, class) pairs
+    object_mask_thr: float = 0.8    # in [0, 1]; queries with at most this score are left out of the panoptic map
+    iou_thr: float = 0.8            # a segment is dropped if less than this fraction of its mask remains visible
+    filter_low_score: bool = False  # pixels of a segment with a mask score below 0.5 become void
 
     def __post_init__(self) -> None:
         if self.semantic_on:
@@ -40,8 +40,8 @@ class MaskPostprocess:
 
 @MODELS.register_module()
 class MaskFormerFusionHead(BaseModule):
-    """What MaskFormer and Mask2Former make of the last layer's queries; nothing here is learnt. Labels below ``num_things_classes`` are
-    things."""
+    """Post-processing of MaskFormer and Mask2Former from the last layer's queries; it has no weights. Labels below ``num_things_classes``
+    are things."""
 
     def __init__(self, num_things_classes: int = 80, num_stuff_classes: int = 53, test_cfg: dict | None = None,
                  loss_panoptic: Any = None, init_cfg: dict | None = None) -> None:
@@ -52,9 +52,10 @@ class MaskFormerFusionHead(BaseModule):
         self.test_cfg = settings(MaskPostprocess, test_cfg or {}, 'model.test_cfg')
 
     def panoptic(self, logits: Tensor, masks: Tensor, steps: Steps) -> Tensor:
-        """(Q, K + 1) and (Q, h, w) logits -> int32 (H, W): label + INSTANCE_OFFSET * n, n from 1 for things, 0 for stuff; K is void.
+        """Return the panoptic map int32 (H, W): label + INSTANCE_OFFSET * n, with n from 1 for things, 0 for stuff; K is void.
 
-        Each pixel goes to the query with the largest score times mask score. Masks are enlarged a few at a time, and the best so far kept.
+        ``logits`` (Q, K + 1), ``masks`` logits (Q, h, w). Each pixel is assigned to the query with the largest product of score and mask
+        score. Masks are resized a few at a time, and only the best query so far is kept for each pixel.
         """
         cfg, (scores, labels) = self.test_cfg, logits.softmax(-1).max(-1)
         kept = (labels != self.num_classes) & (scores > cfg.object_mask_thr)
@@ -80,8 +81,10 @@ class MaskFormerFusionHead(BaseModule):
         return seg.masked_fill_(~sure, self.num_classes) if cfg.filter_low_score else seg
 
     def instances(self, logits: Tensor, masks: Tensor, steps: Steps) -> InstanceData:
-        """(Q, K + 1) and (Q, h, w) logits -> ``bboxes``, ``scores``, ``labels`` and ``masks`` (RLEMasks), best first, in pixels of the
-        frame that the last step ends with. A score is the class's times the mean mask score of its pixels, a box the tightest around them.
+        """Return ``bboxes``, ``scores``, ``labels`` and ``masks`` (RLEMasks), best first, in pixels of the size after the last step.
+
+        ``logits`` (Q, K + 1), ``masks`` logits (Q, h, w). A score is the class score times the mean mask score inside the mask; a box is
+        the tightest box around the mask.
         """
         scores, labels, query = self.best(logits)
         used, row = query.unique(return_inverse=True)
@@ -98,21 +101,24 @@ class MaskFormerFusionHead(BaseModule):
                             masks=found)
 
     def best(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores, labels and queries of the things among the ``max_per_image`` best pairs."""
+        """Return scores, labels and queries of the ``max_per_image`` best pairs whose class is a thing."""
         scores, pair = logits.softmax(-1)[:, :-1].flatten().topk(min(self.test_cfg.max_per_image, logits[:, :-1].numel()))
         query, labels = pair // self.num_classes, pair % self.num_classes
         thing = labels < self.num_things_classes
         return scores[thing], labels[thing], query[thing]
 
     def coarse(self, logits: Tensor, masks: Tensor, stride: int, sizes: Tensor) -> Detections:
-        """As ``instances``, for a batch, without enlarging the masks: (N, Q, K + 1) and (N, Q, h, w) logits. Boxes are in pixels of the
-        input and lie inside images of ``sizes`` (N, 2), masks are scores at ``stride``, 0 in the padding. Exportable."""
+        """Return the same as ``instances`` for a batch, without resizing the masks; can be exported.
+
+        ``logits`` (N, Q, K + 1), ``masks`` logits (N, Q, h, w). Boxes are in pixels of the input, clipped to images of ``sizes`` (N, 2);
+        masks are scores at ``stride``, 0 in the padding.
+        """
         count = min(self.test_cfg.max_per_image, logits.shape[1] * self.num_classes)
         scores, pair = logits.softmax(-1)[..., :-1].flatten(1).topk(count)
         query, labels = pair // self.num_classes, pair % self.num_classes
         chosen = masks.gather(1, query[..., None, None].expand(-1, -1, *masks.shape[2:]))
         rows, columns = (torch.arange(cells, device=sizes.device) * stride < sizes[:, k, None] for k, cells in enumerate(masks.shape[2:]))
-        rows, columns = rows[:, None, :, None], columns[:, None, None]                # of the image
+        rows, columns = rows[:, None, :, None], columns[:, None, None]                # inside the image
         scores = scores * mean_score(chosen, (chosen > 0) & rows & columns) * (labels < self.num_things_classes)
         scores, order = scores.topk(count)
         found, wide = scores > 0, order[..., None, None].expand(-1, -1, *masks.shape[2:])
@@ -124,14 +130,16 @@ class MaskFormerFusionHead(BaseModule):
 
 
 def mean_score(masks: Tensor, inside: Tensor) -> Tensor:
-    """Mean of the mask scores inside; (..., H, W) logits -> (...)."""
+    """Return the mean mask score inside the mask; logits (..., H, W) -> (...)."""
     inside = inside.to(masks.dtype)
     return (masks.sigmoid() * inside).sum((-2, -1)) / (inside.sum((-2, -1)) + 1e-6)
 
 
 def extent(profile: Tensor, stride: int, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Where along one axis a mask begins and ends, in pixels: (N, M, cells) largest logits across the other axis, enlarged by ``stride``
-    and cut at ``lengths`` (N,)."""
+    """Return the start and end of masks along one axis, in pixels.
+
+    ``profile`` (N, M, cells): maximum logits over the other axis; it is upsampled by ``stride`` and cropped to ``lengths`` (N,).
+    """
     on = F.interpolate(profile, scale_factor=float(stride), mode='linear', align_corners=False) > 0
     place = torch.arange(on.shape[-1], device=on.device)
     on = on & (place < lengths[:, None, None])

@@ -1,7 +1,7 @@
-"""Between the network of a detector of mask queries, and its loss or its masks.
+"""The outputs of mask-query networks, and the functions that losses and masks are computed with.
 
-Shapes: D predictions a query (one a decoder layer, one before the first where the paper has it), N images, Q queries, K classes of things
-and stuff (one more column: no object), C channels, h and w those of the finest map, G objects of an image.
+Shapes: D predictions per query (one per decoder layer, and one before the first layer if the paper has it), N images, Q queries, K classes
+of things and stuff (one more column: no object), C channels, h and w of the finest map, G objects of an image.
 """
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from detkit.tasks.samplers import PseudoSampler
 
 @dataclass(frozen=True)
 class MaskQueries:
-    """A mask's logits are the products of the query's vector with those of the cells (MaskFormer, https://arxiv.org/abs/2107.06278, Sec.
-    3.2). They are kept apart: training looks at few masks, and at few points of them."""
+    """Raw predictions. The logits of a mask are the dot products of the query's embedding with the features of each cell (MaskFormer,
+    https://arxiv.org/abs/2107.06278, Sec. 3.2).
+
+    Embeddings and features are kept separate, because training needs only a few masks, and only some points of them.
+    """
 
     logits: Tensor     # (D, N, Q, K + 1)
     embeds: Tensor     # (D, N, Q, C)
@@ -34,24 +37,25 @@ class MaskQueries:
         return MaskQueries(self.logits.float(), self.embeds.float(), self.features.float())
 
     def image(self, i: int) -> MaskQueries:
-        """Of image ``i``: (D, Q, K + 1), (D, Q, C), (C, h, w)."""
+        """Return the predictions of image ``i``: (D, Q, K + 1), (D, Q, C), (C, h, w)."""
         return MaskQueries(self.logits[:, i], self.embeds[:, i], self.features[i])
 
     def last(self) -> tuple[Tensor, Tensor]:
-        """The last layer's (N, Q, K + 1) logits of classes and (N, Q, h, w) of masks."""
+        """Return the class logits (N, Q, K + 1) and mask logits (N, Q, h, w) of the last layer."""
         return self.logits[-1], masks_of(self.embeds[-1], self.features)
 
 
 def masks_of(embeds: Tensor, features: Tensor) -> Tensor:
-    """(..., Q, C) and (..., C, h, w) -> (..., Q, h, w)."""
+    """Return mask logits (..., Q, h, w) from embeddings (..., Q, C) and features (..., C, h, w)."""
     return (embeds @ features.flatten(-2)).unflatten(-1, features.shape[-2:])
 
 
 def true_segments(sample: DetDataSample, num_things: int, num_classes: int) -> InstanceData:
-    """``labels`` (G,) and ``masks`` uint8 (G, H, W) of the things and, one a class, the stuff of an image, as large as its batch.
+    """Return ``labels`` (G,) and ``masks`` uint8 (G, H, W), at the size of the batch: the things of an image, then one segment per stuff
+    class.
 
     Raises:
-        ConfigError: masks, or with stuff classes the map of labels, were not loaded.
+        ConfigError: masks were not loaded, or the semantic map was not loaded and there are stuff classes.
     """
     gt = sample.gt_instances
     if 'masks' not in gt:
@@ -70,12 +74,12 @@ def true_segments(sample: DetDataSample, num_things: int, num_classes: int) -> I
 
 
 def padded(maps: Tensor, size: tuple[int, int], value: int) -> Tensor:
-    """(n, H, W), at the right and bottom to ``size`` (height, width), at least."""
+    """Pad maps (n, H, W) at the right and bottom to at least ``size`` (height, width)."""
     return F.pad(maps, (0, max(size[1] - maps.shape[2], 0), 0, max(size[0] - maps.shape[1], 0)), value=value)
 
 
 def query_of_object(index: Tensor, num_objects: int) -> Tensor:
-    """The matches (D, Q) of queries (an object's index, or negative) -> (D, G): each object's query, -1 where it found none."""
+    """Return the query (D, G) of each object, -1 for unmatched objects, from matches (D, Q) of queries (object index, or negative)."""
     queries = index.new_full((index.shape[0], num_objects), -1)
     layer, query = (index >= 0).nonzero(as_tuple=True)
     queries[layer, index[layer, query]] = query
@@ -83,7 +87,7 @@ def query_of_object(index: Tensor, num_objects: int) -> Tensor:
 
 
 def named_by_layer(losses: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    """Each name's D losses: the last keeps the name, the others get ``d0.``, ``d1.``, ... before it."""
+    """Name the D losses of each key: the last layer's keeps the name, the others get the prefix ``d0.``, ``d1.``, ..."""
     last = {name: values[-1] for name, values in losses.items()}
     depth = len(next(iter(losses.values())))
     return last | {f'd{i}.{name}': values[i] for i in range(depth - 1) for name, values in losses.items()}
@@ -91,26 +95,26 @@ def named_by_layer(losses: dict[str, list[Tensor]]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Factors:
-    """What losses are divided by, the same in all processes."""
+    """Divisors of the losses, equal in all processes."""
 
-    classes: Tensor    # (D,) weights of all queries' targets
-    masks: Tensor      # () masks that are learnt, at least 1
+    classes: Tensor    # (D,) sum of the class weights of all queries' targets
+    masks: Tensor      # () number of masks in the loss, at least 1
 
 
 def average_factors(labels: Tensor, num_masks: int, class_weight: list[float]) -> Factors:
-    """``labels`` (D, N, Q), K for no object; ``num_masks``: of each layer."""
+    """Return the divisors. ``labels`` (D, N, Q), K for no object; ``num_masks``: number of masks in each layer."""
     weights = torch.tensor(class_weight, device=labels.device)[labels].sum((1, 2))
     factors = mean_over_processes(torch.cat([weights, weights.new_tensor([num_masks])]))
     return Factors(factors[:-1], factors[-1].clamp(min=1))
 
 
 def class_losses(loss: nn.Module, logits: Tensor, labels: Tensor, factors: Factors) -> list[Tensor]:
-    """Each layer's; ``logits`` (D, N, Q, K + 1), ``labels`` (D, N, Q)."""
+    """Return the class loss of each layer; ``logits`` (D, N, Q, K + 1), ``labels`` (D, N, Q)."""
     return [loss(x.flatten(0, 1), y.flatten(), avg_factor=f) for x, y, f in zip(logits, labels, factors.classes)]
 
 
 def labels_of(index: Tensor, gt_labels: Tensor, num_classes: int) -> Tensor:
-    """Matches (D, Q) -> what each query is to say, ``num_classes`` where it has no object."""
+    """Return the target label of each query from matches (D, Q); ``num_classes`` for unmatched queries."""
     return torch.where(index >= 0, torch.cat([gt_labels, index.new_zeros(1)])[index], num_classes)
 
 
@@ -119,15 +123,16 @@ def name_of(sample: DetDataSample) -> str:
 
 
 def mask_embedding(channels: int, out_channels: int) -> nn.Sequential:
-    """Three linear layers from a query to the vector of its mask."""
+    """Return an MLP of three linear layers from a query to its mask embedding."""
     return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU(),
                          nn.Linear(channels, out_channels))
 
 
 def build_decoder(cfg: dict, layer: type[nn.Module] = DecoderLayer) -> Decoder:
-    """
+    """Build a decoder from its config.
+
     Raises:
-        ConfigError: its intermediate layers are not to predict.
+        ConfigError: ``return_intermediate`` is False; the head needs predictions of all layers.
     """
     decoder = MODELS.build(cfg, type=Decoder, cross_attention=MultiheadAttention, layer=layer)
     if not decoder.return_intermediate:
@@ -136,16 +141,16 @@ def build_decoder(cfg: dict, layer: type[nn.Module] = DecoderLayer) -> Decoder:
 
 
 def check_sampler(cfg: dict | None) -> None:
-    """Raise ConfigError for a sampler that leaves queries out."""
+    """Raise ConfigError for a sampler that does not use all queries."""
     if cfg is not None and not isinstance(TASK_UTILS.build(cfg), PseudoSampler):
         raise ConfigError(f"train_cfg sampler='{cfg['type']}' does not fit: all queries are trained. Known: MaskPseudoSampler.")
 
 
 def check_class_weight(loss: nn.Module, num_classes: int) -> None:
-    """Give the loss, where it has none, the paper's weights: 1 for each class, 0.1 for "no object".
+    """Set the paper's class weights in the loss if it has none: 1 for each class, 0.1 for "no object".
 
     Raises:
-        ConfigError: another number of weights than the classes and "no object".
+        ConfigError: the number of weights is not the number of classes plus one for "no object".
     """
     loss.class_weight = [1.0] * num_classes + [0.1] if loss.class_weight is None else list(loss.class_weight)
     if len(loss.class_weight) != num_classes + 1:

@@ -1,4 +1,4 @@
-"""MaskFormer's head (https://arxiv.org/abs/2107.06278): DETR's queries, and a mask from each."""
+"""MaskFormer's head (https://arxiv.org/abs/2107.06278): DETR's queries, each of which predicts a mask."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -48,17 +48,19 @@ class MaskTraining:
 
 @MODELS.register_module()
 class MaskFormerHead(BaseModule):
-    """Pixel decoder, DETR's decoder, a class and a mask from each query after each layer.
+    """Pixel decoder, DETR's decoder, and a class and a mask for each query after each layer.
 
     Args:
-        in_channels: of the backbone's maps, fine to coarse; the finest has stride 4.
-        feat_channels: of queries and maps; out_channels: of the vectors whose products are masks.
-        num_things_classes: labels below it are things; num_stuff_classes: as many follow, each one segment an image.
-        enforce_decoder_input_project: a 1x1 convolution before the decoder, also where the channels agree.
+        in_channels: channels of the backbone's maps, fine to coarse; the finest has stride 4.
+        feat_channels: channels of queries and maps.
+        out_channels: channels of the mask embeddings and mask features, whose dot products are the mask logits.
+        num_things_classes, num_stuff_classes: labels below the first are things; the stuff labels follow, each with at most one segment per
+            image.
+        enforce_decoder_input_project: apply a 1x1 convolution before the decoder even if the channels match.
     """
 
     stride = 4
-    strides = (stride,)     # of the masks
+    strides = (stride,)     # stride of the masks
 
     def __init__(self, in_channels: list[int], feat_channels: int, out_channels: int, pixel_decoder: dict, transformer_decoder: dict,
                  num_things_classes: int = 80, num_stuff_classes: int = 53, num_queries: int = 100,
@@ -87,7 +89,8 @@ class MaskFormerHead(BaseModule):
             caffe2_xavier_init(self.decoder_input_proj)
 
     def forward(self, feats: tuple[Tensor, ...], sizes: Tensor | None = None, input_size: tuple[int, int] | None = None) -> MaskQueries:
-        """The backbone's maps, fine to coarse. ``sizes`` (N, 2): height and width of each image in a batch padded to ``input_size``."""
+        """Predict classes and masks from the backbone's maps, fine to coarse. ``sizes`` (N, 2): height and width of each image in a batch
+        padded to ``input_size``."""
         features, memory = self.pixel_decoder(feats, sizes, input_size)
         tokens = flatten_levels((self.decoder_input_proj(memory),), self.decoder_pe, None, sizes, input_size)
         visible = None if tokens.padding is None else ~tokens.padding[:, None, None]
@@ -104,20 +107,21 @@ class MaskFormerHead(BaseModule):
         return MaskQueries(torch.stack(logits), torch.stack(embeds), features)
 
     def targets(self, out: MaskQueries, samples: list[DetDataSample]) -> QueryTargets:
-        """Objects are an image's things and then its stuff, as ``true_segments`` gives them."""
+        """Return the targets. Objects are the things and then the stuff of an image, in the order of ``true_segments``."""
         segments = [true_segments(sample, self.num_things_classes, self.num_classes) for sample in samples]
         return QueryTargets(torch.stack([self.match(out.image(i), gt, sample)
                                          for i, (gt, sample) in enumerate(zip(segments, samples))], 1))
 
     def loss(self, out: MaskQueries, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        """Classes of all queries, masks of those that are matched, at the batch's size, after each layer; float32."""
+        """Return the losses of each layer, in float32: class losses of all queries, mask losses of matched queries at the size of the
+        batch."""
         labels, predicted, wanted = [], [], []
         for i, sample in enumerate(samples):
             gt, image = true_segments(sample, self.num_things_classes, self.num_classes), out.image(i)
             index = self.match(image, gt, sample)
             labels.append(labels_of(index, gt.labels, self.num_classes))
             queries = query_of_object(index, len(gt))
-            layer, which = (queries >= 0).nonzero(as_tuple=True)              # as many in each layer
+            layer, which = (queries >= 0).nonzero(as_tuple=True)              # every layer has the same number of matches
             masks = masks_of(image.embeds[layer, queries[layer, which]], image.features)
             masks = F.interpolate(masks[:, None], gt.masks.shape[1:], mode='bilinear', align_corners=False)
             shape = len(queries), len(which) // len(queries), gt.masks.shape[1:].numel()
@@ -128,12 +132,13 @@ class MaskFormerHead(BaseModule):
         return named_by_layer(dict(
             loss_cls=class_losses(self.loss_cls, out.logits, torch.stack(labels, 1), factors),
             loss_mask=[self.loss_mask(p.reshape(-1, 1), 1 - w.flatten().long(), avg_factor=factors.masks * p.shape[1])
-                       for p, w in zip(predicted, wanted)],                           # FocalLoss takes labels: 0 is the one class there is
+                       for p, w in zip(predicted, wanted)],                           # FocalLoss takes labels; 0 is the only class
             loss_dice=[self.loss_dice(p, w, avg_factor=factors.masks) for p, w in zip(predicted, wanted)]))
 
     @torch.no_grad()
     def match(self, image: MaskQueries, gt: InstanceData, sample: DetDataSample) -> Tensor:
-        """(D, Q): each query's object or -1, by costs at all cells of the small masks."""
+        """Return the index (D, Q) of the object matched to each query, or -1. Costs are computed at all cells of the low-resolution
+        masks."""
         masks = masks_of(image.embeds, image.features)
         small = F.interpolate(gt.masks[:, None].float(), masks.shape[-2:])[:, 0] if len(gt) else gt.masks
         targets = InstanceData(labels=gt.labels, masks=small.flatten(1))

@@ -1,4 +1,4 @@
-"""Pixel decoders: a backbone's maps -> one fine map for masks, and what the queries look at."""
+"""The pixel decoder of Mask2Former: from backbone maps to mask features and the memory of the queries."""
 from __future__ import annotations
 
 import torch.nn as nn
@@ -20,13 +20,13 @@ SINE = dict(num_feats=128, normalize=True)
 
 @MODELS.register_module()
 class MSDeformAttnPixelDecoder(BaseModule):
-    """Deformable attention among the coarse maps, then an FPN up to the finest (Mask2Former, https://arxiv.org/abs/2112.01527, Sec. 3.2).
+    """Deformable attention over the coarse maps, then an FPN to the finest map (Mask2Former, https://arxiv.org/abs/2112.01527, Sec. 3.2).
 
     Args:
-        in_channels: of the backbone's maps, fine to coarse.
-        strides: of the maps, one each; attention counts in shares of a map and needs none of them.
-        num_outs: coarse maps that the queries look at.
-        encoder: its ``self_attn_cfg.num_levels`` says how many maps, from the coarsest, go through attention.
+        in_channels: channels of the backbone's maps, fine to coarse.
+        strides: one stride per map; only their number is checked, because attention uses normalised coordinates.
+        num_outs: number of coarse maps that the queries attend to.
+        encoder: ``self_attn_cfg.num_levels`` is the number of maps, counted from the coarsest, that the encoder processes.
     """
 
     def __init__(self, encoder: dict, in_channels: list[int] = [256, 512, 1024, 2048], strides: list[int] = [4, 8, 16, 32],
@@ -58,7 +58,8 @@ class MSDeformAttnPixelDecoder(BaseModule):
         xavier_normal(self.encoder)
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
-        """Maps (N, C_l, h_l, w_l), fine to coarse -> (N, C, h_0, w_0), and ``num_outs`` maps (N, C, h, w), coarse to fine."""
+        """Return the mask features (N, C, h_0, w_0) and ``num_outs`` maps (N, C, h, w), coarse to fine, from maps (N, C_l, h_l, w_l), fine
+        to coarse."""
         coarse = feats[::-1]
         inputs = [conv(x) for conv, x in zip(self.input_convs, coarse)]
         tokens = flatten_levels(inputs, self.positional_encoding, self.level_encoding.weight)
@@ -71,13 +72,13 @@ class MSDeformAttnPixelDecoder(BaseModule):
 
 
 def fpn_convs(in_channels: list[int], channels: int, norm_cfg: dict | None, act_cfg: dict | None) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """Lateral and output convolutions of an FPN, one each a map."""
+    """Return the lateral and output convolutions of an FPN, one of each per map."""
     return (nn.ModuleList(ConvModule(c, channels, 1, norm_cfg=norm_cfg, act_cfg=None) for c in in_channels),
             nn.ModuleList(ConvModule(channels, channels, 3, padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg) for _ in in_channels))
 
 
 def xavier_normal(stack: nn.Module) -> None:
-    """Initialise every matrix as Mask2Former does; deformable attention keeps its own way."""
+    """Initialise every matrix as Mask2Former does, except in deformable attention, which has its own initialisation."""
     for parameter in stack.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_normal_(parameter)

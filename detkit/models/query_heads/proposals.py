@@ -1,4 +1,4 @@
-"""Queries that start as the encoder's best tokens (two-stage Deformable DETR, https://arxiv.org/abs/2010.04159, Sec. A.4)."""
+"""Select the encoder's best tokens as queries (two-stage Deformable DETR, https://arxiv.org/abs/2010.04159, Sec. A.4)."""
 from __future__ import annotations
 
 import torch
@@ -6,14 +6,14 @@ from torch import Tensor
 
 from detkit.nn.tokens import Tokens
 
-BORDER = 0.01      # cells whose proposal is this near to the image's edge, in any of its four numbers, propose nothing
-SMALLEST = 0.05    # of the image: side of the finest level's proposals; each level's are twice as large
+BORDER = 0.01      # a proposal is invalid if one of its four numbers is this close to 0 or 1
+SMALLEST = 0.05    # side of the finest level's proposals, relative to the image; it doubles per level
 
 
 def cell_boxes(tokens: Tokens, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """Each cell's own square box, (N or 1, S, 4) in logits of cxcywh, and the memory (N, S, C).
+    """Return the square proposal box of each cell, (N or 1, S, 4) as logits of cxcywh, and the memory (N, S, C).
 
-    In the batch's padding and at the image's edge the logits are infinite and the memory is zero.
+    For cells in the padding or near the image border, the logits are infinite and the memory is zero.
     """
     sides = torch.cat([tokens.centers.new_full((h * w,), SMALLEST * 2**i) for i, (h, w) in enumerate(tokens.shapes)])
     boxes = torch.cat([tokens.centers, sides[:, None].expand(*tokens.centers.shape)], -1)
@@ -24,10 +24,10 @@ def cell_boxes(tokens: Tokens, memory: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def best_rows(scores: Tensor, count: int, *values: Tensor) -> tuple[Tensor, ...]:
-    """The rows of each of ``values`` (N, S, c) that have the highest ``scores`` (N, S), best first: (N, count, c).
+    """Select the rows of each of ``values`` (N, S, c) with the highest ``scores`` (N, S), best first: (N, count, c).
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: there are fewer than ``count`` rows.
     """
     if not torch.compiler.is_exporting() and scores.shape[1] < count:
         raise ValueError(f"num_queries={count} queries are to start at the best of the encoder's tokens, but this input has only "

@@ -1,4 +1,4 @@
-"""What all query detectors' heads share: matching, set losses, the best queries."""
+"""The base class of query heads: matching, set losses, and selection of detections."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -27,29 +27,29 @@ class QueryTraining:
 
 @dataclass(frozen=True)
 class QueryPostprocess:
-    max_per_img: int = -1       # detections kept; -1: one a query
+    max_per_img: int = -1       # max detections per image; -1: one per query
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The ground truth of a batch, one image after the other."""
+    """The ground truth of a batch; the objects of all images concatenated."""
 
     labels: Tensor      # (G,) int64
-    boxes: Tensor       # (G, 4) cxcywh, shares of the image
-    first: Tensor       # (N,) where each image begins
-    scale: Tensor       # (N, 4) width, height, width, height of each image, pixels
+    boxes: Tensor       # (G, 4) cxcywh, normalised by the image size
+    first: Tensor       # (N,) index of each image's first object
+    scale: Tensor       # (N, 4) width, height, width, height of each image in pixels
 
 
 class QueryHead(BaseModule):
-    """Loss and detections of predictions (D, N, Q, ...); a subclass defines the layers that make them.
+    """Compute losses and detections from predictions (D, N, Q, ...); a subclass defines the layers that make the predictions.
 
     Args:
-        num_reg_fcs: hidden layers before a box's four numbers.
-        sync_cls_avg_factor: divide the classification loss by the mean over all processes (MMDetection: only where a config says so).
-        background_weight: weight of "no object" beside a class in a softmax loss; 0 with sigmoids, which have none.
+        num_reg_fcs: number of hidden layers in the box branch.
+        sync_cls_avg_factor: divide the classification loss by the mean over all processes (in MMDetection only if the config sets it).
+        background_weight: weight of "no object" relative to a class in a softmax loss; 0 with sigmoids, which have no such class.
     """
 
-    strides = ()     # queries are not bound to cells
+    strides = ()     # queries do not belong to cells of a stride
 
     def __init__(self, num_classes: int, embed_dims: int, num_reg_fcs: int, sync_cls_avg_factor: bool, loss_cls: dict, loss_bbox: dict,
                  loss_iou: dict, train_cfg: dict | None, test_cfg: dict | None, init_cfg: dict | None,
@@ -65,7 +65,7 @@ class QueryHead(BaseModule):
         self.assigner = TASK_UTILS.build(training.assigner) if training else None
 
     def check_queries(self, num_queries: int) -> None:
-        """Raise ConfigError when more detections are asked for than ``num_queries`` can give."""
+        """Raise ConfigError if the head is set to return more detections than ``num_queries`` can give."""
         most = num_queries if self.softmax else num_queries * self.num_classes
         if self.postprocess.max_per_img > most:
             each = 'each query gives one' if self.softmax else f'each query gives one a class, num_classes={self.num_classes}'
@@ -73,13 +73,13 @@ class QueryHead(BaseModule):
                               f'num_queries={num_queries} can give ({each}). Lower it, or raise num_queries.')
 
     def targets(self, out: QueryOutputs, samples: list[DetDataSample]) -> QueryTargets:
-        """Of the queries that are matched: without those that denoise."""
+        """Return the targets of the matching queries; denoising queries are left out."""
         dn = 0 if out.denoised is None else out.denoised.shape[1]
         return QueryTargets(self.match(out.logits[:, :, dn:], out.boxes[:, :, dn:], samples))
 
     def loss(self, out: QueryOutputs, samples: list[DetDataSample]) -> dict[str, Tensor]:
-        """``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer; ``d0.loss_cls``, ... of those before; ``enc_loss_cls``, ... of the
-        encoder's proposals; ``dn_loss_cls``, ``d0.dn_loss_cls``, ... of denoising queries."""
+        """Return ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer; ``d0.loss_cls``, ... of earlier layers; ``enc_loss_cls``, ...
+        of the encoder's proposals; ``dn_loss_cls``, ``d0.dn_loss_cls``, ... of denoising queries."""
         objects = objects_of(samples)
         dn = 0 if out.denoised is None else out.denoised.shape[1]
         logits, boxes = out.logits[:, :, dn:], out.boxes[:, :, dn:]
@@ -94,11 +94,11 @@ class QueryHead(BaseModule):
         return losses
 
     def proposal_truth(self, samples: list[DetDataSample], objects: Objects) -> tuple[list[DetDataSample], Objects]:
-        """What the encoder's proposals learn: the classes, too."""
+        """Return the targets of the encoder's proposals; here they include the classes."""
         return samples, objects
 
     def match(self, logits: Tensor, boxes: Tensor, samples: list[DetDataSample]) -> Tensor:
-        """(D, N, Q) index of each prediction's object within its image, or NEGATIVE."""
+        """Return the index (D, N, Q) of the object in its image that is matched to each prediction, or NEGATIVE."""
         if self.assigner is None:
             raise ConfigError('model.train_cfg is missing: the loss needs its assigner.')
         found = []
@@ -110,9 +110,9 @@ class QueryHead(BaseModule):
         return torch.stack(found, 1)
 
     def set_losses(self, logits: Tensor, boxes: Tensor, index: Tensor, objects: Objects) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Classification, L1 and IoU loss of each layer (DETR, Sec. 3.1, eq. 2).
+        """Return the classification, L1 and IoU loss of each layer (DETR, Sec. 3.1, eq. 2).
 
-        ``logits`` (D, N, Q, K), ``boxes`` (D, N, Q, 4), ``index`` (D, N, Q) as ``match`` gives it.
+        ``logits`` (D, N, Q, K), ``boxes`` (D, N, Q, 4), ``index`` (D, N, Q) from ``match``.
         """
         image = torch.arange(index.shape[1], device=index.device)[:, None].expand(index.shape[1:])
         positives = (index[0] >= 0).sum().float()
@@ -139,7 +139,7 @@ class QueryHead(BaseModule):
         return losses
 
     def best(self, out: QueryOutputs) -> tuple[Tensor, Tensor, Tensor]:
-        """The last layer's best scores (N, M), their labels and boxes (N, M, 4), best first."""
+        """Return the best scores (N, M) of the last layer with their labels (N, M) and boxes (N, M, 4), best first."""
         logits, boxes, limit = out.logits[-1], out.boxes[-1], self.postprocess.max_per_img
         limit = limit if limit > 0 else logits.shape[1]
         if self.softmax:
@@ -170,14 +170,15 @@ def objects_of(samples: list[DetDataSample]) -> Objects:
 
 
 def class_agnostic(samples: list[DetDataSample], objects: Objects) -> tuple[list[DetDataSample], Objects]:
-    """The same objects, all of class 0."""
+    """Return the same objects with class 0."""
     plain = [DetDataSample(metainfo=sample.metainfo, gt_instances=InstanceData(
         bboxes=sample.gt_instances.bboxes, labels=torch.zeros_like(sample.gt_instances.labels))) for sample in samples]
     return plain, replace(objects, labels=torch.zeros_like(objects.labels))
 
 
 def in_pixels(boxes: Tensor, size: ImageSize) -> Tensor:
-    """(..., 4) cxcywh shares of an image of ``size`` (height, width), or of boxes (N, n, 4) of N images of sizes (N, 2) -> xyxy pixels."""
+    """Convert boxes (..., 4) from normalised cxcywh to xyxy in pixels. ``size``: (height, width) of the image, or for boxes (N, n, 4) of N
+    images sizes (N, 2)."""
     height, width = heights_and_widths(boxes, size)
     corners = to_corners(boxes)
     x, y = corners[..., 0::2] * width, corners[..., 1::2] * height
@@ -185,7 +186,7 @@ def in_pixels(boxes: Tensor, size: ImageSize) -> Tensor:
 
 
 def by_layer(losses: list[tuple[Tensor, Tensor, Tensor]], name: str) -> dict[str, Tensor]:
-    """``loss_cls``, ... for the last layer, ``d0.loss_cls``, ... for the others, when ``name`` is 'loss'."""
+    """Name the losses: ``loss_cls``, ... for the last layer, ``d0.loss_cls``, ... for the others, when ``name`` is 'loss'."""
     prefixes = [f'd{i}.' for i in range(len(losses) - 1)] + ['']
     return {f'{prefix}{name}_{term}': value
             for prefix, layer in zip(prefixes, losses) for term, value in zip(('cls', 'bbox', 'iou'), layer)}
