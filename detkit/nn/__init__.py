@@ -1,1 +1,1 @@
-"""Blocks of networks, shared by backbones, necks and heads: layers, and the operations between them."""
+"""Building blocks shared by backbones, necks and heads: layers, and the operations between them."""

@@ -1,4 +1,4 @@
-"""Attention of every query to every token (https://arxiv.org/abs/1706.03762, Sec. 3.2), with mmcv's parameter names."""
+"""Multi-head attention (https://arxiv.org/abs/1706.03762, Sec. 3.2), with mmcv's parameter names."""
 from __future__ import annotations
 
 import torch.nn as nn
@@ -10,9 +10,9 @@ from detkit.nn.operators import Add
 
 
 class MultiheadAttention(nn.Module):
-    """Multi-head attention and the shortcut around it.
+    """Multi-head attention with a shortcut.
 
-    ``attn_drop``: dropout of the attention; ``proj_drop``: of the output. ``dropout``: both at once, as mmcv's old name.
+    ``attn_drop``: dropout of the attention weights; ``proj_drop``: dropout of the output; ``dropout``: mmcv's old name, sets both.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, attn_drop: float = 0., proj_drop: float = 0., dropout: float | None = None,
@@ -20,18 +20,19 @@ class MultiheadAttention(nn.Module):
         super().__init__()
         refuse_batch_second(batch_first)
         self.embed_dims, self.num_heads = embed_dims, num_heads
-        self.attn = nn.MultiheadAttention(embed_dims, num_heads, attn_drop if dropout is None else dropout)   # holds the weights
+        self.attn = nn.MultiheadAttention(embed_dims, num_heads, attn_drop if dropout is None else dropout)   # only holds the weights
         self.proj_drop = nn.Dropout(proj_drop if dropout is None else dropout)
         self.add_query_pos, self.add_memory_pos, self.add = Add(), Add(), Add()
 
     def forward(self, query: Tensor, memory: Tensor, query_pos: Tensor | None = None, memory_pos: Tensor | None = None,
                 visible: Tensor | None = None) -> Tensor:
-        """The query plus what it saw, (N, Q, C).
+        """Return the query plus the attention output, (N, Q, C).
 
         Args:
-            query: (N, Q, C). memory: (N, S, C), the same object for self-attention.
-            query_pos, memory_pos: added for the comparison, not to what is seen. In self-attention ``query_pos`` is both.
-            visible: bool, broadcast to (N, heads, Q, S): True where the query may look; at least once in every row.
+            query: (N, Q, C).
+            memory: (N, S, C); the same object as ``query`` for self-attention.
+            query_pos, memory_pos: added to queries and keys, not to values. In self-attention ``query_pos`` is used for both.
+            visible: bool, broadcast to (N, heads, Q, S): True where the query may attend; at least one True in every row.
         """
         attn, c = self.attn, self.embed_dims
         weight, bias = attn.in_proj_weight, attn.in_proj_bias

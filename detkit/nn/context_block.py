@@ -1,4 +1,4 @@
-"""Global context for every place (GCNet, https://arxiv.org/abs/1904.11492), with mmcv's parameter names."""
+"""Global context block (GCNet, https://arxiv.org/abs/1904.11492), with mmcv's parameter names."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ POOLINGS, FUSIONS = ('att', 'avg'), ('channel_add', 'channel_mul')
 
 @MODELS.register_module()
 class ContextBlock(nn.Module):
-    """A vector for the whole map, through a bottleneck, is added to (or multiplied with) each place (Fig. 4d).
+    """Pool the map to one vector, transform it in a bottleneck, and add it to (or multiply it with) every position (Fig. 4d).
 
     Args:
-        ratio: hidden channels over ``in_channels``.
-        pooling_type: the vector is a mean weighted by a learnt attention (``att``), or the plain mean (``avg``).
+        ratio: hidden channels of the bottleneck, relative to ``in_channels``.
+        pooling_type: ``att``: mean weighted by learnt attention; ``avg``: plain mean.
         fusion_types: ``channel_add``, ``channel_mul`` (with the sigmoid of the vector), or both.
     """
 
@@ -41,7 +41,7 @@ class ContextBlock(nn.Module):
             self.channel_mul_conv, self.sigmoid, self.multiply = transform(in_channels, hidden), nn.Sigmoid(), Multiply()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
+        """Add the context to x (N, C, H, W); the shape is kept."""
         context, out = self.context(x), x
         if self.channel_mul_conv is not None:
             out = self.multiply(out, self.sigmoid(self.channel_mul_conv(context)))
@@ -50,7 +50,7 @@ class ContextBlock(nn.Module):
         return out
 
     def context(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, 1, 1)."""
+        """Return the pooled vector (N, C, 1, 1) of x (N, C, H, W)."""
         if self.conv_mask is None:
             return self.pool(x)
         weights = self.conv_mask(x).flatten(2).softmax(2).transpose(1, 2)                 # (N, HW, 1)
@@ -58,7 +58,7 @@ class ContextBlock(nn.Module):
 
 
 def transform(channels: int, hidden: int) -> nn.Sequential:
-    """The bottleneck, whose last layer starts at zero: at first the block changes nothing that it adds."""
+    """Return the bottleneck. Its last layer is initialised to zero, so that ``channel_add`` starts as the identity."""
     layers = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.LayerNorm([hidden, 1, 1]), nn.ReLU(inplace=True),
                            nn.Conv2d(hidden, channels, 1))
     nn.init.zeros_(layers[-1].weight)

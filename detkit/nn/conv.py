@@ -25,14 +25,14 @@ UPSAMPLE_KEYS = dict(type=str | None, scale_factor=int | None)
 UPSAMPLING = dict(mode=Literal['nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area'], scale_factor=float | tuple[float, float],
                   align_corners=bool | None, recompute_scale_factor=bool | None, antialias=bool)
 NORM_ATTRIBUTES = {_InstanceNorm: 'in', _BatchNorm: 'bn', nn.GroupNorm: 'gn', nn.LayerNorm: 'ln'}
-NORM_WORDS = dict(batch='bn', group='gn', layer='ln', instance='in')       # in the names of other classes
+NORM_WORDS = dict(batch='bn', group='gn', layer='ln', instance='in')       # words in class names that determine the attribute name
 
 
 def layer_class(kind: Any, table: dict[str, type], cfg: dict | None, key: str) -> type:
-    """The class that ``table`` has under ``kind``, or else the one registered in MODELS; a class itself is returned as it is.
+    """Return the class named ``kind`` in ``table``, or registered under this name in MODELS; a class is returned unchanged.
 
     Raises:
-        ConfigError: neither has it. ``key``: what ``cfg`` is called in configs.
+        ConfigError: neither has it. ``key``: the name of ``cfg`` in configs.
     """
     if isinstance(kind, type):
         return kind
@@ -46,9 +46,9 @@ def layer_class(kind: Any, table: dict[str, type], cfg: dict | None, key: str) -
 
 def build_conv(cfg: dict | None, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
                dilation: int = 1, groups: int = 1, bias: bool = True) -> nn.Module:
-    """A convolution of the type that ``conv_cfg`` names, with its other keys as arguments; None and 'Conv2d' are the plain one.
+    """Build the convolution of the type in ``conv_cfg``, with its other keys as arguments; None and 'Conv2d' mean ``nn.Conv2d``.
 
-    A class registered in MODELS is given this function's arguments, by name.
+    A class registered in MODELS receives the arguments of this function, by name.
     """
     cfg = cfg or {}
     return construct(layer_class(cfg.get('type', 'Conv2d'), CONVS, cfg, 'conv_cfg'), cfg, in_channels=in_channels,
@@ -57,10 +57,10 @@ def build_conv(cfg: dict | None, in_channels: int, out_channels: int, kernel_siz
 
 
 def build_norm(cfg: dict, channels: int) -> tuple[str, nn.Module]:
-    """The norm layer that ``norm_cfg`` describes, and the attribute name under which checkpoints hold it.
+    """Build the norm layer of ``norm_cfg`` and return the attribute name that checkpoints use for it, and the layer.
 
-    A class registered in MODELS is given the channels as its first argument (a GroupNorm's as ``num_channels``) and ``eps`` if it takes
-    one; its attribute name is mmcv's (see ``norm_attribute``).
+    A class registered in MODELS receives the channels as its first argument (a GroupNorm as ``num_channels``) and ``eps`` if it accepts it;
+    its attribute name is mmcv's (see ``norm_attribute``).
     """
     layer, requires_grad = layer_class(cfg.get('type'), NORMS, cfg, 'norm_cfg'), cfg.get('requires_grad', True)
     if not isinstance(requires_grad, bool):
@@ -78,41 +78,41 @@ def build_norm(cfg: dict, channels: int) -> tuple[str, nn.Module]:
 
 
 def norm_attribute(layer: type[nn.Module]) -> str:
-    """The attribute name of a norm, as in mmcv: the class's ``_abbr_``, or by its parent class, or by a word in its name."""
+    """Return the attribute name of a norm, as in mmcv: the class's ``_abbr_``, or from its parent class, or from a word in its name."""
     by_class = [name for base, name in NORM_ATTRIBUTES.items() if issubclass(layer, base)]
     by_word = [name for word, name in NORM_WORDS.items() if word in layer.__name__.lower()]
     return getattr(layer, '_abbr_', [*by_class, *by_word, 'norm_layer'][0])
 
 
 def keep_statistics(model: nn.Module) -> None:
-    """Take batch norms out of training: they normalise by the statistics that they have."""
+    """Put batch norms into evaluation mode: they normalise with their running statistics and do not update them."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
 
 
 def build_activation(cfg: dict | None, inplace: bool = True) -> nn.Module | None:
-    """The activation that ``act_cfg`` describes, in place where it can be; None: none."""
+    """Build the activation of ``act_cfg``, in place if possible; None: no activation."""
     if cfg is None:
         return None
     options, kind = dict(cfg), cfg.get('type')
     layer = layer_class(kind, ACTIVATIONS, cfg, 'act_cfg')
     if 'inplace' in inspect.signature(layer).parameters:
         options.setdefault('inplace', inplace)
-    elif kind in ACTIVATIONS and isinstance(options.get('inplace'), bool):      # MMDetection's configs set it whatever the type is
+    elif kind in ACTIVATIONS and isinstance(options.get('inplace'), bool):      # MMDetection's configs set inplace for every type
         options.pop('inplace')
     return construct(layer, cfg, options)
 
 
 def build_upsample(cfg: dict, in_channels: int, out_channels: int) -> tuple[nn.Module | None, int]:
-    """The layer that ``upsample_cfg`` describes, and the channels of its output.
+    """Build the layer of ``upsample_cfg`` and return it with the number of its output channels.
 
-    ``type``: 'deconv' (a transposed convolution, its kernel and stride are ``scale_factor``; to ``out_channels``), 'nearest', 'bilinear',
-    None (no layer), or a class registered in MODELS: it is given ``in_channels`` and ``out_channels`` if it takes them, and
-    the other keys of ``cfg``.
+    ``type``: 'deconv' (a transposed convolution to ``out_channels``, with ``scale_factor`` as kernel size and stride), 'nearest',
+    'bilinear', None (no layer), or a class registered in MODELS. Such a class receives the other keys of ``cfg``, and ``in_channels`` and
+    ``out_channels`` if it accepts them.
 
     Raises:
-        ConfigError: an unknown type, or a key that it does not take.
+        ConfigError: an unknown type, or a key that it does not accept.
     """
     options = dict(cfg)
     kind = options.pop('type', None)
@@ -134,12 +134,12 @@ def build_upsample(cfg: dict, in_channels: int, out_channels: int) -> tuple[nn.M
 
 
 def check_upsampling(cfg: dict) -> None:
-    """Raise ConfigError for an ``upsample_cfg`` that ``torch.nn.functional.interpolate`` would refuse at the first step."""
+    """Raise ConfigError for an ``upsample_cfg`` that ``torch.nn.functional.interpolate`` does not accept."""
     check_keys(cfg, UPSAMPLING, 'upsample_cfg')
 
 
 class ConvModule(nn.Module):
-    """Convolution, norm, activation. A norm takes the bias's place unless ``bias`` says otherwise."""
+    """Convolution, norm, activation. With ``bias='auto'``, the convolution has a bias only if there is no norm."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
                  dilation: int = 1, groups: int = 1, bias: bool | str = 'auto', conv_cfg: dict | None = None,
@@ -153,14 +153,14 @@ class ConvModule(nn.Module):
             self.add_module(self.norm_name, norm)
         self.activate = build_activation(act_cfg, inplace)
         if isinstance(self.conv, DeformConv2d) or hasattr(self.conv, 'init_weights') or not hasattr(self.conv, 'weight'):
-            return                                                                                   # starts as itself says
+            return                                                                                   # has its own initialisation
         slope = (act_cfg or {}).get('negative_slope', 0.01) if (act_cfg or {}).get('type') == 'LeakyReLU' else 0
-        nn.init.kaiming_normal_(self.conv.weight, slope, 'fan_out', 'leaky_relu' if slope else 'relu')   # as mmcv's
+        nn.init.kaiming_normal_(self.conv.weight, slope, 'fan_out', 'leaky_relu' if slope else 'relu')   # as in mmcv
         if getattr(self.conv, 'bias', None) is not None:
             nn.init.zeros_(self.conv.bias)
 
     def conv_norms(self) -> dict[str, str]:
-        """For ``conv_norm_pairs``."""
+        """Return the convolution-norm pair for ``conv_norm_pairs``."""
         return {'conv': self.norm_name} if self.norm_name else {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class ConvModule(nn.Module):
 
 
 class Scale(nn.Module):
-    """A learnt factor."""
+    """A learnt scalar factor."""
 
     def __init__(self, scale: float = 1.) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class Scale(nn.Module):
 
 
 class DepthwiseSeparableConvModule(nn.Module):
-    """A convolution per channel, then a 1x1 convolution across channels, each with norm and activation."""
+    """A depthwise convolution, then a 1x1 convolution, each with norm and activation."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
                  **options: object) -> None:
@@ -195,12 +195,12 @@ class DepthwiseSeparableConvModule(nn.Module):
 
 
 def conv_tower(depth: int, in_channels: int, channels: int, dcn_on_last: bool = False, **options: object) -> nn.ModuleList:
-    """``depth`` 3x3 ConvModules in a row; ``dcn_on_last``: the last is a deformable one, version 2."""
+    """Return ``depth`` 3x3 ConvModules in sequence; ``dcn_on_last``: the last one is a deformable convolution v2."""
     special = [{}] * (depth - 1) + [dict(conv_cfg=dict(type='DCNv2')) if dcn_on_last else {}]
     return nn.ModuleList(ConvModule(in_channels if i == 0 else channels, channels, 3, padding=1, **options | special[i])
                          for i in range(depth))
 
 
 def bias_for_probability(probability: float) -> float:
-    """The bias with which a sigmoid starts at ``probability`` (RetinaNet, Sec. 4.1)."""
+    """Return the bias for which a sigmoid output starts at ``probability`` (RetinaNet, Sec. 4.1)."""
     return -math.log((1 - probability) / probability)

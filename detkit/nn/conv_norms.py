@@ -1,4 +1,4 @@
-"""Which norm follows which convolution: what folding, pruning and quantisation need to know of a network."""
+"""Find the norm that follows each convolution, for folding, pruning and quantisation."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -12,25 +12,25 @@ from detkit.nn.deform_conv import DeformConv2d
 
 CONVS = (_ConvNd, nn.Linear, DeformConv2d)
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
-UNORDERED = (nn.ModuleList, nn.ModuleDict)          # their order says nothing about how they are called
+UNORDERED = (nn.ModuleList, nn.ModuleDict)          # the order of their children is not the call order
 
 
 @dataclass
 class ConvNorms:
-    """A convolution (or linear layer) and the norms of its outputs: one, or one for each level where levels share the convolution."""
+    """A convolution (or linear layer) and the norms of its outputs: one, or one per level if levels share the convolution."""
 
     conv_name: str                                                # as in ``named_modules``
     conv: nn.Module
-    norms: dict[str, nn.Module] = field(default_factory=dict)     # by name, in the order of ``named_modules``
+    norms: dict[str, nn.Module] = field(default_factory=dict)     # by name, ordered as in ``named_modules``
 
 
 def conv_norm_pairs(model: nn.Module) -> list[ConvNorms]:
     """List the convolutions and linear layers whose outputs go through a norm, in the order of ``named_modules``.
 
-    A module says itself which of its children belong together by a method ``conv_norms() -> {name of the convolution: name of the
-    norm}``. The children of other modules are read in their order: a norm that stands directly behind a convolution with as many output
-    channels is its norm. That holds for ``nn.Sequential`` and for timm's networks, whose norms may include the activation that follows.
-    A norm that follows no convolution (in front of one, or behind a sum) is not listed.
+    A module can declare the pairs among its children with a method ``conv_norms() -> {name of the convolution: name of the norm}``. For
+    other modules, the order of the children is used: a norm directly after a convolution with the same number of output channels is its
+    norm. This is correct for ``nn.Sequential`` and for timm's networks, whose norms may include the activation. A norm that follows no
+    convolution (before a convolution, or after a sum) is not listed.
     """
     pairs: dict[nn.Module, ConvNorms] = {}
     for owner_name, owner in model.named_modules():
@@ -42,13 +42,13 @@ def conv_norm_pairs(model: nn.Module) -> list[ConvNorms]:
 
 
 def names_of_pairs(owner: nn.Module) -> Iterator[tuple[str, str]]:
-    """The names of a convolution and of its norm, for each such pair among the children of ``owner``."""
+    """Yield the names of a convolution and its norm for each pair among the children of ``owner``."""
     if hasattr(owner, 'conv_norms'):
         yield from owner.conv_norms().items()
     elif type(owner) not in UNORDERED:
         children = [(name, child) for name, child in owner.named_children() if not isinstance(child, nn.Identity)]
         for (name, child), (norm_name, norm) in zip(children, children[1:]):
-            while isinstance(child, nn.Sequential) and len(child):                 # its output is that of its last child
+            while isinstance(child, nn.Sequential) and len(child):                 # its last child computes its output
                 last, child = list(child.named_children())[-1]
                 name = f'{name}.{last}'
             if isinstance(child, CONVS) and isinstance(norm, NORMS) and out_channels(child) == norm_channels(norm):

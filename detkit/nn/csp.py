@@ -1,4 +1,4 @@
-"""Cross-stage-partial layers (CSPNet, https://arxiv.org/abs/1911.11929) of YOLOX and RTMDet, and backbones and necks made of them."""
+"""Cross-stage-partial layers (CSPNet, https://arxiv.org/abs/1911.11929) of YOLOX and RTMDet, and backbones and necks built from them."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ INIT = dict(type='Kaiming', layer='Conv2d', a=5**0.5, distribution='uniform', mo
 
 
 class ChannelAttention(nn.Module):
-    """Weigh each channel by a gate that sees the channels' means."""
+    """Multiply each channel by a gate computed from the channel means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -58,7 +58,8 @@ class CSPNeXtBlock(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Two paths of ``expand_ratio`` times ``out_channels``, one of them through blocks; joined, gated, mixed.
+    """Two paths with ``expand_ratio`` times ``out_channels`` channels each; one goes through the blocks. The paths are concatenated,
+    weighted by channel attention (if enabled), and fused by a 1x1 convolution.
 
     ``block``: DarknetBottleneck (YOLOX) or CSPNeXtBlock (RTMDet).
     """
@@ -81,9 +82,10 @@ class CSPLayer(nn.Module):
 
 
 class SPPBottleneck(nn.Module):
-    """Max pools of several sizes side by side (SPP, https://arxiv.org/abs/1406.4729).
+    """Concatenate max pools of several kernel sizes (SPP, https://arxiv.org/abs/1406.4729).
 
-    The pool of one size is taken of the pool of the size before: 5 after 5 is 9. That is the same number and much less to compare.
+    Each pool is applied to the output of the previous, smaller pool: two pools of size 5 equal one of size 9. The result is the same and
+    needs fewer operations.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_sizes: tuple[int, ...], **options: object) -> None:
@@ -106,10 +108,10 @@ class SPPBottleneck(nn.Module):
 
 def csp_stages(table: list[list], widen_factor: float, deepen_factor: float, spp_kernel_sizes: tuple[int, ...], use_depthwise: bool,
                layer: dict, **options: object) -> list[nn.Sequential]:
-    """The stages of a backbone: a convolution of stride 2, spatial pyramid pooling where the table says so, a CSP layer.
+    """Return the stages of a backbone: a convolution with stride 2, spatial pyramid pooling if the table says so, a CSP layer.
 
-    ``table``: per stage input channels, output channels, blocks, shortcut in blocks, pyramid pooling; ``widen_factor`` multiplies
-    channels and ``deepen_factor`` blocks. ``layer``: further arguments of the CSPLayers; ``options``: of the ConvModules.
+    ``table``: per stage input channels, output channels, blocks, shortcut in blocks, pyramid pooling; ``widen_factor`` multiplies the
+    channels and ``deepen_factor`` the blocks. ``layer``: further arguments of the CSPLayers; ``options``: of the ConvModules.
     """
     down, stages = DepthwiseSeparableConvModule if use_depthwise else ConvModule, []
     for c_in, c_out, blocks, identity, pool in table:
@@ -125,11 +127,11 @@ def csp_stages(table: list[list], widen_factor: float, deepen_factor: float, spp
 class CSPBackbone(BaseModule):
     """A stem, then stages, each with stride 2; state-dict keys ``stem``, ``stage1``, ...
 
-    ``out_indices``: 0 is the stem's map, i that of stage i. ``frozen_stages``: the stem (0) and this many stages learn nothing; -1: all
-    learn. ``norm_eval``: BatchNorm keeps its statistics during training.
+    ``out_indices``: indices of the returned maps: 0 is the stem, i is stage i. ``frozen_stages``: freeze the stem (0) and this many stages;
+    -1: freeze nothing. ``norm_eval``: keep BatchNorm statistics fixed during training.
 
     Raises:
-        ConfigError: stages that do not exist.
+        ConfigError: an index of a stage that does not exist.
     """
 
     def __init__(self, stem: nn.Module, stages: list[nn.Module], out_indices: tuple, frozen_stages: int, norm_eval: bool,
@@ -145,7 +147,7 @@ class CSPBackbone(BaseModule):
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> one map per entry of ``out_indices``, strides 2 * 2**index."""
+        """Return one map per entry of ``out_indices``, with strides 2 * 2**index, for images (N, 3, H, W)."""
         outs = []
         for i, name in enumerate(self.layers):
             x = getattr(self, name)(x)
@@ -158,7 +160,7 @@ class CSPBackbone(BaseModule):
             getattr(self, name).eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> CSPBackbone:
-        """As nn.Module.train, then freezes the first stages and (``norm_eval``) all BatchNorm statistics."""
+        """Set the mode as ``nn.Module.train`` does, but keep the frozen stages and (``norm_eval``) all BatchNorm statistics fixed."""
         super().train(mode)
         self.freeze()
         if mode and self.norm_eval:
@@ -167,12 +169,12 @@ class CSPBackbone(BaseModule):
 
 
 class CSPPathAggregation(BaseModule):
-    """A path-aggregation pyramid (PANet, https://arxiv.org/abs/1803.01534, Sec. 3.1): top-down, then bottom-up; each step joins two maps
-    and mixes them.
+    """Path-aggregation pyramid (PANet, https://arxiv.org/abs/1803.01534, Sec. 3.1): top-down, then bottom-up; each step concatenates two
+    maps and fuses them.
 
-    ``in_channels``: of the backbone's maps, fine to coarse. ``mix``: from input and output channels to the layer that mixes; ``down``:
-    to that which halves; ``out``: to that which makes a returned map. ``upsample_cfg``: arguments of
-    ``torch.nn.functional.interpolate``; ``options``: of the 1x1 ConvModules before it.
+    ``in_channels``: channels of the backbone's maps, fine to coarse. ``mix``: builds the fusing layer from input and output channels;
+    ``down``: builds the downsampling layer; ``out``: builds the layer of a returned map. ``upsample_cfg``: arguments of
+    ``torch.nn.functional.interpolate``; ``options``: arguments of the 1x1 ConvModules before it.
     """
 
     def __init__(self, in_channels: list[int], mix: Callable[[int, int], nn.Module], down: Callable[[int], nn.Module],
@@ -190,10 +192,10 @@ class CSPPathAggregation(BaseModule):
         self.out_convs = nn.ModuleList(map(out, in_channels))
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Backbone maps, fine to coarse -> as many maps of ``out_channels``, same sizes.
+        """Return one map of ``out_channels`` per backbone map, with the same size; fine to coarse.
 
         Raises:
-            ConfigError: another number of maps than of ``in_channels``.
+            ConfigError: the number of maps is not the length of ``in_channels``.
         """
         if len(feats) != len(self.out_convs):
             raise ConfigError(f'{type(self).__name__} in_channels has {len(self.out_convs)} entries; the backbone gives {len(feats)} maps '

@@ -14,9 +14,9 @@ Pair = int | tuple[int, int]
 
 
 class DeformConv2d(nn.Module):
-    """Version 1: a convolution that looks where another, ``conv_offset``, says. It begins as a plain one: all offsets are 0.
+    """Deformable convolution v1: samples at positions predicted by another convolution, ``conv_offset``. Initial offsets are 0.
 
-    ``deform_groups`` (or ``deformable_groups``, its older name): sets of input channels that look at places of their own.
+    ``deform_groups`` (or ``deformable_groups``, its older name): number of groups of input channels, each with its own offsets.
     """
 
     modulated = False
@@ -44,7 +44,7 @@ class DeformConv2d(nn.Module):
         nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C_out, H', W'), float32."""
+        """Return features (N, C_out, H', W') in float32 from (N, C, H, W)."""
         offset, mask = self.conv_offset(x), None
         if self.modulated:
             offset, mask = offset.split([2 * self.places, self.places], 1)
@@ -53,7 +53,7 @@ class DeformConv2d(nn.Module):
 
 
 class ModulatedDeformConv2d(DeformConv2d):
-    """Version 2: each place that is looked at also counts by a learnt share, which begins at one half. ``conv_offset`` gives all offsets
-    (dy, dx), then all shares."""
+    """Deformable convolution v2: each sample also has a learnt weight, initially 0.5. ``conv_offset`` predicts all offsets (dy, dx), then
+    all weights."""
 
     modulated = True

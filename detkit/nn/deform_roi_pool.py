@@ -11,11 +11,14 @@ from detkit.ops.roi_align import roi_align
 
 
 class DeformRoIPool(nn.Module):
-    """Version 1: what lies in a RoI decides how its bins move. It begins as RoIAlign.
+    """Deformable RoI pooling v1: offsets of the bins are predicted from the RoI's features. Initially it equals RoIAlign.
 
     Args:
-        output_channels: of the feature map. deform_fc_channels: of the two hidden layers. gamma: factor of the offsets.
-        spatial_scale: 1 / stride of the feature map. sampling_ratio: samples a bin and axis; 0: as many as fit.
+        output_channels: channels of the feature map.
+        deform_fc_channels: channels of the two hidden layers.
+        gamma: factor of the offsets.
+        spatial_scale: 1 / stride of the feature map.
+        sampling_ratio: samples per bin and axis; 0: derived from the RoI's size.
     """
 
     modulated = False
@@ -39,7 +42,7 @@ class DeformRoIPool(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, feature: Tensor, rois: Tensor) -> Tensor:
-        """(N, C, H, W), (n, 5) -> (n, C, *output_size)."""
+        """Pool RoIs (n, 5) from a feature map (N, C, H, W); returns (n, C, *output_size)."""
         x = roi_align(feature, rois, self.output_size, **self.settings).flatten(1)
         offset = self.offset_fc(x).reshape(-1, 2, *self.output_size)
         pooled = deform_roi_pool(feature, rois, offset, gamma=self.gamma, **self.settings)
@@ -47,6 +50,6 @@ class DeformRoIPool(nn.Module):
 
 
 class ModulatedDeformRoIPool(DeformRoIPool):
-    """Version 2: each bin also counts by a learnt share, which begins at one half."""
+    """Deformable RoI pooling v2: each bin also has a learnt weight, initially 0.5."""
 
     modulated = True

@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 class DropPath(nn.Module):
-    """During training, leave a residual branch out for some samples, and scale it up for the others (https://arxiv.org/abs/1603.09382,
-    with the scaling of dropout, so that nothing changes in evaluation).
+    """During training, drop a residual branch for random samples and scale it up for the others (https://arxiv.org/abs/1603.09382, with the
+    scaling of dropout, so that evaluation needs no change).
 
-    ``drop_prob``: share of samples, in [0, 1).
+    ``drop_prob``: fraction of samples, in [0, 1).
     """
 
     def __init__(self, drop_prob: float = 0.) -> None:
@@ -17,7 +17,7 @@ class DropPath(nn.Module):
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, ...) -> the same shape; the samples left out are zero."""
+        """Return x (N, ...) with dropped samples set to zero; the shape is kept."""
         if not self.training or self.drop_prob == 0:
             return x
         kept = x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(1 - self.drop_prob)

@@ -1,4 +1,4 @@
-"""Fully connected layers in a row, with mmcv's parameter names."""
+"""Feed-forward networks, with mmcv's parameter names."""
 from __future__ import annotations
 
 import torch.nn as nn
@@ -10,7 +10,7 @@ from detkit.registry import ConfigError
 
 
 class FFN(nn.Module):
-    """``num_fcs`` linear layers, the inner ones of ``feedforward_channels`` with activation and dropout; and the shortcut around them."""
+    """``num_fcs`` linear layers with a shortcut; hidden layers have ``feedforward_channels`` channels, activation and dropout."""
 
     def __init__(self, embed_dims: int = 256, feedforward_channels: int = 1024, num_fcs: int = 2,
                  act_cfg: dict = dict(type='ReLU', inplace=True), ffn_drop: float = 0., add_identity: bool = True) -> None:
@@ -25,7 +25,7 @@ class FFN(nn.Module):
         self.add = Add() if add_identity else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., embed_dims) -> the same shape."""
+        """Apply the network to (..., embed_dims); the shape is kept."""
         return self.layers(x) if self.add is None else self.add(x, self.layers(x))
 
 
@@ -39,7 +39,7 @@ class MLP(nn.Module):
         self.relus = nn.ModuleList(nn.ReLU() for _ in self.layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_channels) -> (..., out_channels)."""
+        """Return (..., out_channels) from (..., in_channels)."""
         for layer, relu in zip(self.layers, self.relus):
             x = relu(layer(x))
         return self.layers[-1](x)

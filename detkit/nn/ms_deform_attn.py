@@ -13,12 +13,12 @@ from detkit.registry import ConfigError
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """A query looks at ``num_points`` points of each level near its reference, for each head (https://arxiv.org/abs/2010.04159, Sec. 4.1).
+    """Each query samples ``num_points`` points per head and level around its reference (https://arxiv.org/abs/2010.04159, Sec. 4.1).
 
     Args:
-        dropout: of the output, before it is added to the query.
-        im2col_step: of mmcv's CUDA kernel; any value gives the same numbers.
-        value_proj_ratio: channels of the values over ``embed_dims``.
+        dropout: dropout of the output, before it is added to the query.
+        im2col_step: a setting of mmcv's CUDA kernel; it does not change results.
+        value_proj_ratio: channels of the values, relative to ``embed_dims``.
     """
 
     def __init__(self, embed_dims: int = 256, num_heads: int = 8, num_levels: int = 4, num_points: int = 4, im2col_step: int = 64,
@@ -38,7 +38,8 @@ class MultiScaleDeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Heads look in directions spread evenly over the circle, the p-th point p cells away, all points alike (Sec. A.2)."""
+        """Initialise the offsets: the directions of the heads are evenly spaced on a circle, point p is p cells away, and all points have
+        equal weight (Sec. A.2)."""
         nn.init.zeros_(self.sampling_offsets.weight)
         angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angles.cos(), angles.sin()], -1)
@@ -55,17 +56,18 @@ class MultiScaleDeformableAttention(nn.Module):
 
     def forward(self, query: Tensor, memory: Tensor, query_pos: Tensor | None, references: Tensor, shapes: list[tuple[int, int]],
                 padding: Tensor | None = None) -> Tensor:
-        """The query plus what it saw, (N, Q, C).
+        """Return the query plus the attention output, (N, Q, C).
 
         Args:
-            query: (N, Q, C). query_pos: added to it to decide where to look.
-            memory: (N, S, C), the levels' maps of ``shapes`` (height, width) one after the other.
-            references: (N, Q, L, 2) centres x, y, or (N, Q, L, 4) boxes cxcywh, as shares of each level's map. Points are offset from a
-                centre in cells, from a box in shares of half its size.
-            padding: (N, S) bool, True: nothing is seen there.
+            query: (N, Q, C).
+            query_pos: added to the query for the prediction of offsets and weights.
+            memory: (N, S, C), the maps of all levels, concatenated; ``shapes`` are their (height, width).
+            references: (N, Q, L, 2) centres x, y, or (N, Q, L, 4) boxes cxcywh, normalised by the size of each level's map. Offsets are in
+                cells from a centre, or in units of half the box size.
+            padding: (N, S) bool, True: the values of this cell are masked with zeros.
 
         Raises:
-            ConfigError: another number of maps than ``num_levels``.
+            ConfigError: the number of maps is not ``num_levels``.
         """
         if len(shapes) != self.num_levels:
             raise ConfigError(f'deformable attention has num_levels={self.num_levels}, but is given {len(shapes)} feature maps. '
@@ -87,6 +89,6 @@ class MultiScaleDeformableAttention(nn.Module):
 
 
 def refuse_batch_second(batch_first: bool) -> None:
-    """Raise ConfigError for ``batch_first=False``: all sequences here are (N, length, C)."""
+    """Raise ConfigError for ``batch_first=False``: all sequences are (N, length, C)."""
     if not batch_first:
         raise ConfigError('attention takes (N, length, C); batch_first=False is not supported. Leave it out or set it to True.')

@@ -1,4 +1,4 @@
-"""Attention of every place to every other (https://arxiv.org/abs/1711.07971)."""
+"""Non-local block: self-attention over the positions of a map (https://arxiv.org/abs/1711.07971)."""
 from __future__ import annotations
 
 import torch.nn as nn
@@ -9,11 +9,11 @@ from detkit.nn.operators import Add
 
 
 class NonLocal2d(nn.Module):
-    """The embedded Gaussian form, with a shortcut (Sec. 3.2 and 3.3).
+    """The embedded Gaussian version, with a shortcut (Sec. 3.2 and 3.3).
 
     Args:
-        reduction: the inner width is ``in_channels // reduction``.
-        use_scale: similarities are divided by the root of the inner width before the softmax.
+        reduction: the hidden width is ``in_channels // reduction``.
+        use_scale: divide the similarities by the square root of the hidden width before the softmax.
     """
 
     def __init__(self, in_channels: int, reduction: int = 2, use_scale: bool = True, conv_cfg: dict | None = None,
@@ -28,7 +28,7 @@ class NonLocal2d(nn.Module):
         self.add = Add()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape."""
+        """Apply the block to x (N, C, H, W); the shape is kept."""
         query, key, value = (conv(x).flatten(2).transpose(1, 2)[:, None] for conv in (self.theta, self.phi, self.g))
         seen = nn.functional.scaled_dot_product_attention(query, key, value, scale=self.scale)       # (N, 1, HW, inner)
         return self.add(x, self.conv_out(seen[:, 0].transpose(1, 2).unflatten(2, x.shape[-2:])))

@@ -1,7 +1,7 @@
 """Operations on feature maps as modules without parameters.
 
-A network part holds one of them for each place where maps are added, multiplied, joined or resized, so that tools that work by module
-(quantisers, forward hooks, pruners) can tell the places apart. State dicts do not mention them.
+A network holds one module for each place where maps are added, multiplied, concatenated or resized, so that tools that work on modules
+(quantisers, forward hooks, pruners) can distinguish the places. They do not appear in state dicts.
 """
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Mean(nn.Module):
 
 
 class Concat(nn.Module):
-    """Tensors joined along ``dim``, by default the channels of (N, C, H, W) maps."""
+    """Concatenate tensors along ``dim``, by default the channels of (N, C, H, W) maps."""
 
     def __init__(self, dim: int = 1) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Concat(nn.Module):
 
 
 class Resize(nn.Module):
-    """``torch.nn.functional.interpolate`` with these arguments: by ``scale_factor``, or to the size that ``forward`` is given."""
+    """``torch.nn.functional.interpolate`` with these arguments: by ``scale_factor``, or to the ``size`` passed to ``forward``."""
 
     def __init__(self, scale_factor: float | tuple[float, float] | None = None, mode: str = 'nearest', align_corners: bool | None = None,
                  recompute_scale_factor: bool | None = None, antialias: bool = False) -> None:
@@ -56,7 +56,7 @@ class Resize(nn.Module):
         self.options = dict(mode=mode, align_corners=align_corners, recompute_scale_factor=recompute_scale_factor, antialias=antialias)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """(N, C, H, W) -> (N, C, H', W'). ``size`` (height, width) is ignored where there is a ``scale_factor``."""
+        """Resize x (N, C, H, W) to (N, C, H', W'). ``size`` (height, width) is ignored if ``scale_factor`` is set."""
         if self.scale_factor is not None:
             return F.interpolate(x, scale_factor=self.scale_factor, **self.options)
         return F.interpolate(x, size, **self.options)
@@ -66,8 +66,8 @@ class Resize(nn.Module):
 
 
 class MaxResize(nn.Module):
-    """To a smaller size: each cell is the maximum of those that it covers."""
+    """Downsample by adaptive max pooling: each output cell is the maximum of the input cells that it covers."""
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N, C, H, W) -> (N, C, *size)."""
+        """Resize x (N, C, H, W) to (N, C, *size)."""
         return F.adaptive_max_pool2d(x, size)

@@ -1,4 +1,4 @@
-"""Where a cell lies, as a vector that attention can compare."""
+"""Positional encodings of the cells of a feature map."""
 from __future__ import annotations
 
 import math
@@ -12,9 +12,10 @@ from detkit.registry import MODELS, ConfigError
 
 
 def sines(coordinates: Tensor, num_feats: int, temperature: float = 10000, scale: float = 2 * math.pi) -> Tensor:
-    """(...) -> (..., num_feats): sines and cosines in turn, of wavelengths from 2 pi to ``temperature`` times that (DETR, Sec. A.4).
+    """Return sines and cosines, alternating, of coordinates (...): (..., num_feats). Wavelengths range from 2 pi to 2 pi * ``temperature``
+    (DETR, Sec. A.4).
 
-    In float32 whatever comes in; coordinates of 0 to 1 make one turn of the longest wave but the last.
+    Always computed in float32. The default ``scale`` is for coordinates in [0, 1].
     """
     steps = torch.arange(num_feats, dtype=torch.float32, device=coordinates.device)
     waves = temperature**(2 * torch.div(steps, 2, rounding_mode='floor') / num_feats)
@@ -24,9 +25,10 @@ def sines(coordinates: Tensor, num_feats: int, temperature: float = 10000, scale
 
 @MODELS.register_module()
 class SinePositionalEncoding(BaseModule):
-    """Sines of a cell's row and of its column, ``num_feats`` channels each (DETR, https://arxiv.org/abs/2005.12872, Sec. A.4).
+    """Sine encoding of a cell's row and column, with ``num_feats`` channels each (DETR, https://arxiv.org/abs/2005.12872, Sec. A.4).
 
-    ``normalize``: rows and columns are counted as shares of the image, times ``scale``, after ``offset`` cells were added; else in cells.
+    ``normalize``: add ``offset`` cells to rows and columns, divide by the size of the image in cells, and multiply by ``scale``; otherwise
+    coordinates are in cells.
     """
 
     def __init__(self, num_feats: int, temperature: int = 10000, normalize: bool = False, scale: float = 2 * math.pi,
@@ -36,15 +38,15 @@ class SinePositionalEncoding(BaseModule):
         self.scale, self.eps, self.offset = scale, eps, offset
 
     def forward(self, size: tuple[int, int], device: torch.device, inside: Tensor | None = None) -> Tensor:
-        """(N, height, width, 2 * num_feats), row then column; N is 1 without padding.
+        """Return the encoding (N, height, width, 2 * num_feats), row then column; N is 1 without padding.
 
-        ``size``: (height, width) of the map. ``inside`` (N, 2): how many columns and rows of it, (x, y), are image and not padding.
+        ``size``: (height, width) of the map. ``inside`` (N, 2): number of columns and rows, (x, y), of the image without padding.
         """
         y, x = (self.along(cells, device, None if inside is None else inside[:, i]) for i, cells in ((1, size[0]), (0, size[1])))
         return torch.cat([y[:, :, None].expand(-1, -1, size[1], -1), x[:, None].expand(-1, size[0], -1, -1)], -1)
 
     def along(self, cells: int, device: torch.device, inside: Tensor | None) -> Tensor:
-        """(N, cells, num_feats): one axis. ``inside`` (N,)."""
+        """Return the encoding along one axis, (N, cells, num_feats). ``inside`` (N,)."""
         place = torch.arange(1, cells + 1, dtype=torch.float32, device=device)[None]
         if inside is not None:
             place = torch.minimum(place, inside[:, None])
@@ -55,9 +57,9 @@ class SinePositionalEncoding(BaseModule):
 
 @MODELS.register_module()
 class LearnedPositionalEncoding(BaseModule):
-    """A learnt vector for each column and each row, ``num_feats`` channels each.
+    """A learnt embedding for each column and each row, with ``num_feats`` channels each.
 
-    ``row_num_embed``, ``col_num_embed``: the largest map, in cells.
+    ``row_num_embed``, ``col_num_embed``: max rows and columns of a map.
     """
 
     def __init__(self, num_feats: int, row_num_embed: int = 50, col_num_embed: int = 50,
@@ -67,10 +69,10 @@ class LearnedPositionalEncoding(BaseModule):
         self.row_embed, self.col_embed = nn.Embedding(row_num_embed, num_feats), nn.Embedding(col_num_embed, num_feats)
 
     def forward(self, size: tuple[int, int], device: torch.device, inside: Tensor | None = None) -> Tensor:
-        """(1, height, width, 2 * num_feats), column then row; the same for padded images.
+        """Return the encoding (1, height, width, 2 * num_feats), column then row; padding makes no difference.
 
         Raises:
-            ValueError: a map larger than the tables.
+            ValueError: the map is larger than the tables.
         """
         height, width = size
         if not torch.compiler.is_exporting() and (height > self.row_embed.num_embeddings or width > self.col_embed.num_embeddings):
@@ -81,10 +83,10 @@ class LearnedPositionalEncoding(BaseModule):
 
 
 def build_encoding(cfg: dict, embed_dims: int) -> nn.Module:
-    """The encoding that ``cfg`` describes, sines where it names no type.
+    """Build the encoding of ``cfg``; sine encoding if it has no type.
 
     Raises:
-        ConfigError: its channels are not ``embed_dims``.
+        ConfigError: the encoding's channels are not ``embed_dims``.
     """
     encoding = MODELS.build(cfg, default_args=dict(type='SinePositionalEncoding'))
     if encoding.num_feats * 2 != embed_dims:

@@ -1,4 +1,4 @@
-"""Feature maps of several levels as one sequence."""
+"""Flatten feature maps of several levels into one sequence of tokens."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,28 +13,29 @@ from detkit.ops.ms_deform_attn import extents
 
 @dataclass(frozen=True)
 class Tokens:
-    """S cells of L levels, level by level, row by row."""
+    """S cells of L levels, level by level, in row-major order."""
 
     feats: Tensor                    # (N, S, C)
-    pos: Tensor                      # (N, S, C) or (1, S, C): where each cell lies, the level's own vector included
+    pos: Tensor                      # (N, S, C) or (1, S, C): positional encoding, including the level embedding
     shapes: list[tuple[int, int]]    # L x (height, width)
-    centers: Tensor                  # (N, S, 2) or (1, S, 2): x, y as shares of the image (not of the padded batch), 0.5 / cells the first
-    ratios: Tensor                   # (N, L, 2) or (1, L, 2): how much of each level, in x and y, is image
-    padding: Tensor | None           # (N, S) bool: the cell lies outside the image; None: none does
+    centers: Tensor                  # (N, S, 2) or (1, S, 2): x, y of centres, normalised by the unpadded image
+    ratios: Tensor                   # (N, L, 2) or (1, L, 2): fraction of each level's width and height inside the image
+    padding: Tensor | None           # (N, S) bool: True for cells outside the image; None: no padding
 
     def references(self) -> Tensor:
-        """(N, S, L, 2): each cell's own place on every level, as deformable attention takes it."""
+        """Return the reference points of the cells on every level for deformable attention, (N, S, L, 2)."""
         return self.centers[:, :, None] * self.ratios[:, None]
 
 
 def flatten_levels(feats: tuple[Tensor, ...], encoding: Callable[..., Tensor], level_embed: Tensor | None = None,
                    sizes: Tensor | None = None, input_size: tuple[int, int] | None = None) -> Tokens:
-    """Maps as tokens.
+    """Flatten feature maps into tokens.
 
     Args:
-        feats: L x (N, C, h, w). encoding: of places, as in ``detkit.nn.positional``.
-        level_embed: (L, C), added to the encoding.
-        sizes: (N, 2) height and width of each image in a batch padded to ``input_size``; None: nothing is padded.
+        feats: L x (N, C, h, w).
+        encoding: positional encoding, as in ``detkit.nn.positional``.
+        level_embed: (L, C), added to the positional encoding.
+        sizes: (N, 2) height and width of each image in a batch padded to ``input_size``; None: no padding.
     """
     tokens, pos, centers, ratios, padding, shapes = [], [], [], [], [], []
     sizes = None if sizes is None else sizes.to(feats[0].device)
@@ -56,13 +57,14 @@ def flatten_levels(feats: tuple[Tensor, ...], encoding: Callable[..., Tensor], l
 
 
 def cells_inside(lengths: Tensor, padded: int, cells: int) -> Tensor:
-    """(N,) lengths of images, padded to ``padded`` pixels -> (N, cells) bool: the cell's first pixel belongs to the image."""
+    """Return a mask (N, cells) bool of the cells whose first pixel is inside the image, for images with ``lengths`` (N,) in pixels, padded
+    to ``padded`` pixels."""
     pixels = torch.arange(padded, device=lengths.device) < lengths[:, None]
     return F.interpolate(pixels[:, None].float(), size=cells)[:, 0] > 0
 
 
 def cell_centers(height: int, width: int, device: torch.device) -> Tensor:
-    """(1, height * width, 2) x, y in cells, row by row."""
+    """Return the centres (1, height * width, 2) x, y in cells, in row-major order."""
     x = torch.arange(width, dtype=torch.float32, device=device) + 0.5
     y = torch.arange(height, dtype=torch.float32, device=device) + 0.5
     return torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], -1).reshape(1, -1, 2)

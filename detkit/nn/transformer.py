@@ -19,7 +19,7 @@ DEFAULT_ATTENTION = dict(embed_dims=256, num_heads=8)
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention, FFN, a norm after each. ``attention``: the class of the attention."""
+    """Self-attention and FFN, each followed by a norm. ``attention``: the class of the attention."""
 
     def __init__(self, attention: type[nn.Module], self_attn_cfg: dict = DEFAULT_ATTENTION, ffn_cfg: dict = dict(),
                  norm_cfg: dict = dict(type='LN')) -> None:
@@ -30,13 +30,13 @@ class EncoderLayer(nn.Module):
         self.norms = nn.ModuleList(build_norm(norm_cfg, self.embed_dims)[1] for _ in range(2))
 
     def forward(self, query: Tensor, pos: Tensor, **where: Any) -> Tensor:
-        """(N, S, C) -> (N, S, C). ``where``: what else the attention takes."""
+        """Return tokens (N, S, C). ``where``: further arguments of the attention."""
         query = self.norms[0](self.self_attn(query, query, pos, **where))
         return self.norms[1](self.ffn(query))
 
 
 class Encoder(BaseModule):
-    """``num_layers`` equal layers. The first ``num_cp`` are recomputed in the backward pass: less memory, more time."""
+    """``num_layers`` identical layers. The first ``num_cp`` layers are recomputed in the backward pass: less memory, more time."""
 
     def __init__(self, attention: type[nn.Module], num_layers: int, layer_cfg: dict, num_cp: int = -1,
                  init_cfg: dict | None = None) -> None:
@@ -48,7 +48,7 @@ class Encoder(BaseModule):
         xavier(self)
 
     def forward(self, feats: Tensor, pos: Tensor, **where: Any) -> Tensor:
-        """(N, S, C) -> (N, S, C)."""
+        """Return encoded tokens (N, S, C)."""
         for i, layer in enumerate(self.layers):
             if i < self.num_cp and feats.requires_grad:
                 feats = checkpoint(layer, feats, pos, use_reentrant=False, **where)
@@ -58,7 +58,7 @@ class Encoder(BaseModule):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention of the queries, cross-attention to the memory, FFN, a norm after each."""
+    """Self-attention of the queries, cross-attention to the memory, and FFN, each followed by a norm."""
 
     def __init__(self, cross_attention: type[nn.Module], self_attention: type[nn.Module] = MultiheadAttention,
                  self_attn_cfg: dict = DEFAULT_ATTENTION, cross_attn_cfg: dict = DEFAULT_ATTENTION, ffn_cfg: dict = dict(),
@@ -71,17 +71,17 @@ class DecoderLayer(nn.Module):
         self.norms = nn.ModuleList(build_norm(norm_cfg, self.embed_dims)[1] for _ in range(3))
 
     def forward(self, query: Tensor, memory: Tensor, query_pos: Tensor, among: Tensor | None = None, **where: Any) -> Tensor:
-        """(N, Q, C) -> (N, Q, C). ``among``: which queries see each other (``visible`` of the self-attention).
-        ``where``: what else the cross-attention takes."""
+        """Return queries (N, Q, C). ``among``: the mask of the self-attention (its ``visible``). ``where``: further arguments of the
+        cross-attention."""
         query = self.norms[0](self.self_attn(query, query, query_pos, visible=among))
         query = self.norms[1](self.cross_attn(query, memory, query_pos, **where))
         return self.norms[2](self.ffn(query))
 
 
 class Decoder(BaseModule):
-    """``num_layers`` equal layers, for ``run_decoder``, and the norm (``post_norm_cfg``; None: none) of what each of them predicts from.
+    """``num_layers`` identical layers, for ``run_decoder``, and a norm (``post_norm_cfg``; None: no norm) before the prediction head.
 
-    ``return_intermediate``: all layers predict, not only the last. ``layer``: the class of the layers.
+    ``return_intermediate``: return the predictions of all layers, not only of the last. ``layer``: the class of the layers.
     """
 
     def __init__(self, cross_attention: type[nn.Module], num_layers: int, layer_cfg: dict,
@@ -98,14 +98,17 @@ class Decoder(BaseModule):
 
 def run_decoder(layers: nn.ModuleList, query: Tensor, memory: Tensor, carried: Any, look: Callable[[int, Tensor, Any], dict],
                 predict: Callable[[int, Tensor, Any], tuple[Any, Any]]) -> list[Any]:
-    """The loop that all decoders share; what sets a paper apart is handed in.
+    """Run the decoder layers; the parts that differ between papers are passed as functions.
 
     Args:
-        query: (N, Q, C). memory: (N, S, C). carried: what passes from layer to layer besides the queries: references, distributions.
-        look: (layer's index, query, carried) -> the layer's arguments ``query_pos``, ``among`` and those of its cross-attention.
-        predict: (layer's index, query after it, carried) -> (prediction, carried for the next layer).
+        query: (N, Q, C).
+        memory: (N, S, C).
+        carried: state passed from layer to layer in addition to the queries, such as references.
+        look: (index of the layer, query, carried) -> the arguments of the layer: ``query_pos``, ``among`` and those of its cross-attention.
+        predict: (index of the layer, its output query, carried) -> (prediction, carried for the next layer).
 
-    Returns: the predictions, one a layer.
+    Returns:
+        the predictions, one per layer.
     """
     predictions = []
     for i, layer in enumerate(layers):
@@ -116,7 +119,7 @@ def run_decoder(layers: nn.ModuleList, query: Tensor, memory: Tensor, carried: A
 
 
 def xavier(stack: nn.Module) -> None:
-    """Initialise every matrix as DETR does; deformable attention keeps its own way."""
+    """Initialise every matrix with Xavier uniform, as DETR does, except in deformable attention, which has its own initialisation."""
     for parameter in stack.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
