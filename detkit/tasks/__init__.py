@@ -1,1 +1,1 @@
-"""What a head composes: where it looks (priors), who learns what (assigners, samplers), and in which numbers (coders)."""
+"""Parts of heads: prior generators, assigners, samplers, box coders and matching costs."""

@@ -1,4 +1,4 @@
-"""Assigners that look at geometry alone."""
+"""Assigners that use only the geometry of priors and boxes."""
 from __future__ import annotations
 
 import torch
@@ -11,14 +11,16 @@ from detkit.tasks.matching import IGNORED, NEGATIVE, Candidates, Match
 
 @TASK_UTILS.register_module()
 class MaxIoUAssigner:
-    """Positive above ``pos_iou_thr``, negative below ``neg_iou_thr``, ignored between (Faster R-CNN, Sec. 3.1.2).
+    """Positive above ``pos_iou_thr``, negative below ``neg_iou_thr``, ignored in between (Faster R-CNN, Sec. 3.1.2).
 
     Args:
-        neg_iou_thr: a number, or (low, high): negative only within.
-        match_low_quality: every ground-truth box also takes the priors that overlap it most, if their IoU reaches
-            ``min_pos_iou``; of several boxes that claim a prior the last one wins. ``gt_max_assign_all``: all that tie, else one.
-        ignore_iof_thr: priors that lie this far (``ignore_wrt_candidates``: of their own area) in an ignored region are ignored.
-        gpu_assign_thr: with more ground-truth boxes than this the overlaps are computed on the CPU; -1: never.
+        neg_iou_thr: a number, or (low, high): priors are negative only in this range.
+        match_low_quality: also match every ground-truth box to the prior with the largest IoU, if that IoU is at least ``min_pos_iou``; if
+            several boxes match one prior, the last box is used.
+        gt_max_assign_all: match all priors that tie for the largest IoU; False: one of them.
+        ignore_iof_thr: ignore priors whose overlap with an ignored region, relative to the region's area (``ignore_wrt_candidates``: to the
+            prior's area), exceeds this.
+        gpu_assign_thr: compute overlaps on the CPU if there are more ground-truth boxes than this; -1: never.
     """
 
     looks_at_predictions = False
@@ -34,7 +36,7 @@ class MaxIoUAssigner:
         self.gpu_assign_thr, self.overlap = gpu_assign_thr, TASK_UTILS.build(iou_calculator)
 
     def __call__(self, candidates: Candidates, gt: InstanceData, ignored: InstanceData | None = None) -> Match:
-        """``gt.bboxes`` (G, 4), ``ignored.bboxes`` (I, 4), any count of them 0."""
+        """Return the match. ``gt.bboxes`` (G, 4) and ``ignored.bboxes`` (I, 4) may be empty."""
         priors, device = candidates.priors, candidates.priors.device
         if len(gt) == 0 or len(priors) == 0:
             index = torch.full((len(priors),), NEGATIVE, device=device)
@@ -48,11 +50,11 @@ class MaxIoUAssigner:
         return Match(self.by_overlap(iou).to(device), overlap=iou.amax(0).to(device))
 
     def overlaps(self, candidates: Candidates, gt_bboxes: Tensor, where: torch.device) -> Tensor:
-        """(G, A) IoU of every ground-truth box with every prior, computed on the device ``where``."""
+        """Return the IoU (G, A) of every ground-truth box with every prior, computed on the device ``where``."""
         return self.overlap(gt_bboxes.to(where), candidates.priors.to(where))
 
     def by_overlap(self, iou: Tensor) -> Tensor:
-        """(G, A) -> (A,)."""
+        """Return the match index (A,) from overlaps (G, A)."""
         best_iou, best_gt = iou.max(0)
         match = torch.full_like(best_gt, IGNORED)
         match[(best_iou >= self.neg_low) & (best_iou < self.neg_high)] = NEGATIVE
@@ -67,7 +69,7 @@ class MaxIoUAssigner:
         return self.ignore_iof_thr > 0 and ignored is not None and len(ignored) > 0
 
     def in_ignored(self, priors: Tensor, regions: Tensor) -> Tensor:
-        """(A, 4), (I, 4) -> (A,) bool."""
+        """Return a mask (A,) bool of the priors (A, 4) that lie in ignored regions (I, 4)."""
         if self.ignore_wrt_candidates:
             return self.overlap(priors, regions, 'iof').amax(1) > self.ignore_iof_thr
         return self.overlap(regions, priors, 'iof').amax(0) > self.ignore_iof_thr
@@ -75,13 +77,13 @@ class MaxIoUAssigner:
 
 @TASK_UTILS.register_module()
 class ApproxMaxIoUAssigner(MaxIoUAssigner):
-    """A prior's overlap is the best of the anchors that it stands for (SABL, https://arxiv.org/abs/1912.04260, Sec. 4.1)."""
+    """The overlap of a prior is the largest overlap of its approximation anchors (SABL, https://arxiv.org/abs/1912.04260, Sec. 4.1)."""
 
     def overlaps(self, candidates: Candidates, gt_bboxes: Tensor, where: torch.device) -> Tensor:
-        """(G, A).
+        """Return the overlaps (G, A).
 
         Raises:
-            ConfigError: the head names no such anchors.
+            ConfigError: the head provides no approximation anchors.
         """
         if candidates.approximations is None:
             raise ConfigError('ApproxMaxIoUAssigner needs a head with an approx_anchor_generator; MaxIoUAssigner is for the others.')

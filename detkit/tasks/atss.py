@@ -1,4 +1,4 @@
-"""ATSS's assigner (https://arxiv.org/abs/1912.02424, algorithm 1)."""
+"""The assigner of ATSS (https://arxiv.org/abs/1912.02424, algorithm 1)."""
 from __future__ import annotations
 
 import torch
@@ -8,16 +8,17 @@ from torch import Tensor
 from detkit.registry import TASK_UTILS, ConfigError
 from detkit.tasks.matching import IGNORED, NEGATIVE, Candidates, Match, no_match
 
-INSIDE = 0.01     # pixels by which a centre must lie inside a box
+INSIDE = 0.01     # min distance in pixels from a centre to the sides of a box
 
 
 @TASK_UTILS.register_module()
 class ATSSAssigner:
-    """Of each level the ``topk`` anchors nearest to an object's centre compete; those are positive whose IoU reaches the mean of these
-    plus their standard deviation, and whose centre lies inside the object. An anchor that several take learns the one it overlaps most.
+    """On each level, the ``topk`` anchors nearest to an object's centre are candidates. A candidate is positive if its IoU is at least the
+    mean plus the standard deviation of the candidates' IoUs, and if its centre is inside the object. An anchor that is positive for
+    several objects is matched to the one with the largest IoU.
 
-    ``ignore_iof_thr``: anchors that lie this far in an ignored region are ignored; they compete only on a level that has fewer than
-    ``topk`` others. -1: no anchor is ignored.
+    ``ignore_iof_thr``: anchors that overlap an ignored region by more than this are ignored; they are candidates only on a level that has
+    fewer than ``topk`` other anchors. -1: no anchor is ignored.
     """
 
     looks_at_predictions = False
@@ -27,7 +28,7 @@ class ATSSAssigner:
         self.overlap = TASK_UTILS.build(iou_calculator)
 
     def __call__(self, candidates: Candidates, gt: InstanceData, ignored: InstanceData | None = None) -> Match:
-        """Raises ConfigError for a head that does not say how many anchors lie on each level."""
+        """Return the match. Raises ConfigError for a head that does not provide the number of anchors per level."""
         priors = candidates.priors
         if candidates.levels is None:
             raise ConfigError('ATSSAssigner needs a head that says how many anchors lie on each level.')
@@ -50,7 +51,7 @@ class ATSSAssigner:
         return Match(torch.where(best > -torch.inf, which, unmatched), overlap=iou.amax(1))
 
     def nearest(self, distance: Tensor, levels: list[int]) -> Tensor:
-        """(A, G) -> (C, G): indices of the competing anchors of each object."""
+        """Return the indices (C, G) of the candidate anchors of each object, from distances (A, G)."""
         found, start = [], 0
         for count in levels:
             found.append(distance[start:start + count].topk(min(self.topk, count), 0, largest=False).indices + start)
@@ -59,5 +60,5 @@ class ATSSAssigner:
 
 
 def middle(boxes: Tensor) -> Tensor:
-    """(n, 4) xyxy -> (n, 2)."""
+    """Return the centres (n, 2) of boxes (n, 4) xyxy."""
     return (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -1,4 +1,4 @@
-"""Boxes <-> the numbers a head regresses."""
+"""Box coders: convert boxes to regression targets and predictions to boxes."""
 from __future__ import annotations
 
 import math
@@ -13,10 +13,10 @@ from detkit.registry import TASK_UTILS, ConfigError
 
 @TASK_UTILS.register_module()
 class DeltaXYWHBBoxCoder:
-    """Centre shift in units of the prior's size, log of the size ratio (R-CNN, https://arxiv.org/abs/1311.2524, Appendix C).
+    """Shift of the centre relative to the prior's size, and log of the size ratio (R-CNN, https://arxiv.org/abs/1311.2524, Appendix C).
 
-    ``clip_border``: decoded boxes end at the image's border. ``add_ctr_clamp``: the centre moves at most ``ctr_clamp`` pixels
-    (YOLOF, https://arxiv.org/abs/2103.09460). ``wh_ratio_clip``: the size changes at most by this factor and its inverse.
+    ``clip_border``: clip decoded boxes to the image. ``add_ctr_clamp``: limit the shift of the centre to ``ctr_clamp`` pixels (YOLOF,
+    https://arxiv.org/abs/2103.09460). ``wh_ratio_clip``: limit the change of the size to this factor and its inverse.
     """
 
     encode_size = 4
@@ -28,15 +28,17 @@ class DeltaXYWHBBoxCoder:
         self.max_log_ratio = abs(math.log(wh_ratio_clip))
 
     def encode(self, priors: Tensor, boxes: Tensor) -> Tensor:
-        """(n, 4), (n, 4) -> (n, 4) normalised (dx, dy, dw, dh); finite for boxes without area too."""
+        """Return normalised (dx, dy, dw, dh) (n, 4) for priors (n, 4) and boxes (n, 4); finite also for boxes without area."""
         size_p, size_b = ((x[:, 2:] - x[:, :2]).clamp(min=1e-6) for x in (priors, boxes))
         shift = ((boxes[:, :2] + boxes[:, 2:]) / 2 - (priors[:, :2] + priors[:, 2:]) / 2) / size_p
         deltas = torch.cat([shift, (size_b / size_p).log()], -1)
         return (deltas - deltas.new_tensor(self.means)) / deltas.new_tensor(self.stds)
 
     def decode(self, priors: Tensor, deltas: Tensor, max_shape: ImageSize | None = None) -> Tensor:
-        """(..., 4), (..., 4) -> (..., 4) boxes, clipped to ``max_shape`` if given: (height, width), or of boxes (B, n, 4) one for each of
-        B images, as numbers or a tensor."""
+        """Return boxes (..., 4) from priors (..., 4) and deltas (..., 4), clipped to ``max_shape`` if given.
+
+        ``max_shape``: (height, width), or for boxes (B, n, 4) one size for each of B images, as numbers or a tensor.
+        """
         deltas = deltas * deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
         size_p = priors[..., 2:] - priors[..., :2]
         shift, log_ratio = size_p * deltas[..., :2], deltas[..., 2:]
@@ -51,7 +53,7 @@ class DeltaXYWHBBoxCoder:
 
 @TASK_UTILS.register_module()
 class DistancePointBBoxCoder:
-    """Distances from a point to the left, top, right and bottom side, in pixels (FCOS, https://arxiv.org/abs/1904.01355, eq. 1)."""
+    """Distances from a point to the left, top, right and bottom side in pixels (FCOS, https://arxiv.org/abs/1904.01355, eq. 1)."""
 
     encode_size = 4
 
@@ -59,30 +61,32 @@ class DistancePointBBoxCoder:
         self.clip_border = clip_border
 
     def encode(self, points: Tensor, boxes: Tensor, max_dis: float | None = None, eps: float = 0.1) -> Tensor:
-        """(n, 2+), (n, 4) -> (n, 4); with ``max_dis``, clamped to [0, max_dis - eps]."""
+        """Return distances (n, 4) from points (n, 2+) to the sides of boxes (n, 4); with ``max_dis``, clamped to [0, max_dis - eps]."""
         distances = torch.cat([points[:, :2] - boxes[:, :2], boxes[:, 2:] - points[:, :2]], -1)
         return distances if max_dis is None else distances.clamp(0, max_dis - eps)
 
     def decode(self, points: Tensor, distances: Tensor, max_shape: ImageSize | None = None) -> Tensor:
-        """(..., 2+), (..., 4) -> (..., 4) boxes, clipped to ``max_shape`` if given: (height, width), or of boxes (B, n, 4) one for each of
-        B images, as numbers or a tensor."""
+        """Return boxes (..., 4) from points (..., 2+) and distances (..., 4), clipped to ``max_shape`` if given.
+
+        ``max_shape``: (height, width), or for boxes (B, n, 4) one size for each of B images, as numbers or a tensor.
+        """
         boxes = torch.cat([points[..., :2] - distances[..., :2], points[..., :2] + distances[..., 2:]], -1)
         return clip_boxes(boxes, max_shape) if self.clip_border and max_shape is not None else boxes
 
 
 @TASK_UTILS.register_module()
 class BucketingBBoxCoder:
-    """Each side of a box by the bucket that it falls into and by its distance from that bucket's centre, in bucket widths
-    (SABL, https://arxiv.org/abs/1912.04260, Sec. 3.2 and 3.3).
+    """Each side of a box is encoded as a bucket, and as the offset from the bucket's centre in bucket widths (SABL,
+    https://arxiv.org/abs/1912.04260, Sec. 3.2 and 3.3).
 
-    A side has S = ceil(``num_buckets`` / 2) buckets, counted from the outside in: the prior, enlarged ``scale_factor`` times, is cut into
-    ``num_buckets``. Sides come in the order left, right, top, bottom.
+    The prior, enlarged ``scale_factor`` times, is divided into ``num_buckets`` along each axis. Each side has S = ceil(``num_buckets`` / 2)
+    buckets, counted from the outside to the centre. The order of the sides is left, right, top, bottom.
 
     Args:
-        offset_topk: offsets are learnt from this many nearest buckets, of which those after the first lie within ``offset_upperbound``
-            bucket widths.
-        cls_ignore_neighbor: the second-nearest bucket, if within one width, is neither right nor wrong.
-        clip_border: decoded boxes end at the image's last pixel, as in MMDetection.
+        offset_topk: offsets are trained for this many nearest buckets; all but the first must be within ``offset_upperbound`` bucket
+            widths.
+        cls_ignore_neighbor: ignore the second-nearest bucket in the classification if it is within one bucket width.
+        clip_border: clip decoded boxes to the last pixel of the image, as in MMDetection.
     """
 
     def __init__(self, num_buckets: int, scale_factor: float, offset_topk: int = 2, offset_upperbound: float = 1.,
@@ -96,7 +100,7 @@ class BucketingBBoxCoder:
         self.encode_size = 4 * self.side_num
 
     def buckets(self, priors: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., 4) -> centres (..., 4, S) of the buckets of each side, and their widths (..., 4, 1), pixels."""
+        """Return the centres (..., 4, S) of the buckets of each side and the bucket widths (..., 4, 1) of boxes (..., 4), in pixels."""
         center, half = (priors[..., :2] + priors[..., 2:]) / 2, (priors[..., 2:] - priors[..., :2]) * self.scale_factor / 2
         outer = torch.cat([center - half, center + half], -1)[..., [0, 2, 1, 3], None]
         width = (2 * half / self.num_buckets)[..., [0, 0, 1, 1], None]
@@ -104,7 +108,8 @@ class BucketingBBoxCoder:
         return outer + inward * width, width
 
     def encode(self, priors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(n, 4), (n, 4) -> each (n, 4, S): which bucket (0 or 1) and the weight of that, the offsets and their weights."""
+        """Return bucket targets (0 or 1) and their weights, offsets and their weights, each (n, 4, S), for priors (n, 4) and boxes (n,
+        4)."""
         centers, width = self.buckets(priors)
         offsets = (centers - boxes[:, [0, 2, 1, 3], None]) / width
         distance, order = offsets.abs().topk(self.offset_topk, -1, largest=False)
@@ -119,9 +124,11 @@ class BucketingBBoxCoder:
 
     def decode(self, priors: Tensor, predictions: tuple[Tensor, Tensor],
                max_shape: ImageSize | None = None) -> tuple[Tensor, Tensor]:
-        """(..., 4) and bucket logits and offsets, each (..., 4, S) -> boxes (..., 4), clipped to the last pixel of ``max_shape``
-        (height, width) if given, and how sure the buckets are (...), in [0, 1]: the best, with its neighbour if that is the second best,
-        averaged over the sides.
+        """Return boxes (..., 4) and bucket confidences (...) in [0, 1] from priors (..., 4), and bucket logits and offsets, each (..., 4,
+        S).
+
+        Boxes are clipped to the last pixel of ``max_shape`` (height, width) if given. The confidence is the score of the best bucket, plus
+        the score of an adjacent bucket if that is the second best, averaged over the sides.
         """
         logits, offsets = predictions
         centers, width = self.buckets(priors)

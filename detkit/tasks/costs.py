@@ -1,7 +1,7 @@
-"""What it costs a query (or a prior) to take an object. A matcher sums several.
+"""Matching costs between queries (or priors) and objects. A matcher sums several of them.
 
-Each is an object with one call, ``(candidates, gt) -> (..., A, G)`` for A candidates and G objects; the leading dimensions are those of
-the candidates' predictions. All are computed in float32 and times ``weight``.
+Each cost is called as ``(candidates, gt) -> (..., A, G)`` for A candidates and G objects; the leading dimensions are those of the
+candidates' predictions. All costs are computed in float32 and multiplied by ``weight``.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detkit.tasks.matching import Candidates
 
 @TASK_UTILS.register_module()
 class ClassificationCost:
-    """Minus the softmax score of the object's class (DETR, https://arxiv.org/abs/2005.12872, Sec. 3.1)."""
+    """Negative softmax score of the object's class (DETR, https://arxiv.org/abs/2005.12872, Sec. 3.1)."""
 
     def __init__(self, weight: float = 1.) -> None:
         self.weight = weight
@@ -28,9 +28,9 @@ class ClassificationCost:
 
 @TASK_UTILS.register_module()
 class FocalLossCost:
-    """Focal loss of the object's class as a positive, less that as a negative (Deformable DETR's, in place of DETR's score).
+    """Focal loss of the object's class as a positive, minus its focal loss as a negative (Deformable DETR, instead of DETR's score).
 
-    ``binary_input``: of a mask's points, the mean over them, in place of a class.
+    ``binary_input``: compute the cost of masks, averaged over their points, instead of the cost of a class.
     """
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2, eps: float = 1e-12, binary_input: bool = False, weight: float = 1.) -> None:
@@ -44,7 +44,7 @@ class FocalLossCost:
         return (positive - negative) * self.weight
 
     def terms(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Elementwise focal loss towards 1 and towards 0."""
+        """Return the elementwise focal loss for target 1 and for target 0."""
         p = logits.sigmoid()
         return (-(p + self.eps).log() * self.alpha * (1 - p)**self.gamma,
                 -(1 - p + self.eps).log() * (1 - self.alpha) * p**self.gamma)
@@ -52,8 +52,8 @@ class FocalLossCost:
 
 @TASK_UTILS.register_module()
 class BinaryFocalLossCost(FocalLossCost):
-    """Focal loss between the logits of text tokens and an object's ``positive_maps`` (G, T) over the tokens that ``text_token_mask`` says
-    are there; summed (Grounding DINO, https://arxiv.org/abs/2303.05499)."""
+    """Focal loss, summed over text tokens, between token logits and an object's ``positive_maps`` (G, T); tokens outside
+    ``text_token_mask`` are left out (Grounding DINO, https://arxiv.org/abs/2303.05499)."""
 
     def __call__(self, candidates: Candidates, gt: InstanceData) -> Tensor:
         tokens = gt.text_token_mask[0].nonzero().squeeze(1)
@@ -62,7 +62,7 @@ class BinaryFocalLossCost(FocalLossCost):
 
 @TASK_UTILS.register_module()
 class BBoxL1Cost:
-    """L1 distance of boxes as shares of the image; ``box_format``: 'xyxy' corners or 'xywh' centre and size."""
+    """L1 distance of boxes, normalised by the image size; ``box_format``: 'xyxy' corners or 'xywh' centre and size."""
 
     def __init__(self, box_format: str = 'xyxy', weight: float = 1.) -> None:
         if box_format not in ('xyxy', 'xywh'):
@@ -80,7 +80,7 @@ class BBoxL1Cost:
 
 @TASK_UTILS.register_module()
 class IoUCost:
-    """Minus the overlap; ``iou_mode``: 'iou' or 'giou'."""
+    """Negative overlap; ``iou_mode``: 'iou' or 'giou'."""
 
     def __init__(self, iou_mode: str = 'giou', weight: float = 1.) -> None:
         if iou_mode not in ('iou', 'giou'):
@@ -95,7 +95,7 @@ class IoUCost:
 class DiceCost:
     """Dice loss of masks at sampled points (MaskFormer, https://arxiv.org/abs/2107.06278, Sec. 3.2).
 
-    ``pred_act``: predictions are logits, take their sigmoid; ``naive_dice``: sums in the denominator, else sums of squares.
+    ``pred_act``: predictions are logits; apply a sigmoid. ``naive_dice``: sums in the denominator instead of sums of squares.
     """
 
     def __init__(self, pred_act: bool = False, eps: float = 1e-3, naive_dice: bool = True, weight: float = 1.) -> None:
@@ -112,7 +112,7 @@ class DiceCost:
 
 @TASK_UTILS.register_module()
 class CrossEntropyLossCost:
-    """Binary cross entropy of masks at sampled points, the mean over them."""
+    """Binary cross entropy of masks at sampled points, averaged over the points."""
 
     def __init__(self, use_sigmoid: bool = True, weight: float = 1.) -> None:
         if not use_sigmoid:
@@ -125,6 +125,6 @@ class CrossEntropyLossCost:
 
 
 def between_points(positive: Tensor, negative: Tensor, targets: Tensor) -> Tensor:
-    """(..., A, P) costs where a target is 1 and where it is 0, targets (G, P) -> (..., A, G), summed over points."""
+    """Return costs (..., A, G), summed over points, from costs (..., A, P) for target 1 and for target 0, and targets (G, P)."""
     targets = targets.to(positive)
     return (positive - negative) @ targets.mT + negative.sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""RTMDet's assigner (https://arxiv.org/abs/2212.07784, Sec. 3.3)."""
+"""The assigner of RTMDet (https://arxiv.org/abs/2212.07784, Sec. 3.3)."""
 from __future__ import annotations
 
 import torch
@@ -14,11 +14,11 @@ from detkit.tasks.sim_ota import LEAST_IOU, dynamic_k
 
 @TASK_UTILS.register_module()
 class DynamicSoftLabelAssigner:
-    """Each object takes the priors that cost it least: how many, its predictions' overlaps decide (SimOTA's rule).
+    """Each object is matched to the k priors with the smallest cost; k is computed from the IoUs of the predictions (as in SimOTA).
 
-    The cost of a pair (eq. 1) is a soft classification cost, towards the IoU of the prediction (eq. 2), plus ``iou_weight`` times
-    -log IoU (eq. 3), plus a centre cost that grows tenfold with each stride beyond ``soft_center_radius`` (eq. 4).
-    The match's quality is the IoU of the prediction.
+    The cost of a pair (eq. 1) is a soft classification cost with the IoU of the prediction as target (eq. 2), plus ``iou_weight`` times
+    -log IoU (eq. 3), plus a centre cost that grows tenfold with each stride beyond ``soft_center_radius`` (eq. 4). The quality of a match
+    is the IoU of the prediction.
     """
 
     looks_at_predictions = True
@@ -30,7 +30,7 @@ class DynamicSoftLabelAssigner:
 
     @torch.no_grad()
     def __call__(self, candidates: Candidates, gt: InstanceData, ignored: InstanceData | None = None) -> Match:
-        """Priors are points (x, y, stride_x, stride_y); only those inside some object compete."""
+        """Return the match. Priors are points (x, y, stride_x, stride_y); only priors inside at least one object are candidates."""
         result = no_match(len(candidates), candidates.priors.device, quality=True)
         if len(gt) == 0 or len(candidates) == 0:
             return result
@@ -47,13 +47,13 @@ class DynamicSoftLabelAssigner:
         return result
 
     def center_cost(self, priors: Tensor, gt_centers: Tensor) -> Tensor:
-        """(V, 4), (G, 2) -> (V, G)."""
+        """Return the centre cost (V, G) of priors (V, 4) and object centres (G, 2)."""
         distance = (priors[:, None, :2] - gt_centers[None]).pow(2).sum(-1).sqrt() / priors[:, 2, None]
         return torch.pow(10, distance - self.soft_center_radius)
 
 
 def centers(gt: InstanceData) -> Tensor:
-    """(G, 2) x, y: the masks' centres of mass where there are masks, else the boxes' centres."""
+    """Return the objects' centres (G, 2) x, y: the centre of mass of the masks if there are masks, else the centre of the boxes."""
     if 'masks' not in gt:
         return (gt.bboxes[:, :2] + gt.bboxes[:, 2:]) / 2
     masks = gt.masks.to_tensor(torch.bool, gt.bboxes.device) if hasattr(gt.masks, 'to_tensor') else gt.masks.bool()
@@ -65,9 +65,10 @@ def centers(gt: InstanceData) -> Tensor:
 
 
 def soft_classification_cost(logits: Tensor, labels: Tensor, iou: Tensor) -> Tensor:
-    """(V, K), (G,), (V, G) -> (V, G): quality focal loss of each prediction, were the object its target, summed over classes.
+    """Return the quality focal loss (V, G) of each prediction with each object as target, summed over classes.
 
-    Classes other than the object's cost the same for every object; so the sum over K is taken once, not per pair.
+    ``logits`` (V, K), ``labels`` (G,), ``iou`` (V, G). The loss of all other classes does not depend on the object, so their sum is
+    computed once per prior and not per pair.
     """
     background = F.softplus(logits) * logits.sigmoid()**2                                                # (V, K)
     chosen = logits[:, labels]                                                                           # (V, G)

@@ -11,8 +11,10 @@ from detkit.tasks.matching import NEGATIVE, Candidates, Match
 
 @TASK_UTILS.register_module()
 class HungarianAssigner:
-    """The matching of least total cost: each object takes one candidate, each candidate at most one object; candidates left over are
-    negative, as are objects when there are more of them. ``match_costs``: one cost, or a list of costs that are summed.
+    """Find the matching with the smallest total cost: each object gets one candidate, each candidate at most one object.
+
+    Unmatched candidates are negative; if there are more objects than candidates, some objects stay unmatched. ``match_costs``: one cost, or
+    a list of costs that are summed.
     """
 
     looks_at_predictions = True
@@ -25,12 +27,12 @@ class HungarianAssigner:
 
     @torch.no_grad()
     def __call__(self, candidates: Candidates, gt: InstanceData, ignored: InstanceData | None = None) -> Match:
-        """``index`` (..., A): the leading dimensions are those of the candidates' predictions, matched one by one.
+        """Return the match; ``index`` (..., A) has the leading dimensions of the candidates' predictions, each matched separately.
 
         Raises:
-            ValueError: a cost that is not finite; names the image and the cost.
+            ValueError: a cost is not finite; the message names the image and the cost.
         """
-        from scipy.optimize import linear_sum_assignment  # a third of a second to import, and only training needs it
+        from scipy.optimize import linear_sum_assignment  # importing takes 0.3 s; only training needs it
         predictions = candidates.masks if candidates.logits is None else candidates.logits
         index = torch.full(predictions.shape[:-1], NEGATIVE, dtype=torch.long)
         if len(gt):

@@ -1,4 +1,4 @@
-"""The overlap that an assigner's ``iou_calculator`` names."""
+"""Overlap functions for an assigner's ``iou_calculator``."""
 from __future__ import annotations
 
 import torch
@@ -15,8 +15,8 @@ class BboxOverlaps2D:
     """Overlap of boxes.
 
     Args:
-        dtype: 'fp16': compute in half precision, for less memory.
-        scale: boxes are divided by it before, so that areas stay within half precision; needs ``dtype='fp16'``.
+        dtype: 'fp16': compute in half precision, which needs less memory.
+        scale: divide boxes by this first, so that areas do not overflow in half precision; needs ``dtype='fp16'``.
     """
 
     def __init__(self, scale: float = 1., dtype: str | None = None) -> None:
@@ -28,11 +28,14 @@ class BboxOverlaps2D:
         self.scale, self.dtype = scale, dtype
 
     def __call__(self, a: Tensor, b: Tensor, mode: str = 'iou', is_aligned: bool = False) -> Tensor:
-        """Boxes xyxy, a fifth number (score) is ignored: (..., n, 4 or 5), (..., m, 4 or 5) -> (..., n, m) overlaps of all with all;
-        ``is_aligned``: n equals m, (..., n) overlaps of each pair. ``mode``: 'iou', 'iof' (of the area of ``a``) or 'giou'.
+        """Return the overlaps (..., n, m) of all pairs of boxes (..., n, 4 or 5) and (..., m, 4 or 5) xyxy; a fifth number (score) is
+        ignored.
+
+        ``is_aligned``: return (..., n), the overlap of each box of ``a`` with the box of ``b`` in the same row. ``mode``: 'iou', 'iof'
+        (relative to the area of ``a``) or 'giou'.
 
         Raises:
-            ValueError: another mode, ``is_aligned`` with different counts, or boxes of another shape.
+            ValueError: another mode, ``is_aligned`` with different numbers of boxes, or boxes of another shape.
         """
         if mode not in MODES:
             raise ValueError(f"BboxOverlaps2D mode='{mode}' is unknown. Known: {', '.join(MODES)}.")
@@ -43,7 +46,7 @@ class BboxOverlaps2D:
         return overlap.float() if self.dtype == 'fp16' and not overlap.is_cuda else overlap
 
     def corners(self, boxes: Tensor) -> Tensor:
-        """(..., n, 4 or 5) -> (..., n, 4), scaled and in half precision if asked for."""
+        """Return the corners (..., n, 4) of boxes (..., n, 4 or 5), scaled and in half precision if configured."""
         if boxes.shape[-1] not in (4, 5):
             raise ValueError(f'BboxOverlaps2D expects boxes (n, 4), or (n, 5) with scores; given shape {tuple(boxes.shape)}.')
         boxes = boxes[..., :4]

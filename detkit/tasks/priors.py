@@ -1,4 +1,4 @@
-"""Where a dense head looks: anchors (boxes) and points, laid out over the feature maps."""
+"""Prior generators: place anchors (boxes) or points on the feature maps."""
 from __future__ import annotations
 
 import torch
@@ -10,7 +10,7 @@ Size = tuple[int, int]
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """A stride given as one number or as (width, height)."""
+    """Return a stride as (width, height); it may be given as one number."""
     return (value, value) if isinstance(value, (int, float)) else tuple(value)
 
 
@@ -20,7 +20,7 @@ def check_levels(name: str, sizes: list[Size], strides: list[tuple[int, int]]) -
 
 
 def grid_points(size: Size, stride: tuple[int, int], offset: float, device: torch.device | None = None) -> Tensor:
-    """(h * w, 2) points (x, y), row by row, at ``(index + offset) * stride`` pixels."""
+    """Return points (h * w, 2) as x, y in row-major order, at ``(index + offset) * stride`` pixels."""
     height, width = size
     x = (torch.arange(width, device=device, dtype=torch.float32) + offset) * stride[0]
     y = (torch.arange(height, device=device, dtype=torch.float32) + offset) * stride[1]
@@ -30,7 +30,7 @@ def grid_points(size: Size, stride: tuple[int, int], offset: float, device: torc
 
 def cells_inside(sizes: list[Size], strides: list[tuple[int, int]], pad_shape: Size, per_cell: int,
                  device: torch.device | None = None) -> Tensor:
-    """(A,) bool: False for the priors of cells that lie wholly in an image's batch padding."""
+    """Return a mask (A,) bool: False for the priors of cells that are completely inside the batch padding of an image."""
     flags = []
     for (height, width), (stride_x, stride_y) in zip(sizes, strides):
         y = torch.arange(height, device=device) < -(-pad_shape[0] // stride_y)
@@ -41,14 +41,14 @@ def cells_inside(sizes: list[Size], strides: list[tuple[int, int]], pad_shape: S
 
 @TASK_UTILS.register_module()
 class AnchorGenerator:
-    """Per level, ``len(ratios) * len(scales)`` anchors at each cell; a ratio is height / width (Faster R-CNN, Sec. 3.1.1).
+    """Anchors: ``len(ratios) * len(scales)`` per cell of each level; a ratio is height / width (Faster R-CNN, Sec. 3.1.1).
 
     Args:
-        strides: pixels between cells, per level; a number or (width, height).
-        scales: anchor side in units of ``base_sizes`` (default: the strides). Or, RetinaNet's way, ``octave_base_scale`` and
-            ``scales_per_octave``.
-        scale_major: at a cell all scales of the first ratio come first; else all ratios of the first scale.
-        centers: anchor centre per level, pixels from the cell's corner; default ``center_offset`` times the base size.
+        strides: pixels between cells, for each level; a number or (width, height).
+        scales: sides of the anchors, relative to ``base_sizes`` (default: the strides). Alternatively, as in RetinaNet,
+            ``octave_base_scale`` and ``scales_per_octave``.
+        scale_major: order of the anchors of a cell: True: all scales of the first ratio first; False: all ratios of the first scale first.
+        centers: anchor centre for each level, in pixels from the corner of the cell; default: ``center_offset`` times the base size.
     """
 
     def __init__(self, strides: list[int | tuple[int, int]], ratios: list[float], scales: list[float] | None = None,
@@ -79,10 +79,11 @@ class AnchorGenerator:
         return len(self.strides)
 
     def __call__(self, sizes: list[Size], device: torch.device | None = None) -> list[Tensor]:
-        """Per level (h * w * num_base_priors, 4) xyxy pixels, cell by cell. ``sizes``: the feature maps' (height, width).
+        """Return for each level anchors (h * w * num_base_priors, 4) xyxy in pixels, cell by cell. ``sizes``: (height, width) of the
+        feature maps.
 
         Raises:
-            ConfigError: another number of feature maps than of strides.
+            ConfigError: the number of feature maps is not the number of strides.
         """
         check_levels('AnchorGenerator', sizes, self.strides)
         return [(grid_points(size, stride, 0, device).repeat(1, 2)[:, None] + base.to(device)).reshape(-1, 4)
@@ -93,7 +94,7 @@ class AnchorGenerator:
 
 
 def base_anchors(base: float, scales: Tensor, ratios: Tensor, center: tuple[float, float], scale_major: bool) -> Tensor:
-    """(n, 4) anchors of one cell at the origin."""
+    """Return the anchors (n, 4) of the cell at the origin."""
     root = ratios.sqrt()
     height, width = base * root[:, None] * scales, base / root[:, None] * scales     # (ratios, scales)
     if not scale_major:
@@ -105,7 +106,7 @@ def base_anchors(base: float, scales: Tensor, ratios: Tensor, center: tuple[floa
 
 @TASK_UTILS.register_module()
 class MlvlPointGenerator:
-    """One point a cell, ``offset`` cells from its corner. A prior is (x, y, stride_x, stride_y), pixels."""
+    """One point per cell, ``offset`` cells from its corner. A prior is (x, y, stride_x, stride_y) in pixels."""
 
     num_base_priors = 1
 
@@ -117,10 +118,10 @@ class MlvlPointGenerator:
         return len(self.strides)
 
     def __call__(self, sizes: list[Size], device: torch.device | None = None) -> list[Tensor]:
-        """Per level (h * w, 4): x, y, stride_x, stride_y.
+        """Return for each level priors (h * w, 4): x, y, stride_x, stride_y.
 
         Raises:
-            ConfigError: another number of feature maps than of strides.
+            ConfigError: the number of feature maps is not the number of strides.
         """
         check_levels('MlvlPointGenerator', sizes, self.strides)
         points = [grid_points(size, stride, self.offset, device) for size, stride in zip(sizes, self.strides)]

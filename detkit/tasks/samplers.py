@@ -1,4 +1,4 @@
-"""Which of the assigned priors enter the loss."""
+"""Samplers: select the assigned priors that enter the loss."""
 from __future__ import annotations
 
 import torch
@@ -9,7 +9,7 @@ from detkit.tasks.matching import NEGATIVE, Match
 
 
 def pick(indices: Tensor, limit: int, generator: torch.Generator | None) -> Tensor:
-    """At most ``limit`` of ``indices``, at random, in ascending order."""
+    """Return at most ``limit`` random elements of ``indices``, in ascending order."""
     if len(indices) > limit:
         order = torch.randperm(len(indices), generator=generator)[:limit]
         indices = indices[order.to(indices.device)]
@@ -17,19 +17,20 @@ def pick(indices: Tensor, limit: int, generator: torch.Generator | None) -> Tens
 
 
 def topped_up(taken: Tensor, indices: Tensor, limit: int, generator: torch.Generator | None) -> Tensor:
-    """``limit`` of ``indices``, those ``taken`` among them as far as there is room, the rest at random."""
+    """Return ``taken`` plus random others of ``indices``, at most ``limit`` in total, ascending. If ``taken`` has more than ``limit``
+    elements, return a random part of it."""
     rest = indices[~torch.isin(indices, taken)]
     return pick(torch.cat([taken, pick(rest, max(limit - len(taken), 0), generator)]), limit, generator)
 
 
 @TASK_UTILS.register_module(name=['PseudoSampler', 'MaskPseudoSampler'])
 class PseudoSampler:
-    """Takes every prior (or query); the loss is then averaged over the positives (focal-loss detectors)."""
+    """Select all priors (or queries); the loss is averaged over the positives (detectors with focal loss)."""
 
     add_gt_as_proposals = False
 
     def __call__(self, match: Match, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """A assignments -> indices of the positives and of the negatives, ascending."""
+        """Return the indices of positives and negatives, ascending, from a match of A priors."""
         return (match.index >= 0).nonzero().squeeze(1), (match.index == NEGATIVE).nonzero().squeeze(1)
 
     def avg_factor(self, num_pos: int, num_neg: int) -> int:
@@ -38,10 +39,9 @@ class PseudoSampler:
 
 @TASK_UTILS.register_module()
 class RandomSampler:
-    """``num`` priors an image, at most ``pos_fraction`` of them positive (Faster R-CNN, Sec. 3.1.3).
+    """Sample ``num`` priors per image, with at most ``pos_fraction`` positives (Faster R-CNN, Sec. 3.1.3).
 
-    ``neg_pos_ub``: at most this many negatives a positive; -1: no bound. ``add_gt_as_proposals``: ground-truth boxes join the
-    proposals.
+    ``neg_pos_ub``: max negatives per positive; -1: no limit. ``add_gt_as_proposals``: add the ground-truth boxes to the proposals.
     """
 
     def __init__(self, num: int, pos_fraction: float, neg_pos_ub: float = -1, add_gt_as_proposals: bool = True) -> None:
@@ -51,7 +51,7 @@ class RandomSampler:
         self.add_gt_as_proposals = add_gt_as_proposals
 
     def __call__(self, match: Match, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """A assignments -> indices of the positives and of the negatives taken, ascending."""
+        """Return the indices of the sampled positives and negatives, ascending, from a match of A priors."""
         pos = self.positives(match, int(self.num * self.pos_fraction), generator)
         room = self.num - len(pos)
         if self.neg_pos_ub >= 0:
@@ -59,11 +59,11 @@ class RandomSampler:
         return pos, self.negatives(match, room, generator)
 
     def positives(self, match: Match, limit: int, generator: torch.Generator | None) -> Tensor:
-        """At most ``limit`` indices, ascending."""
+        """Return at most ``limit`` indices, ascending."""
         return pick((match.index >= 0).nonzero().squeeze(1), limit, generator)
 
     def negatives(self, match: Match, limit: int, generator: torch.Generator | None) -> Tensor:
-        """At most ``limit`` indices, ascending."""
+        """Return at most ``limit`` indices, ascending."""
         return pick((match.index == NEGATIVE).nonzero().squeeze(1), limit, generator)
 
     def avg_factor(self, num_pos: int, num_neg: int) -> int:
@@ -72,7 +72,7 @@ class RandomSampler:
 
 @TASK_UTILS.register_module()
 class InstanceBalancedPosSampler(RandomSampler):
-    """As many positives of one object as of another (Libra R-CNN, https://arxiv.org/abs/1904.02701, Sec. 3.1)."""
+    """Sample the same number of positives for each object (Libra R-CNN, https://arxiv.org/abs/1904.02701, Sec. 3.1)."""
 
     def positives(self, match: Match, limit: int, generator: torch.Generator | None) -> Tensor:
         pos = (match.index >= 0).nonzero().squeeze(1)
@@ -86,12 +86,12 @@ class InstanceBalancedPosSampler(RandomSampler):
 
 @TASK_UTILS.register_module()
 class IoUBalancedNegSampler(RandomSampler):
-    """As many negatives of one range of IoU as of another (Libra R-CNN, Sec. 3.1, eq. 2).
+    """Sample the same number of negatives from each IoU range (Libra R-CNN, Sec. 3.1, eq. 2).
 
     Args:
-        floor_thr: the ranges begin here; below it lie the easy ones. -1: everything is in a range.
-        floor_fraction: share of the negatives that may be easy ones.
-        num_bins: ranges, up to the largest IoU of any prior; 1: no balance.
+        floor_thr: IoU at which the ranges start; negatives below it are easy. -1: all negatives are in a range.
+        floor_fraction: fraction of easy negatives among the sampled negatives.
+        num_bins: number of ranges, up to the largest IoU of any prior; 1: no balancing.
     """
 
     def __init__(self, num: int, pos_fraction: float, neg_pos_ub: float = -1, add_gt_as_proposals: bool = True,
@@ -117,7 +117,7 @@ class IoUBalancedNegSampler(RandomSampler):
         return topped_up(torch.cat([hard, pick(neg[easy], limit - len(hard), generator)]), neg, limit, generator)
 
     def over_ranges(self, indices: Tensor, overlap: Tensor, wanted: int, generator: torch.Generator | None) -> Tensor:
-        """``wanted`` of ``indices``, evenly over the ranges of their ``overlap``; where a range is short, the others fill up."""
+        """Return ``wanted`` of ``indices``, evenly over ranges of their ``overlap``; if a range has too few, random others are added."""
         low = max(self.floor_thr, 0)
         width = (float(overlap.max()) - low) / self.num_bins
         edges = low + width * torch.arange(1, self.num_bins, device=overlap.device)
@@ -128,7 +128,7 @@ class IoUBalancedNegSampler(RandomSampler):
 
 @TASK_UTILS.register_module()
 class CombinedSampler(RandomSampler):
-    """Positives from one sampler, negatives from another; ``num`` and ``pos_fraction`` are theirs too, where they set none."""
+    """Sample positives with one sampler and negatives with another; ``num`` and ``pos_fraction`` are their defaults."""
 
     def __init__(self, num: int, pos_fraction: float, pos_sampler: dict, neg_sampler: dict, neg_pos_ub: float = -1,
                  add_gt_as_proposals: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""YOLOX's assigner (https://arxiv.org/abs/2107.08430, Sec. 2.1: SimOTA)."""
+"""SimOTA, the assigner of YOLOX (https://arxiv.org/abs/2107.08430, Sec. 2.1)."""
 from __future__ import annotations
 
 import torch
@@ -10,17 +10,17 @@ from detkit.ops.boxes import points_inside
 from detkit.registry import TASK_UTILS
 from detkit.tasks.matching import NEGATIVE, Candidates, Match, no_match
 
-LEAST_IOU = 1e-7          # an IoU of 0 costs -log of this
-NOT_CENTRAL = 100000.     # cost of a prior outside an object, or far from its centre
+LEAST_IOU = 1e-7          # min IoU in -log IoU
+NOT_CENTRAL = 100000.     # added to the cost of a prior outside an object or far from its centre
 
 
 @TASK_UTILS.register_module()
 class SimOTAAssigner:
-    """Each object takes the priors that cost it least: how many, its predictions' overlaps decide.
+    """Each object is matched to the k priors with the smallest cost; k is computed from the IoUs of the predictions.
 
     The cost of a pair is ``cls_weight`` times the binary cross entropy of the scores with the object's class, plus ``iou_weight`` times
-    -log IoU (eq. 1). Priors that lie inside the object and within ``center_radius`` strides of its centre come before all others that
-    lie in some object or near some centre. The match's quality is the IoU of the prediction.
+    -log IoU (eq. 1). Candidates are priors inside any object or near any centre. For an object, the priors inside it and within
+    ``center_radius`` strides of its centre are preferred to all other candidates. The quality of a match is the IoU of the prediction.
     """
 
     looks_at_predictions = True
@@ -33,7 +33,7 @@ class SimOTAAssigner:
 
     @torch.no_grad()
     def __call__(self, candidates: Candidates, gt: InstanceData, ignored: InstanceData | None = None) -> Match:
-        """Priors are points (x, y, stride_x, stride_y)."""
+        """Return the match. Priors are points (x, y, stride_x, stride_y)."""
         result = no_match(len(candidates), candidates.priors.device, quality=True)
         if len(gt) == 0 or len(candidates) == 0:
             return result
@@ -51,7 +51,7 @@ class SimOTAAssigner:
         return result
 
     def near_center(self, priors: Tensor, boxes: Tensor) -> Tensor:
-        """(A, 4), (G, 4) -> (A, G) bool."""
+        """Return a mask (A, G) bool of priors (A, 4) near the centres of boxes (G, 4)."""
         x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).unbind(1)
         reach_x, reach_y = (priors[:, 2:] * self.center_radius).split(1, 1)
         px, py = priors[:, :1], priors[:, 1:2]
@@ -59,18 +59,19 @@ class SimOTAAssigner:
 
 
 def classification_cost(logits: Tensor, labels: Tensor) -> Tensor:
-    """(V, K), (G,) -> (V, G): binary cross entropy of each prediction with each object's class, summed over classes.
+    """Return the binary cross entropy (V, G) of each prediction with each object's class, summed over classes.
 
-    Classes other than the object's cost the same for every object; so the sum over K is taken once, not per pair.
+    ``logits`` (V, K), ``labels`` (G,). The loss of all other classes does not depend on the object, so their sum is computed once per prior
+    and not per pair.
     """
     return F.softplus(logits).sum(1, keepdim=True) - logits[:, labels]
 
 
 def dynamic_k(cost: Tensor, iou: Tensor, topk: int) -> Tensor:
-    """(V, G), (V, G) -> (V,): the object that each prior learns, or NEGATIVE.
+    """Return the object (V,) matched to each prior, or NEGATIVE, from costs (V, G) and IoUs (V, G).
 
-    An object takes as many priors as the sum of its ``topk`` best IoUs, at least one; a prior that several take learns the one that
-    costs it least.
+    The number of priors of an object is the sum of its ``topk`` largest IoUs, rounded down, at least one. A prior matched to several
+    objects is assigned to the object with the smallest cost.
     """
     k = iou.topk(min(topk, len(iou)), 0).values.sum(0).int().clamp(min=1)                                # (G,)
     cheapest = cost.topk(min(int(k.max()), len(cost)), 0, largest=False).indices                         # (k, G)

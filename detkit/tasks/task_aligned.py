@@ -1,4 +1,4 @@
-"""TOOD's assigner (https://arxiv.org/abs/2108.07755, Sec. 3.2)."""
+"""The assigner of TOOD (https://arxiv.org/abs/2108.07755, Sec. 3.2)."""
 from __future__ import annotations
 
 import torch
@@ -14,10 +14,11 @@ EPS = 1e-7
 
 @TASK_UTILS.register_module()
 class TaskAlignedAssigner:
-    """Each object takes the ``topk`` anchors whose predictions serve it best, of those whose centre it holds: how well is the score of its
-    class to the power ``alpha`` times the IoU to the power ``beta`` (eq. 7). An anchor that several take learns the one it overlaps most.
+    """Of the ``topk`` anchors with the largest alignment with an object, those whose centre is inside the object are matched to it.
 
-    The match's quality is that alignment, scaled so that its largest of an object is the object's largest IoU (Sec. 3.2.2).
+    The alignment is the score of the object's class to the power ``alpha``, times the IoU to the power ``beta`` (eq. 7). An anchor matched
+    to several objects keeps the object with the largest IoU. The quality of a match is its alignment, scaled so that the maximum for an
+    object is the object's largest IoU (Sec. 3.2.2).
     """
 
     looks_at_predictions = True
@@ -30,7 +31,7 @@ class TaskAlignedAssigner:
 
     @torch.no_grad()
     def __call__(self, candidates: Candidates, gt: InstanceData, ignored: InstanceData | None = None) -> Match:
-        """Priors are anchors."""
+        """Return the match. Priors are anchors."""
         count = len(candidates)
         if len(gt) == 0 or count == 0:
             return no_match(count, candidates.priors.device, quality=True)
@@ -48,7 +49,8 @@ class TaskAlignedAssigner:
 
 
 def scaled(alignment: Tensor, overlap: Tensor, which: Tensor, num_objects: int) -> Tensor:
-    """(P,) alignments of positives with the objects ``which`` (P,), scaled from 0 to the largest ``overlap`` (P,) of each object."""
+    """Scale the alignments (P,) of positives matched to the objects ``which`` (P,): the maximum per object becomes its largest ``overlap``
+    (P,)."""
     def largest(values: Tensor) -> Tensor:
         return values.new_zeros(num_objects).scatter_reduce(0, which, values, 'amax')[which]
     return alignment / (largest(alignment) + EPS) * largest(overlap)
