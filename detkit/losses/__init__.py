@@ -1,1 +1,1 @@
-"""Losses. Each is a callable ``(pred, target, weight, avg_factor) -> scalar``: a weighted sum over ``avg_factor``."""
+"""Losses. Each is called as ``(pred, target, weight, avg_factor) -> scalar`` and returns a weighted sum divided by ``avg_factor``."""

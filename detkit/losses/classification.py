@@ -1,4 +1,4 @@
-"""Losses on class scores."""
+"""Classification losses."""
 from __future__ import annotations
 
 import torch
@@ -12,20 +12,20 @@ from detkit.registry import MODELS
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """(n,) int64 with background = num_classes -> (n, num_classes) float, all zero for background."""
+    """Return one-hot targets (n, num_classes) float from labels (n,) int64; all zeros for background = num_classes."""
     return F.one_hot(labels, num_classes + 1)[:, :num_classes].float()
 
 
 def per_row(weight: Tensor | None, loss: Tensor) -> Tensor | None:
-    """A weight per prior, shaped to broadcast against a loss per prior and class."""
+    """Reshape a weight per prior so that it broadcasts with a loss per prior and class."""
     return weight[:, None] if weight is not None and weight.dim() < loss.dim() else weight
 
 
 @MODELS.register_module()
 class FocalLoss(nn.Module):
-    """https://arxiv.org/abs/1708.02002, eq. 5, on sigmoid scores.
+    """Focal loss on sigmoid scores (https://arxiv.org/abs/1708.02002, eq. 5).
 
-    ``activated``: predictions are already probabilities. Targets: labels (n,), background = K, or per-class targets (n, K).
+    ``activated``: predictions are probabilities, not logits. Targets: labels (n,), background = K, or per-class targets (n, K).
     """
 
     background_channel = False
@@ -40,12 +40,12 @@ class FocalLoss(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: float | None = None,
                 reduction_override: str | None = None) -> Tensor:
-        """``pred`` (n, K) logits (probabilities if ``activated``), ``target`` (n,) or (n, K)."""
+        """Return the loss of ``pred`` (n, K), logits (probabilities if ``activated``), with ``target`` (n,) or (n, K)."""
         reduction = reduction_override or self.reduction
         if self.activated or target.dim() == pred.dim() or reduction == 'none' or (weight is not None and weight.dim() == pred.dim()):
             loss = self.dense(pred, (one_hot(target, pred.shape[1]) if target.dim() == 1 else target).to(pred))
             return self.loss_weight * reduce_loss(loss, per_row(weight, loss), reduction, avg_factor)
-        loss = sigmoid_focal_loss(pred, target, self.gamma, self.alpha)               # (n,), of K classes each
+        loss = sigmoid_focal_loss(pred, target, self.gamma, self.alpha)               # (n,), summed over K classes
         if reduction == 'mean' and avg_factor is None:
             loss = loss / pred.shape[1]
         return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
@@ -60,7 +60,7 @@ class FocalLoss(nn.Module):
 
 @MODELS.register_module()
 class QualityFocalLoss(nn.Module):
-    """Focal loss towards a soft target, the IoU of the prediction (GFL, https://arxiv.org/abs/2006.04388, eq. 3)."""
+    """Focal loss with a soft target, the IoU of the prediction (GFL, https://arxiv.org/abs/2006.04388, eq. 3)."""
 
     background_channel = False
 
@@ -74,7 +74,8 @@ class QualityFocalLoss(nn.Module):
 
     def forward(self, pred: Tensor, target: tuple[Tensor, Tensor] | Tensor, weight: Tensor | None = None,
                 avg_factor: float | None = None, reduction_override: str | None = None) -> Tensor:
-        """``pred`` (n, K); ``target``: labels (n,), background = K, and qualities (n,) in [0, 1]; or soft targets (n, K)."""
+        """Return the loss of ``pred`` (n, K). ``target``: labels (n,), background = K, and qualities (n,) in [0, 1]; or soft targets (n,
+        K)."""
         loss = self.per_prior(pred, *target) if isinstance(target, (tuple, list)) else \
             self.elementwise(pred, target).sum(-1)
         return self.loss_weight * reduce_loss(loss, weight, reduction_override or self.reduction, avg_factor)
@@ -86,7 +87,7 @@ class QualityFocalLoss(nn.Module):
             * (target - pred.sigmoid()).abs()**self.beta
 
     def per_prior(self, pred: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
-        """(n,): every class is a negative, but the label's, whose target is the quality."""
+        """Return the loss (n,) per prior: the target is the quality for the label's class and 0 for all other classes."""
         if self.activated:
             loss = self.elementwise(pred, torch.zeros_like(pred))
         else:
@@ -98,7 +99,7 @@ class QualityFocalLoss(nn.Module):
 
 @MODELS.register_module()
 class DistributionFocalLoss(nn.Module):
-    """Cross entropy with the two whole numbers around a real one, by its distance from each (GFL, eq. 6)."""
+    """Cross entropy with the two integers around a real target, weighted by its distance to each (GFL, eq. 6)."""
 
     def __init__(self, reduction: str = 'mean', loss_weight: float = 1.) -> None:
         super().__init__()
@@ -106,7 +107,7 @@ class DistributionFocalLoss(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: float | None = None,
                 reduction_override: str | None = None) -> Tensor:
-        """``pred`` (n, reg_max + 1) logits, ``target`` (n,) in [0, reg_max)."""
+        """Return the loss of ``pred`` (n, reg_max + 1), logits, with ``target`` (n,) in [0, reg_max)."""
         low = target.long()
         above = target - low
         loss = F.cross_entropy(pred, low, reduction='none') * (1 - above) + F.cross_entropy(pred, low + 1, reduction='none') * above
@@ -115,11 +116,12 @@ class DistributionFocalLoss(nn.Module):
 
 @MODELS.register_module()
 class CrossEntropyLoss(nn.Module):
-    """Softmax over classes + background; or (``use_sigmoid``) one logistic per class; or (``use_mask``) per pixel of the class's mask.
+    """Softmax cross entropy over classes and background; with ``use_sigmoid``, binary cross entropy per class; with ``use_mask``, binary
+    cross entropy per pixel of the mask of the label's class.
 
-    ``class_weight``: one factor a class (background last, with softmax; of the positive targets alone, with sigmoid).
-    ``ignore_index``: label that costs nothing, as does any negative one with sigmoid.
-    ``avg_non_ignore``: where no avg_factor is given, divide by the count of the elements that cost something.
+    ``class_weight``: one factor per class (with softmax, background is last; with sigmoid, it applies to positive targets only).
+    ``ignore_index``: label without loss; with sigmoid, negative labels have no loss either. ``avg_non_ignore``: without an avg_factor,
+    divide by the number of elements that are not ignored.
     """
 
     def __init__(self, use_sigmoid: bool = False, use_mask: bool = False, reduction: str = 'mean',
@@ -135,8 +137,11 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: float | None = None,
                 reduction_override: str | None = None, ignore_index: int | None = None) -> Tensor:
-        """Softmax: ``pred`` (n, C) and labels (n,). Sigmoid: ``pred`` (n, K) or (n,), labels (n,) or targets like ``pred``.
-        Mask: ``pred`` (n, K, h, w), ``target`` (n, h, w) in [0, 1], and the labels (n,) in place of ``weight``."""
+        """Return the loss.
+
+        Softmax: ``pred`` (n, C) and labels (n,). Sigmoid: ``pred`` (n, K) or (n,), and labels (n,) or targets of the shape of ``pred``.
+        Mask: ``pred`` (n, K, h, w), ``target`` (n, h, w) in [0, 1], and the labels (n,) in place of ``weight``.
+        """
         ignore = self.ignore_index if ignore_index is None else ignore_index
         class_weight = None if self.class_weight is None else pred.new_tensor(self.class_weight)
         if self.use_mask:
@@ -152,7 +157,7 @@ class CrossEntropyLoss(nn.Module):
     @staticmethod
     def sigmoid_loss(pred: Tensor, target: Tensor, weight: Tensor | None, kept: Tensor,
                      class_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, its weight and which elements count, all shaped like ``pred``."""
+        """Return the loss, its weight, and the mask of elements that are not ignored, all with the shape of ``pred``."""
         if pred.dim() != target.dim():
             if pred.shape[1] == 1 and pred.dim() == 2 and target.dtype != torch.long:
                 pred = pred.squeeze(1)

@@ -1,4 +1,4 @@
-"""The Dice loss on masks."""
+"""The Dice loss of masks."""
 from __future__ import annotations
 
 import torch.nn as nn
@@ -10,12 +10,12 @@ from detkit.registry import MODELS
 
 @MODELS.register_module()
 class DiceLoss(nn.Module):
-    """1 - twice the overlap over the sum of both areas (V-Net, https://arxiv.org/abs/1606.04797, Sec. 3).
+    """1 - 2 * intersection / (sum of both areas) (V-Net, https://arxiv.org/abs/1606.04797, Sec. 3).
 
     Args:
         activate: predictions are logits; False: scores in [0, 1].
-        naive_dice: areas are sums of the scores; else, as in the paper, of their squares.
-        eps: added to the denominator, with ``naive_dice`` to the numerator as well.
+        naive_dice: areas are sums of scores; otherwise sums of squared scores, as in the paper.
+        eps: added to the denominator, and with ``naive_dice`` also to the numerator.
     """
 
     def __init__(self, use_sigmoid: bool = True, activate: bool = True, reduction: str = 'mean', naive_dice: bool = False,
@@ -28,7 +28,7 @@ class DiceLoss(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: float | Tensor | None = None,
                 reduction_override: str | None = None) -> Tensor:
-        """``pred`` (n, ...), ``target`` in [0, 1] of the same shape, ``weight`` (n,)."""
+        """Return the loss of ``pred`` (n, ...) with ``target`` in [0, 1] of the same shape and ``weight`` (n,)."""
         pred, target = (pred.sigmoid() if self.activate else pred).flatten(1), target.flatten(1).to(pred)
         shared = (pred * target).sum(1)
         if self.naive_dice:

@@ -1,4 +1,4 @@
-"""Focal loss on heatmaps (CornerNet, https://arxiv.org/abs/1808.01244, eq. 1)."""
+"""Focal loss for heatmaps (CornerNet, https://arxiv.org/abs/1808.01244, eq. 1)."""
 from __future__ import annotations
 
 import torch.nn as nn
@@ -12,9 +12,9 @@ EPS = 1e-12
 
 @MODELS.register_module()
 class GaussianFocalLoss(nn.Module):
-    """Positives are the places whose target is 1; the nearer to 1 the target of a negative, the less it costs.
+    """Focal loss for Gaussian heatmaps: elements with target 1 are positive; the loss of a negative decreases as its target approaches 1.
 
-    ``alpha``: the power of the prediction's error; ``gamma``: of the distance of a negative's target from 1.
+    ``alpha``: exponent of the prediction's error; ``gamma``: exponent of 1 - target of a negative.
     """
 
     def __init__(self, alpha: float = 2., gamma: float = 4., reduction: str = 'mean', loss_weight: float = 1., pos_weight: float = 1.,
@@ -25,10 +25,10 @@ class GaussianFocalLoss(nn.Module):
 
     def forward(self, pred: Tensor, target: Tensor, positives: tuple[Tensor, ...] | None = None, weight: Tensor | None = None,
                 avg_factor: float | Tensor | None = None, reduction_override: str | None = None) -> Tensor:
-        """``pred``: probabilities; ``target``: of the same shape, in [0, 1].
+        """Return the loss of ``pred``, probabilities, with ``target`` of the same shape, in [0, 1].
 
-        ``positives``: one index (P,) for each dimension of ``pred``, of the positives in place of those whose target is 1; the others
-        cost what their target says, and so do they. A place named twice counts twice.
+        ``positives``: one index (P,) per dimension of ``pred``. If given, these elements are the positives instead of the elements with
+        target 1. Every element then also has the loss of a negative with its target. An element that is listed twice counts twice.
         """
         if positives is None:
             positives = (target == 1).nonzero(as_tuple=True)

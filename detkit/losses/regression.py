@@ -1,4 +1,4 @@
-"""Losses on boxes."""
+"""Box regression losses."""
 from __future__ import annotations
 
 import math
@@ -13,14 +13,14 @@ from detkit.registry import MODELS
 
 
 class CoordinateLoss(nn.Module):
-    """A loss per coordinate. ``pred``, ``target``, ``weight``: (n, 4) or any equal shapes; subclasses say what a difference costs."""
+    """Base class of losses per coordinate; subclasses define ``cost``. ``pred``, ``target``, ``weight``: (n, 4) or any equal shapes."""
 
     def __init__(self, reduction: str = 'mean', loss_weight: float = 1.) -> None:
         super().__init__()
         self.reduction, self.loss_weight = reduction, loss_weight
 
     def cost(self, difference: Tensor) -> Tensor:
-        """Elementwise cost of ``pred - target``."""
+        """Return the elementwise loss of the difference ``pred - target``."""
         raise NotImplementedError(f'{type(self).__name__} defines no cost().')
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: float | None = None,
@@ -59,7 +59,7 @@ class SmoothL1Loss(CoordinateLoss):
 
 @MODELS.register_module()
 class BalancedL1Loss(CoordinateLoss):
-    """Small errors weigh more than in smooth L1 (Libra R-CNN, https://arxiv.org/abs/1904.02701, eq. 9)."""
+    """Loss that gives small errors a larger gradient than smooth L1 (Libra R-CNN, https://arxiv.org/abs/1904.02701, eq. 9)."""
 
     def __init__(self, alpha: float = .5, gamma: float = 1.5, beta: float = 1., reduction: str = 'mean',
                  loss_weight: float = 1.) -> None:
@@ -74,14 +74,14 @@ class BalancedL1Loss(CoordinateLoss):
 
 
 class OverlapLoss(nn.Module):
-    """A loss per box. ``pred``, ``target``: (n, 4) xyxy pixels; ``weight``: (n,), or (n, 4), of which the mean counts."""
+    """Base class of losses per box. ``pred``, ``target``: (n, 4) xyxy in pixels; ``weight``: (n,), or (n, 4), which is averaged per box."""
 
     def __init__(self, eps: float = 1e-6, reduction: str = 'mean', loss_weight: float = 1.) -> None:
         super().__init__()
         self.eps, self.reduction, self.loss_weight = eps, reduction, loss_weight
 
     def cost(self, pred: Tensor, target: Tensor) -> Tensor:
-        """(n, 4), (n, 4) -> (n,), or (n, 4) where every coordinate has its own."""
+        """Return the loss (n,) per box, or (n, 4) per coordinate, from boxes (n, 4) and (n, 4)."""
         raise NotImplementedError(f'{type(self).__name__} defines no cost().')
 
     def forward(self, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: float | None = None,
@@ -136,7 +136,7 @@ class CIoULoss(OverlapLoss):
 
 @MODELS.register_module()
 class BoundedIoULoss(OverlapLoss):
-    """An upper bound of IoU per coordinate, under smooth L1 (https://arxiv.org/abs/1711.00164)."""
+    """Smooth L1 loss of an upper bound of the IoU for each coordinate (https://arxiv.org/abs/1711.00164)."""
 
     def __init__(self, beta: float = .2, eps: float = 1e-3, reduction: str = 'mean', loss_weight: float = 1.) -> None:
         super().__init__(eps, reduction, loss_weight)

@@ -1,4 +1,4 @@
-"""How losses are summed up."""
+"""Weight and reduce losses."""
 from __future__ import annotations
 
 import torch
@@ -10,9 +10,9 @@ REDUCTIONS = ('mean', 'sum', 'none')
 
 
 def reduce_loss(loss: Tensor, weight: Tensor | None, reduction: str, avg_factor: float | Tensor | None) -> Tensor:
-    """Weigh an elementwise loss and reduce it: ``mean`` divides by ``avg_factor`` where given, else by the count (of nothing: 0).
+    """Weight an elementwise loss and reduce it: ``mean`` divides by ``avg_factor`` if given, else by the number of elements (empty: 0).
 
-    ``weight`` broadcasts against ``loss``. Raises ValueError for an unknown reduction, or ``sum`` with an ``avg_factor``.
+    ``weight`` broadcasts with ``loss``. Raises ValueError for an unknown reduction, or for ``sum`` with an ``avg_factor``.
     """
     if weight is not None:
         loss = loss * weight
@@ -27,7 +27,7 @@ def reduce_loss(loss: Tensor, weight: Tensor | None, reduction: str, avg_factor:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a scalar over all training processes, so that each divides its loss by the same number."""
+    """Return the mean of a scalar over all training processes, so that all processes divide their losses by the same number."""
     if not (dist.is_available() and dist.is_initialized()):
         return value
     value = value.clone()
