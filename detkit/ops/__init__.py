@@ -1,4 +1,4 @@
-"""The operators everything calls: functions on tensors, without parameters, on torchvision's kernels or plain torch."""
+"""Operators without parameters: functions on tensors that use torchvision's kernels or plain torch."""
 from detkit.ops.boxes import aligned_iou, clip_boxes, larger_than, pairwise_iou, scale_boxes
 from detkit.ops.deform_conv import deform_conv
 from detkit.ops.focal_loss import sigmoid_focal_loss

@@ -12,27 +12,27 @@ ImageSize = Tensor | Sequence[int] | Sequence[Sequence[int]]
 
 
 def areas(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (...)."""
+    """Return the areas (...) of boxes (..., 4)."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def intersections(a: Tensor, b: Tensor) -> Tensor:
-    """Areas shared by boxes that broadcast against each other: (..., 4), (..., 4) -> (...)."""
+    """Return the areas (...) of the intersections of boxes (..., 4) and (..., 4), which broadcast."""
     size = (torch.min(a[..., 2:], b[..., 2:]) - torch.max(a[..., :2], b[..., :2])).clamp(min=0)
     return size[..., 0] * size[..., 1]
 
 
 def pairwise_iou(a: Tensor, b: Tensor, mode: str = 'iou', eps: float = 1e-6) -> Tensor:
-    """Overlap of every box of ``a`` with every box of ``b``, (..., n, 4), (..., m, 4) -> (..., n, m); for modes see ``aligned_iou``."""
+    """Return the overlap (..., n, m) of every box of ``a`` (..., n, 4) with every box of ``b`` (..., m, 4); modes as in ``aligned_iou``."""
     return aligned_iou(a[..., :, None, :], b[..., None, :, :], mode, eps)
 
 
 def aligned_iou(a: Tensor, b: Tensor, mode: str = 'iou', eps: float = 1e-6) -> Tensor:
-    """Overlap of each pair of boxes that broadcast against each other, (..., 4), (..., 4) -> (...).
+    """Return the overlap (...) of each pair of boxes (..., 4) and (..., 4), which broadcast.
 
-    ``iou`` in [0, 1]; ``iof`` divides by the area of ``a`` in place of the union; ``giou`` in [-1, 1]
-    (https://arxiv.org/abs/1902.09630, alg. 1); ``diou`` and ``ciou`` (https://arxiv.org/abs/1911.08287, eq. 7 and 10) subtract the
-    distance of the centres, and the difference of the shapes.
+    ``iou`` is in [0, 1]; ``iof`` divides by the area of ``a`` instead of the union; ``giou`` is in [-1, 1]
+    (https://arxiv.org/abs/1902.09630, alg. 1); ``diou`` and ``ciou`` (https://arxiv.org/abs/1911.08287, eq. 7 and 10) subtract the distance
+    of the centres, and ``ciou`` also the difference of the aspect ratios.
 
     Raises:
         ValueError: another mode.
@@ -63,22 +63,22 @@ def aligned_iou(a: Tensor, b: Tensor, mode: str = 'iou', eps: float = 1e-6) -> T
 
 
 def to_corners(boxes_cxcywh: Tensor) -> Tensor:
-    """(..., 4) cxcywh -> xyxy."""
+    """Convert boxes (..., 4) from cxcywh to xyxy."""
     center, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
     return torch.cat([center - half, center + half], -1)
 
 
 def to_cxcywh(boxes: Tensor) -> Tensor:
-    """(..., 4) xyxy -> cxcywh."""
+    """Convert boxes (..., 4) from xyxy to cxcywh."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) / 2, high - low], -1)
 
 
 def clip_boxes(boxes: Tensor, size: ImageSize, inset: int = 0) -> Tensor:
-    """Move corners that lie outside an image of ``size`` (height, width) to its border, or to ``inset`` pixels before its far sides.
+    """Clip boxes to an image of ``size`` (height, width), at the right and bottom to ``inset`` pixels before the border.
 
-    ``size`` may have a third number (channels), which is ignored. Boxes (B, n, 4) of B images may have one size per image: (B, 2 or 3),
-    a tensor or a sequence.
+    ``size`` may have a third number (channels), which is ignored. For boxes (B, n, 4) of B images there can be one size per image: (B, 2 or
+    3), a tensor or a sequence.
 
     Raises:
         ValueError: ``size`` has another shape.
@@ -93,7 +93,7 @@ def clip_boxes(boxes: Tensor, size: ImageSize, inset: int = 0) -> Tensor:
 
 
 def heights_and_widths(boxes: Tensor, size: ImageSize) -> tuple[int, int] | tuple[Tensor, Tensor]:
-    """Return height and width: numbers of one image, or tensors that broadcast against (..., n, 2)."""
+    """Return height and width: numbers for one image, or tensors that broadcast with (..., n, 2)."""
     if not isinstance(size, Tensor) and len(size) in (2, 3) and not hasattr(size[0], '__len__'):
         return size[0], size[1]
     try:
@@ -114,11 +114,11 @@ def scale_boxes(boxes: Tensor, factor: tuple[float, float]) -> Tensor:
 
 
 def larger_than(boxes: Tensor, size: float) -> Tensor:
-    """(..., 4) -> (...): True where both sides exceed ``size`` pixels."""
+    """Return a mask (...) of boxes (..., 4) whose width and height both exceed ``size`` pixels."""
     return (boxes[..., 2] - boxes[..., 0] > size) & (boxes[..., 3] - boxes[..., 1] > size)
 
 
 def points_inside(points: Tensor, boxes: Tensor) -> Tensor:
-    """(n, 2+) x, y first, and (m, 4) -> (n, m) bool: strictly inside."""
+    """Return a mask (n, m) bool of points (n, 2+), x and y first, strictly inside boxes (m, 4)."""
     x, y = points[:, :1], points[:, 1:2]
     return (x > boxes[:, 0]) & (x < boxes[:, 2]) & (y > boxes[:, 1]) & (y < boxes[:, 3])

@@ -14,15 +14,14 @@ from detkit.ops.points import to_grid
 
 def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int, int] = 1,
                 padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1, mask: Tensor | None = None) -> Tensor:
-    """Deformable convolution (https://arxiv.org/abs/1703.06211, eq. 2), with a ``mask`` version 2
-    (https://arxiv.org/abs/1811.11168, eq. 1).
+    """Deformable convolution v1 (https://arxiv.org/abs/1703.06211, eq. 2); with a ``mask``, v2 (https://arxiv.org/abs/1811.11168, eq. 1).
 
-    ``x`` (N, C, H, W); ``offset`` (N, 2 * groups * kh * kw, H', W'), pairs (dy, dx) in pixels; ``mask`` (N, groups * kh * kw, H', W')
-    in [0, 1]; ``weight`` (C_out, C / convolution groups, kh, kw). Outside the map lie zeros. Computed in float32. Returns
-    (N, C_out, H', W').
+    ``x`` (N, C, H, W); ``offset`` (N, 2 * groups * kh * kw, H', W'), pairs (dy, dx) in pixels; ``mask`` (N, groups * kh * kw, H', W') in
+    [0, 1]; ``weight`` (C_out, C / convolution groups, kh, kw). Values outside the map are zero. Computed in float32. Returns (N, C_out, H',
+    W').
 
-    On a CPU the map is sampled by ``grid_sample`` and then multiplied by the weights: 0.5 to 0.7 of the time of torchvision's kernel, and
-    with the gradient 0.3 to 0.5 (``benchmarks/deform_conv.py``).
+    On a CPU, the map is sampled with ``grid_sample`` and multiplied by the weights. This takes 0.5 to 0.7 of the time of torchvision's
+    kernel, and 0.3 to 0.5 with the gradient (``benchmarks/deform_conv.py``).
     """
     stride, padding, dilation = (v if isinstance(v, tuple) else (v, v) for v in (stride, padding, dilation))
     with torch.autocast(x.device.type, enabled=False):
@@ -39,17 +38,17 @@ def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None =
 
 def sampled_deform_conv(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int],
                         dilation: tuple[int, int]) -> Tensor:
-    """``deform_conv`` without a kernel of its own."""
+    """Compute ``deform_conv`` with ``grid_sample`` and a matrix product."""
     count, channels, height, width = x.shape
     (kh, kw), (out_h, out_w) = weight.shape[2:], offset.shape[2:]
     groups = offset.shape[1] // (2 * kh * kw)
-    # sides that are powers of two: grid_sample then meets whole pixels exactly, and an offset of 0 has the gradient of the next pixel
+    # with power-of-two sides, grid_sample hits whole pixels exactly, and an offset of 0 has the gradient towards the next pixel
     x = F.pad(x, (0, power_of_two(width) - width, 0, power_of_two(height) - height))
     dy, dx = offset.reshape(count * groups, kh, kw, 2, out_h, out_w).unbind(3)
     y, x_at = (along(n, k, s, p, d) for n, k, s, p, d in zip((out_h, out_w), (kh, kw), stride, padding, dilation))        # (k, n)
     grid = torch.stack([to_grid(dx + x_at[:, None], x.shape[3]), to_grid(dy + y[:, None, :, None], x.shape[2])], -1)
     threads = torch.get_num_threads()
-    parts = math.gcd(channels // groups, threads) if count * groups < threads else 1         # grid_sample's threads share out the batch
+    parts = math.gcd(channels // groups, threads) if count * groups < threads else 1         # grid_sample uses one thread per batch element
     grid = grid.view(count * groups, 1, kh * kw * out_h, out_w, 2).expand(-1, parts, -1, -1, -1).flatten(0, 1)
     found = F.grid_sample(x.reshape(count * groups * parts, -1, *x.shape[2:]), grid, align_corners=False)
     if mask is not None:
@@ -60,17 +59,18 @@ def sampled_deform_conv(x: Tensor, offset: Tensor, mask: Tensor | None, weight: 
 
 
 def power_of_two(size: int) -> int:
-    """The smallest that ``size`` does not exceed."""
+    """Return the smallest power of two that is at least ``size``."""
     return 1 << (size - 1).bit_length()
 
 
 def along(size: int, taps: int, stride: int, padding: int, dilation: int) -> Tensor:
-    """(taps, size): where along one axis each tap of each output cell looks, pixels."""
+    """Return the sampling positions (taps, size) along one axis, of each tap for each output cell, in pixels."""
     return torch.arange(taps)[:, None] * dilation + torch.arange(size) * stride - padding
 
 
 class SampledDeformConv(torch.autograd.Function):
-    """``sampled_deform_conv``, which keeps its inputs alone and samples again for the gradient: the samples are 9 times the map."""
+    """``sampled_deform_conv`` that saves only its inputs and samples again in the backward pass: the samples need 9 times the memory of the
+    map."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, *settings: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Focal loss of each row of logits (https://arxiv.org/abs/1708.02002)."""
+"""Focal loss per row of logits (https://arxiv.org/abs/1708.02002)."""
 from __future__ import annotations
 
 from typing import Any
@@ -7,22 +7,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CACHED = 1 << 16   # numbers of a piece of a tensor that stays in a processor's cache
+CACHED = 1 << 16   # elements of a chunk that fits into the CPU cache
 
 
 def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2., alpha: float = .25) -> Tensor:
-    """Focal loss, summed over classes (https://arxiv.org/abs/1708.02002, eq. 5).
+    """Return the focal loss (n,), summed over classes (https://arxiv.org/abs/1708.02002, eq. 5).
 
-    ``logits`` (n, K); ``labels`` (n,) int64 in [0, K], K = background, all of whose elements are negatives. Returns (n,).
+    ``logits`` (n, K); ``labels`` (n,) int64 in [0, K]; K is background, for which all classes are negatives.
     """
     return SigmoidFocalLoss.apply(logits, labels, gamma, alpha)
 
 
 class SigmoidFocalLoss(torch.autograd.Function):
-    """The loss and its slope in one pass over logits that are too many for a processor's cache, a piece at a time.
+    """Compute loss and gradient in one pass, in chunks that fit into the CPU cache.
 
-    Positives are few, so every element is first a negative and the positive ones are then exchanged: that needs neither a one-hot target
-    nor a weight of the size of the logits.
+    Positives are few. Therefore every element is computed as a negative first, and then the positives are replaced. This needs neither a
+    one-hot target nor a weight of the size of the logits.
     """
 
     @staticmethod
@@ -53,7 +53,7 @@ class SigmoidFocalLoss(torch.autograd.Function):
 
 
 def focal(logits: Tensor, gamma: float, weight: float, with_slope: bool) -> tuple[Tensor, Tensor | None]:
-    """What logits cost whose target is 0, and the derivative."""
+    """Return the focal loss of logits with target 0, and its derivative if ``with_slope``."""
     p, cost = logits.sigmoid(), F.softplus(logits)
     focus = weight * p.pow(gamma)
     loss = focus * cost

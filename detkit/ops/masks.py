@@ -1,6 +1,6 @@
-"""Small predicted masks -> COCO's run-length codes of the whole frame, without ever holding more than one frame-sized mask.
+"""Convert small predicted masks to COCO's run-length encoding of the whole image, with at most a few full-size masks in memory.
 
-Sizes are (height, width). A code is COCO's compressed RLE, ``dict(size=[height, width], counts=text)``.
+Sizes are (height, width). An encoded mask is COCO's compressed RLE, ``dict(size=[height, width], counts=text)``.
 """
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STRIP = 2**20    # pixels sampled at once: bounds the memory of one large object
-CHUNK = 2**23    # pixels resized at once, or one mask where a single one has more
+STRIP = 2**20    # pixels sampled at once; limits the memory for one large object
+CHUNK = 2**23    # max pixels resized at once (at least one mask)
 
 Size = tuple[int, int]
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> list[dict]:
-    """Masks stretched onto their boxes (Mask R-CNN, https://arxiv.org/abs/1703.06870, Sec. 3), one code each.
+    """Resize masks to their boxes, paste them into an image of ``size`` and return one RLE per mask (Mask R-CNN,
+    https://arxiv.org/abs/1703.06870, Sec. 3).
 
-    ``masks`` (n, h, w) scores in [0, 1]; ``boxes`` (n, 4) xyxy pixels of a frame of ``size``, of which they may reach out. A pixel is set
-    where the mask, interpolated at its centre, is at least ``threshold`` (above 0). A box without area has an empty mask.
+    ``masks`` (n, h, w) scores in [0, 1]; ``boxes`` (n, 4) xyxy in pixels, may extend outside the image. A pixel is set if the mask,
+    interpolated at the pixel's centre, is at least ``threshold`` (above 0). A box without area has an empty mask.
     """
     return [encode(*pasted(mask, box, size, threshold), size) for mask, box in zip(masks.float(), boxes.float())]
 
 
 def pasted(mask: Tensor, box: Tensor, size: Size, threshold: float) -> tuple[np.ndarray, tuple[int, int]]:
-    """The part of the frame that ``mask`` (h, w) can reach, bool (columns, rows), and its top left pixel (x, y)."""
+    """Return the region of the image that ``mask`` (h, w) can affect, bool (columns, rows), and its top left pixel (x, y)."""
     x1, y1, x2, y2 = box.tolist()
     if not (x2 > x1 and y2 > y1):
         return np.zeros((0, 0), bool), (0, 0)
@@ -45,22 +46,23 @@ def pasted(mask: Tensor, box: Tensor, size: Size, threshold: float) -> tuple[np.
 
 
 def reach(low: float, high: float, cells: int, length: int) -> range:
-    """Pixels of 0 .. ``length`` that a box's side from ``low`` to ``high`` covers, and the half cell beyond into which it fades."""
+    """Return the range of pixels within 0 .. ``length`` that a box from ``low`` to ``high`` covers, extended by half a mask cell at both
+    ends."""
     fade = (high - low) / cells / 2
     start = min(max(math.floor(low - fade), 0), length)
     return range(start, max(min(math.ceil(high + fade), length), start))
 
 
 def normalised(pixels: range, low: Tensor, high: Tensor) -> Tensor:
-    """Centres of ``pixels`` as grid_sample counts: -1 at ``low``, 1 at ``high``."""
+    """Return the centres of ``pixels`` in grid_sample's coordinates: -1 at ``low``, 1 at ``high``."""
     centres = torch.arange(pixels.start, pixels.stop, device=low.device, dtype=torch.float32) + 0.5
     return (centres - low) / (high - low) * 2 - 1
 
 
 def resized(masks: Tensor, steps: Sequence[tuple[Size, Size]]) -> Iterator[Tensor]:
-    """Masks (n, h, w) of a whole frame, enlarged a few at a time: yields (k, H, W) float32, in order, n in all.
+    """Resize whole-image masks (n, h, w) a few at a time: yields (k, H, W) float32, in order, n masks in total.
 
-    Each step is (size to stretch to, size of the part kept from the top left); steps follow each other, bilinearly.
+    Each step is (size to resize to, size to crop to from the top left); the steps are applied in order, with bilinear interpolation.
     """
     largest = max((math.prod(stretched) for stretched, _ in steps), default=masks[0].numel() if len(masks) else 1)
     for part in masks.split(max(CHUNK // max(largest, 1), 1)):
@@ -71,23 +73,23 @@ def resized(masks: Tensor, steps: Sequence[tuple[Size, Size]]) -> Iterator[Tenso
 
 
 def resize_masks(masks: Tensor, steps: Sequence[tuple[Size, Size]], threshold: float) -> list[dict]:
-    """As ``resized``, one code a mask: a pixel is set where its value exceeds ``threshold`` (in the units of ``masks``)."""
+    """Resize masks as ``resized`` does and return one RLE per mask; pixels above ``threshold`` (in the units of ``masks``) are set."""
     return [code for part in (resized(masks, steps) if len(masks) else ()) for code in encode_masks(part > threshold)]
 
 
 def encode_masks(masks: Tensor | np.ndarray) -> list[dict]:
-    """Bool or 0/1 masks (n, H, W), a code each."""
+    """Return one RLE per mask, from bool or 0/1 masks (n, H, W)."""
     if isinstance(masks, np.ndarray):
-        masks = torch.from_numpy(np.ascontiguousarray(masks))         # a flipped array's strides are negative
+        masks = torch.from_numpy(np.ascontiguousarray(masks))         # flipped arrays have negative strides
     size = tuple(masks.shape[1:])
     return [encode(m.detach().ne(0).T.contiguous().cpu().numpy(), (0, 0), size) for m in masks]
 
 
 def encode(region: np.ndarray, corner: tuple[int, int], size: Size) -> dict:
-    """The code of a frame of ``size`` that is empty but for ``region``, bool (columns, rows), at ``corner`` (x, y).
+    """Return the RLE of a mask of ``size`` that is empty except for ``region``, bool (columns, rows), at ``corner`` (x, y).
 
-    A frame's pixels are counted column by column. Runs are found in the region, with an empty row below where the frame has other rows,
-    so that none goes on in the next column, and then placed in the frame.
+    RLE counts pixels in column-major order. Runs are computed in the region and then shifted to their positions in the image. If the image
+    has more rows than the region, an empty row is added below the region, so that no run continues in the next column.
     """
     from pycocotools import mask as coco
     height, width = size
@@ -95,7 +97,7 @@ def encode(region: np.ndarray, corner: tuple[int, int], size: Size) -> dict:
     if rows < height:
         region = np.pad(region, ((0, 0), (0, 1)))
     flat = np.concatenate([[False], region.reshape(-1), [False]])
-    ends = np.flatnonzero(flat[1:] != flat[:-1])               # where runs of ones begin and end, in turn
+    ends = np.flatnonzero(flat[1:] != flat[:-1])               # starts and ends of the runs of ones, alternating
     if rows < height:
         column, row = np.divmod(ends, rows + 1)
         ends = (corner[0] + column) * height + corner[1] + row

@@ -1,7 +1,7 @@
-"""Multi-scale deformable attention (Deformable DETR, https://arxiv.org/abs/2010.04159, eq. 3), in two forms that give the same numbers.
+"""Multi-scale deformable attention (Deformable DETR, https://arxiv.org/abs/2010.04159, eq. 3), in two implementations with equal results.
 
-``by_grid_sample`` is a few ordinary operators: it exports, compiles, and runs on a GPU. ``ByBag`` is for eager mode on a CPU, where it
-takes less than half the time (``benchmarks/deform_attn.py``).
+``by_grid_sample`` uses a few standard operators: it can be exported and compiled, and runs on a GPU. ``ByBag`` is for eager mode on a CPU,
+where it takes less than half the time (``benchmarks/deform_attn.py``).
 """
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from torch.autograd.function import once_differentiable
 
 
 def ms_deform_attn(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-    """Each query's weighted sum of values, sampled bilinearly at its own points of every level; zero outside a map.
+    """Return for each query the weighted sum of values, sampled bilinearly at the query's points on every level; zero outside a map.
 
     Args:
-        value: (N, S, heads, D), the levels' maps of ``shapes`` (height, width) one after the other, row by row.
+        value: (N, S, heads, D), the maps of all levels, concatenated, in row-major order; ``shapes`` are their (height, width).
         locations: (N, Q, heads, L, P, 2) x, y in at least float32; 0 and 1 are the outer edges of a map.
-        weights: (N, Q, heads, L, P), of the same type.
+        weights: (N, Q, heads, L, P), with the dtype of ``locations``.
 
-    Returns: (N, Q, heads * D), of the values' type; the sums are made in that of the locations.
+    Returns:
+        (N, Q, heads * D), with the dtype of ``value``; the sums are computed in the dtype of ``locations``.
     """
     full = value.to(locations.dtype)
     if value.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
@@ -30,12 +31,12 @@ def ms_deform_attn(value: Tensor, shapes: list[tuple[int, int]], locations: Tens
 
 
 def extents(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
-    """(L, 2) x, y: maps' width and height, in a form that stays symbolic in export (``torch.tensor`` makes constants of them)."""
+    """Return the width and height (L, 2) of the maps, in a form that stays symbolic in export (``torch.tensor`` would make constants)."""
     return torch.stack([torch.full((), side, dtype=torch.float32, device=device) for h, w in shapes for side in (w, h)]).view(-1, 2)
 
 
 def by_grid_sample(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-    """One ``grid_sample`` a level."""
+    """Compute the attention with one ``grid_sample`` per level."""
     n, _, heads, dim = value.shape
     grids = (2 * locations - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)                                  # (N * heads, L, Q, P, 2)
     levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], -1)               # L x (N * heads, D, h * w)
@@ -46,11 +47,11 @@ def by_grid_sample(value: Tensor, shapes: list[tuple[int, int]], locations: Tens
 
 
 class ByBag(torch.autograd.Function):
-    """Bilinear sampling and the weighted sum are one weighted sum of table rows, which ``embedding_bag`` does without intermediates.
+    """Compute bilinear sampling and the weighted sum as one weighted sum of table rows, with ``embedding_bag`` and without intermediates.
 
-    A row is one head's D values of one cell. Maps are framed by a cell of zeros, so that the four cells around any point (moved to the
-    frame if it lies farther out) exist: the first at ``base``, the others 1, a map's width, and a width + 1 cells on.
-    B = N * Q * heads sums, of 4 corners x L * P points each.
+    A row holds the D values of one head at one cell. Each map has a border of one zero cell, so that the four cells around any point exist
+    (points farther outside are moved to the border). The upper left cell is at ``base``; the others are 1, width and width + 1 cells later.
+    There are B = N * Q * heads sums, each over 4 corners x L * P points.
     """
 
     @staticmethod
@@ -83,12 +84,12 @@ class ByBag(torch.autograd.Function):
 
 
 def sides(shapes: list[tuple[int, int]], like: Tensor) -> Tensor:
-    """(L, 1, 2): width and height of each level, in cells."""
+    """Return width and height (L, 1, 2) of each level, in cells."""
     return like.new_tensor([[w, h] for h, w in shapes])[:, None]
 
 
 def framed(value: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
-    """(N, S, heads, D) -> (N * F * heads, D): every map with a cell of zeros around it, F cells in all."""
+    """Add a border of one zero cell to every map: (N, S, heads, D) -> (N * F * heads, D), with F cells in total."""
     n, _, heads, dim = value.shape
     table = value.new_zeros(n, sum((h + 2) * (w + 2) for h, w in shapes), heads, dim)
     for (h, w), level, frame in zip(shapes, value.split([h * w for h, w in shapes], 1),
@@ -98,17 +99,18 @@ def framed(value: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
 
 
 def cells(locations: Tensor, shapes: list[tuple[int, int]], framed_cells: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Where points lie in the table, each (B, L * P).
+    """Return the positions of the points in the table, each (B, L * P).
 
-    Returns: int32 row of the upper left of the four cells around each point; how far to the right and down of it, in [0, 1]; and
-    (B, L * P, 2) bool, False where moving the point in x, in y, changes nothing, as it lies outside.
+    Returns:
+        int32 row of the upper left of the four cells around each point; distance to the right of it and below it, in [0, 1]; and (B, L * P,
+            2) bool, False where the point is outside in x or in y, so that the gradient is zero.
     """
     n, _, heads = locations.shape[:3]
     size = sides(shapes, locations)
-    place = (2 * locations - 1).add_(1).mul_(size).sub_(1).div_(2)       # in cells, the first's middle at 0; rounded as grid_sample does
+    place = (2 * locations - 1).add_(1).mul_(size).sub_(1).div_(2)       # in cells from the first centre; rounding as in grid_sample
     inside = (place > -1) & (place < size)
     place = place.clamp_(min=-1).minimum(size)
-    low = torch.minimum(place.floor().int().clamp_(min=-1), size.int() - 1)      # clamped again for NaN, which a float clamp lets pass
+    low = torch.minimum(place.floor().int().clamp_(min=-1), size.int() - 1)      # the second clamp is for NaN, which a float clamp keeps
     right, down = (place - low).flatten(0, 2).flatten(1, 2).unbind(-1)
     width = torch.tensor([w + 2 for _, w in shapes], dtype=torch.int32)[:, None]
     start = torch.tensor([0, *((h + 2) * (w + 2) for h, w in shapes[:-1])], dtype=torch.int32).cumsum(0, dtype=torch.int32)[:, None]
@@ -119,7 +121,8 @@ def cells(locations: Tensor, shapes: list[tuple[int, int]], framed_cells: int) -
 
 
 def corner_rows(base: Tensor, shapes: list[tuple[int, int]], heads: int) -> Tensor:
-    """(B, L * P) -> (B, 4 * L * P): rows of the four cells; corner by corner: upper left, upper right, lower left, lower right."""
+    """Return the rows (B, 4 * L * P) of the four cells at ``base`` (B, L * P), in the order upper left, upper right, lower left, lower
+    right."""
     points = base.shape[1] // len(shapes)
     width = torch.tensor([w + 2 for _, w in shapes], dtype=torch.int32).repeat_interleave(points)
     steps = torch.stack([torch.zeros_like(width), torch.ones_like(width), width, width + 1]) * heads     # (4, L * P)
@@ -127,7 +130,7 @@ def corner_rows(base: Tensor, shapes: list[tuple[int, int]], heads: int) -> Tens
 
 
 def corner_weights(right: Tensor, down: Tensor, weights: Tensor) -> Tensor:
-    """3 x (B, L * P) -> (B, 4 * L * P): bilinear factors times the attention, corner by corner."""
+    """Return the bilinear factors times the attention weights, (B, 4 * L * P), corner by corner, from three tensors (B, L * P)."""
     lower = weights * down
     upper = weights - lower
     upper_right, lower_right = upper * right, lower * right
@@ -136,10 +139,10 @@ def corner_weights(right: Tensor, down: Tensor, weights: Tensor) -> Tensor:
 
 def gradient_of_value(grad: Tensor, base: Tensor, factors: Tensor, shapes: list[tuple[int, int]], n: int, rows: int,
                       heads: int) -> Tensor:
-    """(N, S, heads, D). ``grad`` (B, D), ``base`` (B, L * P), ``factors`` (B, 4 * L * P); ``rows`` of the table.
+    """Return the gradient (N, S, heads, D) of ``value``.
 
-    Points are sorted by their upper left cell once; then each cell sums over its points for each corner, and what a corner received
-    belongs to the cell one to the right, below, or both.
+    ``grad`` (B, D), ``base`` (B, L * P), ``factors`` (B, 4 * L * P); ``rows``: number of rows of the table. Points are sorted once by their
+    upper left cell. Then, for each corner, each cell sums over its points, and the sum is added to the cell to the right, below, or both.
     """
     order = base.flatten().sort(stable=True).indices
     count = torch.bincount(base.flatten(), minlength=rows)

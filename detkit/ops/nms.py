@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of boxes that overlap, keep the best."""
+"""Non-maximum suppression: keep the best of overlapping boxes."""
 from __future__ import annotations
 
 from typing import Any
@@ -11,14 +11,14 @@ from detkit.argument_values import annotations_of, value_fault
 from detkit.ops.boxes import pairwise_iou
 from detkit.registry import ConfigError, did_you_mean
 
-SPLIT_ABOVE = 2000   # boxes; beyond it one run per group costs less than one run over all, which is quadratic
+SPLIT_ABOVE = 2000   # boxes; above it, one NMS per group is faster than one over all boxes, which is quadratic
 
 SHARED_SETTINGS = {'class_agnostic': bool, 'split_thr': int}
 SOFT_METHODS = ('linear', 'gaussian', 'naive')
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float = 0., max_num: int = -1) -> Tensor:
-    """Greedy NMS over boxes (n, 4) with scores (n,). Returns the indices kept, int64, best first."""
+    """Greedy NMS over boxes (n, 4) with scores (n,). Return the indices of kept boxes, int64, best first."""
     if score_threshold > 0:
         above = (scores > score_threshold).nonzero().squeeze(1)
         keep = above[nms_kernel(boxes[above].float(), scores[above].float(), iou_threshold)]
@@ -29,10 +29,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: fl
 
 def soft_nms(boxes: Tensor, scores: Tensor, iou_threshold: float = 0.3, sigma: float = 0.5, min_score: float = 1e-3,
              method: str = 'linear', max_num: int = -1) -> tuple[Tensor, Tensor]:
-    """Soft-NMS (https://arxiv.org/abs/1704.04503): overlapping boxes lose score in place of being dropped.
+    """Soft-NMS (https://arxiv.org/abs/1704.03503): scores of overlapping boxes are reduced instead of dropping the boxes.
 
-    ``method``: ``linear`` (score times 1 - IoU where IoU exceeds ``iou_threshold``), ``gaussian`` (times exp(-IoU^2 / sigma)) or
-    ``naive`` (as NMS). Returns the indices kept, best first, and their lowered scores; those below ``min_score`` are dropped.
+    ``method``: ``linear`` (score times 1 - IoU if the IoU exceeds ``iou_threshold``), ``gaussian`` (times exp(-IoU^2 / sigma)) or ``naive``
+    (as NMS). Returns the indices of kept boxes, best first, and their reduced scores; boxes with a score below ``min_score`` are dropped.
 
     Raises:
         ConfigError: another ``method``.
@@ -65,13 +65,16 @@ def soft_nms(boxes: Tensor, scores: Tensor, iou_threshold: float = 0.3, sigma: f
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None) -> tuple[Tensor, Tensor]:
-    """NMS within groups (classes or pyramid levels), as a config's ``nms=dict(type='nms', iou_threshold=0.5)`` says.
+    """NMS within groups (classes or pyramid levels), with a config such as ``nms=dict(type='nms', iou_threshold=0.5)``.
 
     Args:
-        boxes: (n, 4). scores: (n,). groups: (n,) int64; boxes suppress each other only within a group.
+        boxes: (n, 4).
+        scores: (n,).
+        groups: (n,) int64; boxes suppress each other only within a group.
         cfg: ``type`` ('nms' or 'soft_nms'), its settings, and ``class_agnostic``; None keeps all boxes.
 
-    Returns: indices kept, int64, best first, and their scores.
+    Returns:
+        indices of kept boxes, int64, best first, and their scores.
 
     Raises:
         ConfigError: unknown ``type`` or setting.
@@ -88,7 +91,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None)
     if len(boxes) <= min(SPLIT_ABOVE, cfg.get('split_thr', SPLIT_ABOVE)):
         boxes = boxes.float()
         extent = boxes.max() - boxes.min().clamp(max=0) + 1
-        apart = boxes + (groups * extent)[:, None]   # no group reaches another
+        apart = boxes + (groups * extent)[:, None]   # boxes of different groups do not overlap
         keep, scores = run(kind, apart, scores, options)
     else:
         parts = [(index, *run(kind, boxes[index], scores[index], options))
@@ -100,20 +103,24 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None)
 
 
 class NotExportable(ConfigError):
-    """A setting that training and testing can use, and ``torch.export`` cannot follow."""
+    """A setting that works in training and testing but not in ``torch.export``."""
 
 
 def padded_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None, max_num: int) -> tuple[Tensor, Tensor]:
-    """``batched_nms`` of every image of a batch at once, in tensors of one shape, so that it can be exported.
+    """``batched_nms`` for all images of a batch at once, in tensors of fixed shape, so that it can be exported.
 
     Args:
-        boxes: (N, A, 4). scores: (N, A); rows at 0 or below are dropped. groups: (N, A) int64, 0 or more.
-        cfg: as for ``batched_nms``. max_num: rows that each image keeps at most.
+        boxes: (N, A, 4).
+        scores: (N, A); rows with a score of 0 or less are dropped.
+        groups: (N, A) int64, 0 or more.
+        cfg: as for ``batched_nms``.
+        max_num: max rows per image.
 
-    Returns: indices (N, max_num) int64 into A, best first, and their scores; an image that keeps fewer has index 0 and score 0 there.
+    Returns:
+        indices (N, max_num) int64 into A, best first, and their scores; rows that are not filled have index 0 and score 0.
 
     Raises:
-        NotExportable: ``soft_nms``, whose every step depends on the one before.
+        NotExportable: ``soft_nms``, because each of its steps depends on the previous one.
         ConfigError: an unknown type or setting.
     """
     kind, options = ('nms', None) if cfg is None else checked(cfg)
@@ -125,7 +132,7 @@ def padded_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None, 
     if options is None:
         order = values.argsort(descending=True)
     else:
-        # groups lie side by side, images one below the other: coordinates stay small, and so exact
+        # shift groups in x and images in y: coordinates stay small, and therefore exact
         near, group = boxes[image, row].float(), groups[image, row]
         if cfg.get('class_agnostic', False):
             group = torch.zeros_like(group)
@@ -136,10 +143,11 @@ def padded_nms(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: dict | None, 
 
 
 def padded_rows(image: Tensor, row: Tensor, values: Tensor, count: int, width: int) -> tuple[Tensor, Tensor]:
-    """``row`` and ``values`` (n,), best first, of the ``count`` images that ``image`` names -> each as (count, width), then zeros."""
+    """Distribute ``row`` and ``values`` (n,), best first, to the ``count`` images given by ``image`` (n,): each (count, width), padded with
+    zeros."""
     theirs = image[:, None] == torch.arange(count, device=image.device)
     rank = theirs.long().cumsum(0).gather(1, image[:, None]).squeeze(1) - 1
-    slot = image * (width + 1) + rank.clamp(max=width)             # those beyond the last column meet in one that is cut off
+    slot = image * (width + 1) + rank.clamp(max=width)             # rows beyond width go to an extra column that is cut off
 
     def spread(x: Tensor) -> Tensor:
         return x.new_zeros(count * (width + 1)).scatter(0, slot, x).unflatten(0, (count, width + 1))[:, :width]
@@ -154,10 +162,10 @@ def run(kind: str, boxes: Tensor, scores: Tensor, options: dict) -> tuple[Tensor
 
 
 def checked(cfg: dict) -> tuple[str, dict]:
-    """The type and its own settings, MMDetection 2's ``iou_thr`` read as ``iou_threshold``.
+    """Return the type and its settings; MMDetection 2's ``iou_thr`` is renamed to ``iou_threshold``.
 
     Raises:
-        ConfigError: an unknown ``type``, setting or ``method``, a value of a wrong type or out of range, or no threshold where it has no
+        ConfigError: an unknown ``type``, setting or ``method``, a value of a wrong type or out of range, or a missing threshold that has no
             default.
     """
     kind = cfg.get('type', 'nms')
@@ -184,5 +192,5 @@ KINDS = {'nms': nms, 'soft_nms': soft_nms}
 
 
 def settings_of(function: Any) -> dict[str, Any]:
-    """The settings of ``nms`` or ``soft_nms`` with their types."""
+    """Return the settings of ``nms`` or ``soft_nms`` with their types."""
     return {k: v for k, v in annotations_of(function).items() if k not in ('boxes', 'scores', 'return')}

@@ -11,14 +11,17 @@ from torch import Tensor
 
 def roi_align(feature: Tensor, rois: Tensor, output_size: int | tuple[int, int], spatial_scale: float,
               sampling_ratio: int = 0, aligned: bool = True) -> Tensor:
-    """RoIAlign (https://arxiv.org/abs/1703.06870, Sec. 3).
+    """Return RoIAlign features (https://arxiv.org/abs/1703.06870, Sec. 3).
 
     Args:
-        feature: (N, C, H, W). rois: (n, 5) image index, x1, y1, x2, y2 in pixels of the network input.
-        spatial_scale: 1 / stride of the feature map. sampling_ratio: samples a bin and axis; 0: as many as fit.
+        feature: (N, C, H, W).
+        rois: (n, 5) image index, x1, y1, x2, y2 in pixels of the network input.
+        spatial_scale: 1 / stride of the feature map.
+        sampling_ratio: samples per bin and axis; 0: derived from the RoI's size.
         aligned: shift by half a pixel, so that a pixel's centre is at (0.5, 0.5).
 
-    Returns: (n, C, *output_size), float32: the CPU kernel knows no bfloat16.
+    Returns:
+        (n, C, *output_size), float32, because the CPU kernel has no bfloat16.
     """
     size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     feature, rois, samples = feature.float().contiguous(), rois.float(), sampling_ratio if sampling_ratio > 0 else -1
@@ -29,8 +32,11 @@ def roi_align(feature: Tensor, rois: Tensor, output_size: int | tuple[int, int],
 
 
 class RoIAlignOnAllCores(torch.autograd.Function):
-    """torchvision's kernels; its gradient, which runs on one core of a CPU and takes a third of Faster R-CNN's training step, is split by
-    channels over torch's threads. Channels do not meet in it, so the numbers are the same."""
+    """torchvision's kernels, with a multi-threaded gradient on the CPU.
+
+    torchvision's gradient uses one CPU core and takes a third of Faster R-CNN's training step. Here it is split by channels over torch's
+    threads; channels are independent, so the numbers are the same.
+    """
 
     @staticmethod
     def forward(ctx: Any, feature: Tensor, rois: Tensor, size: tuple[int, int], scale: float, samples: int, aligned: bool) -> Tensor:
