@@ -1,11 +1,11 @@
-"""What flows between dataset, model and metric, and the conventions that all of detkit keeps.
+"""Data structures passed between dataset, model and metric, and the conventions of detkit.
 
-- Boxes: float32 ``(n, 4)``, corners ``x1, y1, x2, y2`` in pixels. Coordinates lie on the pixel grid's lines, not on pixel
-  centres: a box that covers exactly the first pixel is ``0, 0, 1, 1``; width is ``x2 - x1``; ``x2 <= image width``.
-- Labels: int64 ``(n,)`` in ``[0, num_classes)``; background is ``num_classes`` inside heads. No object is no row.
+- Boxes: float32 ``(n, 4)``, corners ``x1, y1, x2, y2`` in pixels. Coordinates refer to the lines of the pixel grid, not to pixel centres: a
+  box that covers exactly the first pixel is ``0, 0, 1, 1``; width is ``x2 - x1``; ``x2 <= image width``.
+- Labels: int64 ``(n,)`` in ``[0, num_classes)``; background is ``num_classes`` inside heads. An image without objects has zero rows.
 - Sizes and shapes are ``(height, width)``; ``scale`` and ``scale_factor`` in configs and metainfo are ``(width, height)``.
 - Images: uint8, BGR, ``(H, W, 3)`` in a pipeline, ``(3, H, W)`` once packed.
-- Masks: one bitmap or list of polygons an object, in the same frame as the boxes; predicted ones as run-length codes.
+- Masks: one bitmap or list of polygons per object, in the same frame as the boxes; predicted masks are run-length encoded.
 """
 from typing import NoReturn
 

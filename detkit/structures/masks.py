@@ -1,6 +1,7 @@
-"""Instance masks in a pipeline: bitmaps or polygons, with the same methods, so that transforms need not ask which.
+"""Instance masks in a pipeline: bitmaps or polygons with the same methods, so that transforms work with both.
 
-Every method returns new masks; sizes are (height, width), boxes xyxy in pixels of the masks' frame, and no object is no mask.
+Every method returns new masks. Sizes are (height, width), boxes are xyxy in pixels of the masks' frame. An image without objects has zero
+masks.
 """
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def rounded(value: float) -> int:
 
 
 def fitted(size: tuple[int, int], scale: float | tuple[float, float]) -> tuple[int, int]:
-    """``size`` times a factor, or fitted into ``scale`` (long side, short side, in any order) keeping its shape."""
+    """Return ``size`` times a factor, or fitted into ``scale`` (long side, short side, in any order) with the same aspect ratio."""
     height, width = size
     factor = scale if isinstance(scale, (int, float)) else \
         min(max(scale) / max(height, width), min(scale) / min(height, width))
@@ -31,10 +32,11 @@ def fitted(size: tuple[int, int], scale: float | tuple[float, float]) -> tuple[i
 
 
 class BitmapMasks:
-    """``masks``: uint8 (n, height, width) of 0 and 1, or a list of (height, width) arrays; bool becomes uint8.
+    """Bitmaps of the objects of an image. ``masks``: uint8 (n, height, width) of 0 and 1, or a list of (height, width) arrays; bool becomes
+    uint8.
 
     Raises:
-        ValueError: masks of another size than ``height``, ``width``.
+        ValueError: the size of the masks is not ``height``, ``width``.
     """
 
     def __init__(self, masks: np.ndarray | Sequence[np.ndarray], height: int, width: int) -> None:
@@ -60,7 +62,7 @@ class BitmapMasks:
 
     @property
     def areas(self) -> np.ndarray:
-        """(n,) pixels."""
+        """Number of pixels of each mask, (n,)."""
         return self.masks.sum((1, 2))
 
     def per_mask(self, function: object, size: tuple[int, int]) -> 'BitmapMasks':
@@ -71,7 +73,7 @@ class BitmapMasks:
         return self.resize(fitted((self.height, self.width), scale), interpolation)
 
     def resize(self, out_shape: tuple[int, int], interpolation: str = 'nearest') -> 'BitmapMasks':
-        """To ``out_shape`` (height, width)."""
+        """Resize to ``out_shape`` (height, width)."""
         height, width = out_shape
         return self.per_mask(lambda m: cv2.resize(m, (width, height), interpolation=INTERPOLATIONS[interpolation]),
                              (height, width))
@@ -81,27 +83,28 @@ class BitmapMasks:
         return BitmapMasks(np.flip(self.masks, axes).copy(), self.height, self.width)
 
     def pad(self, out_shape: tuple[int, int], pad_val: int = 0) -> 'BitmapMasks':
-        """At the right and bottom, to ``out_shape`` (height, width)."""
+        """Pad at the right and bottom to ``out_shape`` (height, width)."""
         below, right = out_shape[0] - self.height, out_shape[1] - self.width
         return BitmapMasks(np.pad(self.masks, ((0, 0), (0, below), (0, right)), constant_values=pad_val), *out_shape)
 
     def crop(self, bbox: np.ndarray) -> 'BitmapMasks':
-        """To ``bbox`` (4,) xyxy, rounded down to pixels, at least 1x1."""
+        """Crop to ``bbox`` (4,) xyxy, rounded down to pixels, at least 1x1."""
         x1, y1, w, h = window(bbox, self.height, self.width)
         return BitmapMasks(self.masks[:, y1:y1 + h, x1:x1 + w], h, w)
 
     def crop_and_resize(self, bboxes: np.ndarray, out_shape: tuple[int, int], inds: np.ndarray, device: str = 'cpu',
                         interpolation: str = 'bilinear', binarize: bool = True) -> 'BitmapMasks':
-        """The mask ``inds[i]`` inside ``bboxes[i]``, resampled by RoIAlign to ``out_shape``, one a box (mask targets).
+        """Crop the mask ``inds[i]`` to ``bboxes[i]`` and resize it to ``out_shape`` with RoIAlign; one mask per box (mask targets).
 
-        RoIAlign is bilinear; ``binarize`` gives 1 where at least half is covered, else the covered share as float32.
+        RoIAlign is bilinear; with ``binarize``, pixels covered by at least half are 1; otherwise values are the covered fraction as
+        float32.
         """
         from detkit.ops.roi_align import roi_align
         if interpolation != 'bilinear':
             raise ValueError(f"crop_and_resize interpolation='{interpolation}' is not offered. Known: bilinear.")
         if len(self) == 0 or len(bboxes) == 0:
             return BitmapMasks(np.zeros((0, *out_shape), np.uint8), *out_shape)
-        used, of = np.unique(as_index(inds), return_inverse=True)          # a mask is taken once, however many boxes look at it
+        used, of = np.unique(as_index(inds), return_inverse=True)          # load each mask once, even if several boxes use it
         rois = torch.as_tensor(as_index(bboxes), dtype=torch.float32, device=device)
         rois = torch.cat([torch.as_tensor(of, dtype=torch.float32, device=device)[:, None], rois], 1)
         masks = torch.from_numpy(self.masks[used]).to(device).float()[:, None]
@@ -110,13 +113,12 @@ class BitmapMasks:
                            *out_shape)
 
     def expand(self, expanded_h: int, expanded_w: int, top: int, left: int) -> 'BitmapMasks':
-        """Onto a larger empty canvas, at (``top``, ``left``)."""
+        """Place on a larger empty canvas, at (``top``, ``left``)."""
         return self.place((expanded_h, expanded_w), left, top)
 
     def place(self, out_shape: tuple[int, int], left: int, top: int) -> 'BitmapMasks':
-        """Onto an empty canvas of ``out_shape`` (height, width), the origin at (``left``, ``top``), whole pixels of either sign;
-        what lies outside is cut off.
-        """
+        """Place on an empty canvas of ``out_shape`` (height, width), with the origin at (``left``, ``top``), integers that may be negative;
+        crop what is outside."""
         canvas = np.zeros((len(self), *out_shape), self.masks.dtype)
         y1, y2 = np.clip([top, top + self.height], 0, out_shape[0])
         x1, x2 = np.clip([left, left + self.width], 0, out_shape[1])
@@ -125,7 +127,7 @@ class BitmapMasks:
 
     def warp(self, matrix: np.ndarray, out_shape: tuple[int, int], border_value: int = 0,
              interpolation: str = 'nearest') -> 'BitmapMasks':
-        """By an affine ``matrix`` (2, 3) from this frame's pixels to those of ``out_shape`` (height, width)."""
+        """Apply an affine ``matrix`` (2, 3) from the pixels of this frame to those of ``out_shape`` (height, width)."""
         return self.per_mask(lambda m: cv2.warpAffine(m, matrix, out_shape[::-1], flags=INTERPOLATIONS[interpolation],
                                                       borderValue=border_value), out_shape)
 
@@ -139,12 +141,12 @@ class BitmapMasks:
 
     def rotate(self, out_shape: tuple[int, int], angle: float, center: tuple[float, float] | None = None, scale: float = 1.0,
                border_value: int = 0, interpolation: str = 'bilinear') -> 'BitmapMasks':
-        """``angle`` degrees, clockwise, about ``center`` (x, y), default the middle."""
+        """Rotate by ``angle`` degrees, clockwise, about ``center`` (x, y), default the centre of the frame."""
         center = center or ((self.width - 1) * 0.5, (self.height - 1) * 0.5)
         return self.warp(cv2.getRotationMatrix2D(center, -angle, scale), out_shape, border_value, interpolation)
 
     def get_bboxes(self) -> np.ndarray:
-        """(n, 4) float32 xyxy: the tightest box around each mask, zeros for an empty one."""
+        """Return the tightest box around each mask, (n, 4) float32 xyxy; zeros for an empty mask."""
         boxes = np.zeros((len(self), 4), np.float32)
         for box, mask in zip(boxes, self.masks):
             xs, ys = mask.any(0).nonzero()[0], mask.any(1).nonzero()[0]
@@ -156,7 +158,8 @@ class BitmapMasks:
         return self
 
     def to_polygon(self) -> 'PolygonMasks':
-        """Along the pixels' borders, so that drawing them gives the bitmaps again; holes are filled, as polygons know none."""
+        """Convert to polygons along pixel borders, so that rendering them gives the same bitmaps; holes are filled, as polygons have no
+        holes."""
         return PolygonMasks([bitmap_to_polygons(m) for m in self.masks], self.height, self.width)
 
     def to_ndarray(self) -> np.ndarray:
@@ -172,15 +175,16 @@ class BitmapMasks:
 
     @classmethod
     def random(cls, num_masks: int = 3, height: int = 32, width: int = 32, dtype: type = np.uint8, rng: Rng = None) -> 'BitmapMasks':
-        """Noise, nine pixels of ten set, for trials; ``rng``: a generator or a seed, default seed 0."""
+        """Return random masks for tests, with nine of ten pixels set; ``rng``: a generator or a seed, default seed 0."""
         rng = np.random.default_rng(0 if rng is None else rng)
         return cls((rng.random((num_masks, height, width)) > 0.1).astype(dtype), height, width)
 
 
 class PolygonMasks:
-    """``masks``: per object a list of polygons, each a flat array x1, y1, x2, y2, ... of at least three points, pixels.
+    """Polygons of the objects of an image. ``masks``: for each object a list of polygons, each a flat array x1, y1, x2, y2, ... of at least
+    three points, in pixels.
 
-    An object that lies outside after a crop keeps its place as one polygon without area.
+    An object that is outside after a crop is kept as one polygon without area.
     """
 
     def __init__(self, masks: Sequence[Sequence[np.ndarray]], height: int, width: int) -> None:
@@ -206,11 +210,11 @@ class PolygonMasks:
 
     @property
     def areas(self) -> np.ndarray:
-        """(n,) pixels, the sum of each object's polygons."""
+        """Area of each object in pixels, (n,): the sum over its polygons."""
         return np.array([sum(polygon_area(p) for p in polygons) for polygons in self.masks], np.float64)
 
     def per_point(self, function: object, size: tuple[int, int]) -> 'PolygonMasks':
-        """``function``: points (k, 2) -> points (k, 2)."""
+        """Apply ``function`` from points (k, 2) to points (k, 2) to every polygon."""
         return PolygonMasks([[function(p.reshape(-1, 2)).reshape(-1) for p in polygons] for polygons in self.masks], *size)
 
     def rescale(self, scale: float | tuple[float, float], interpolation: str | None = None) -> 'PolygonMasks':
@@ -230,7 +234,7 @@ class PolygonMasks:
         return PolygonMasks(self.masks, *out_shape)
 
     def crop(self, bbox: np.ndarray) -> 'PolygonMasks':
-        """To ``bbox`` (4,) xyxy; polygons are cut at its border, those wholly outside become an empty triangle."""
+        """Crop to ``bbox`` (4,) xyxy; polygons are clipped at its border, and objects completely outside become an empty triangle."""
         x1, y1, w, h = window(bbox, self.height, self.width)
         cut = [[c for p in polygons if len(c := clip_polygon(p.reshape(-1, 2) - (x1, y1), w, h)) >= 6] or [np.zeros(6)]
                for polygons in self.masks]
@@ -238,9 +242,8 @@ class PolygonMasks:
 
     def crop_and_resize(self, bboxes: np.ndarray, out_shape: tuple[int, int], inds: np.ndarray, device: str = 'cpu',
                         interpolation: str = 'bilinear', binarize: bool = True) -> 'PolygonMasks':
-        """The object ``inds[i]`` in the frame of ``bboxes[i]`` (a side of at least one pixel) stretched to ``out_shape``, one a box
-        (mask targets). Nothing is cut yet: drawing them does that.
-        """
+        """Move the object ``inds[i]`` into the frame of ``bboxes[i]`` (sides of at least one pixel), resized to ``out_shape``; one per box
+        (mask targets). Polygons are not clipped; rendering them to bitmaps does that."""
         if not binarize:
             raise ValueError('polygons are inside or outside, never between; crop_and_resize needs binarize=True.')
         height, width = out_shape
@@ -254,12 +257,12 @@ class PolygonMasks:
         return self.place((expanded_h, expanded_w), left, top)
 
     def place(self, out_shape: tuple[int, int], left: float, top: float) -> 'PolygonMasks':
-        """As BitmapMasks.place."""
+        """Place on an empty canvas as ``BitmapMasks.place`` does."""
         return self.warp(np.array([[1, 0, left], [0, 1, top]], np.float64), out_shape)
 
     def warp(self, matrix: np.ndarray, out_shape: tuple[int, int], border_value: int = 0,
              interpolation: str | None = None) -> 'PolygonMasks':
-        """By an affine ``matrix`` (2, 3), then cut at the border of ``out_shape`` (height, width)."""
+        """Apply an affine ``matrix`` (2, 3), then clip at the border of ``out_shape`` (height, width)."""
         if border_value != 0:
             raise ValueError(f'polygons know no border_value={border_value}; it must be 0.')
         matrix = np.asarray(matrix, np.float64)
@@ -276,14 +279,16 @@ class PolygonMasks:
 
     def rotate(self, out_shape: tuple[int, int], angle: float, center: tuple[float, float] | None = None, scale: float = 1.0,
                border_value: int = 0, interpolation: str | None = None) -> 'PolygonMasks':
-        """``angle`` degrees, clockwise, about ``center`` (x, y), default the middle: half a frame from the grid's corner, which
-        is where the middle of a bitmap lies, counted from its first pixel's centre.
+        """Rotate by ``angle`` degrees, clockwise, about ``center`` (x, y), default the centre of the frame.
+
+        The default centre is (width / 2, height / 2) on the pixel grid. For bitmaps it is the same point, measured from the first pixel's
+        centre.
         """
         center = center or (self.width * 0.5, self.height * 0.5)
         return self.warp(cv2.getRotationMatrix2D(center, -angle, scale), out_shape, border_value)
 
     def get_bboxes(self) -> np.ndarray:
-        """(n, 4) float32 xyxy: the tightest box around each object's points, zeros for one without polygons."""
+        """Return the tightest box around each object's points, (n, 4) float32 xyxy; zeros for an object without polygons."""
         points = [np.concatenate([np.zeros(2) if not polygons else p for p in polygons or [0]]).reshape(-1, 2) for polygons in self.masks]
         return np.array([[*p.min(0), *p.max(0)] for p in points], np.float32).reshape(-1, 4)
 
@@ -294,7 +299,7 @@ class PolygonMasks:
         return self
 
     def to_ndarray(self) -> np.ndarray:
-        """uint8 (n, height, width)."""
+        """Render bitmaps, uint8 (n, height, width)."""
         drawn = [polygon_to_bitmap(polygons, self.height, self.width) for polygons in self.masks]
         return np.stack(drawn) if drawn else np.zeros((0, self.height, self.width), np.uint8)
 
@@ -309,21 +314,21 @@ class PolygonMasks:
     @classmethod
     def random(cls, num_masks: int = 3, height: int = 32, width: int = 32, n_verts: int = 5, dtype: type = np.float32,
                rng: Rng = None) -> 'PolygonMasks':
-        """Polygons of ``n_verts`` corners around a point that they contain, for trials; ``rng``: a generator or a seed, default seed 0."""
+        """Return random polygons of ``n_verts`` corners for tests; ``rng``: a generator or a seed, default seed 0."""
         rng = np.random.default_rng(0 if rng is None else rng)
         return cls([[random_polygon(rng, height, width, n_verts).astype(dtype)] for _ in range(num_masks)], height, width)
 
 
 def as_index(index: object) -> object:
-    """Tensors (of any device) and lists as arrays; the rest as it is."""
+    """Return tensors (of any device) and lists as arrays; anything else unchanged."""
     return index.cpu().numpy() if isinstance(index, torch.Tensor) else np.asarray(index) if isinstance(index, list) else index
 
 
 def common_frame(kind: type, masks: Sequence) -> tuple[int, int]:
-    """(height, width) that masks to be joined share.
+    """Return the common (height, width) of masks to concatenate.
 
     Raises:
-        ValueError: none are given, one is not of ``kind``, or their sizes differ.
+        ValueError: there are no masks, one is not of ``kind``, or their sizes differ.
     """
     sizes = {(m.height, m.width) if isinstance(m, kind) else type(m).__name__ for m in masks}
     if len(sizes) != 1 or not isinstance(masks[0], kind):
@@ -332,14 +337,14 @@ def common_frame(kind: type, masks: Sequence) -> tuple[int, int]:
 
 
 def window(bbox: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
-    """x1, y1, width, height of a box, in whole pixels, inside the frame and at least 1x1."""
+    """Return x1, y1, width, height of a box in integer pixels, inside the frame and at least 1x1."""
     x1, y1, x2, y2 = (int(v) for v in np.clip(as_index(bbox), 0, [width, height, width, height]))
     x1, y1 = min(x1, max(width - 1, 0)), min(y1, max(height - 1, 0))
     return x1, y1, max(x2 - x1, 1), max(y2 - y1, 1)
 
 
 def flipped_axes(direction: str) -> tuple[bool, bool]:
-    """Whether x, and whether y, is turned round."""
+    """Return whether x and whether y is flipped."""
     if direction not in DIRECTIONS:
         raise ValueError(f"flip direction '{direction}' is unknown. Known: {', '.join(DIRECTIONS)}.")
     return direction != 'vertical', direction != 'horizontal'
@@ -360,7 +365,7 @@ def shearing(magnitude: float, direction: str) -> np.ndarray:
 
 
 def random_polygon(rng: np.random.Generator, height: int, width: int, corners: int) -> np.ndarray:
-    """A flat polygon inside the frame: one corner in each of as many equal sectors around a point."""
+    """Return a flat polygon inside the frame, with one corner in each of ``corners`` equal sectors around a point."""
     center, reach = rng.uniform(0.3, 0.7, 2), rng.uniform(0.1, 0.3, corners)
     angles = (np.arange(corners) + rng.uniform(0, 0.9, corners)) * 2 * np.pi / corners
     points = center + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -368,15 +373,15 @@ def random_polygon(rng: np.random.Generator, height: int, width: int, corners: i
 
 
 def polygon_area(polygon: np.ndarray) -> float:
-    """Area inside a flat polygon x1, y1, x2, y2, ... (shoelace formula)."""
+    """Return the area of a flat polygon x1, y1, x2, y2, ... (shoelace formula)."""
     x, y = polygon[0::2], polygon[1::2]
     return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
 
 
 def clip_polygon(points: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Cut a polygon (k, 2) at the border of (0, 0, width, height); a flat array, empty when nothing is left.
+    """Clip a polygon (k, 2) at the border of (0, 0, width, height). Return a flat array, empty if nothing is left.
 
-    Sutherland and Hodgman, Reentrant polygon clipping (1974): one side of the window after the other.
+    Sutherland and Hodgman, Reentrant polygon clipping (1974): clip at one side of the window after the other.
     """
     for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
         inside = (points[:, axis] - limit) * sign >= 0
@@ -386,15 +391,15 @@ def clip_polygon(points: np.ndarray, width: float, height: float) -> np.ndarray:
         step = points - before
         share = np.divide(limit - before[:, axis], step[:, axis], out=np.zeros(len(points)), where=crosses)
         crossing = before + step * share[:, None]
-        points = np.stack([crossing, points], 1)[np.stack([crosses, inside], 1)]   # where it crosses, then the corner itself
+        points = np.stack([crossing, points], 1)[np.stack([crosses, inside], 1)]   # the crossing point, then the corner itself
     return points.reshape(-1)
 
 
 def bitmap_to_polygons(bitmap: np.ndarray) -> list[np.ndarray]:
-    """Flat polygons along the outer borders of the pixels that are set in ``bitmap`` uint8 (height, width), one a connected region.
+    """Return flat polygons along the outer pixel borders of ``bitmap`` uint8 (height, width), one per connected region.
 
-    OpenCV's contours run through the centres of the border pixels. Those of the bitmap at twice its size lie a quarter of a pixel
-    inside the border, so that rounding puts them onto it.
+    OpenCV's contours go through the centres of the border pixels. In the bitmap enlarged by 2, they are a quarter of a pixel inside the
+    border, so that rounding gives points on the border.
     """
     doubled = np.repeat(np.repeat(bitmap, 2, 0), 2, 1)
     contours = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[-2]
@@ -402,14 +407,14 @@ def bitmap_to_polygons(bitmap: np.ndarray) -> list[np.ndarray]:
 
 
 def corners_of(points: np.ndarray) -> np.ndarray:
-    """A closed outline (k, 2) without repeated points and without those in the middle of a straight side."""
+    """Remove repeated points of a closed outline (k, 2), and points in the middle of a straight side."""
     points = points[(points != np.roll(points, 1, 0)).any(1)]
     (ax, ay), (bx, by) = (points - np.roll(points, 1, 0)).T, (np.roll(points, -1, 0) - points).T
     return points[ax * by != ay * bx]
 
 
 def polygon_to_bitmap(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """uint8 (height, width), 1 inside any of the flat polygons, by COCO's own rule for pixels at the border."""
+    """Return uint8 (height, width), 1 inside any of the flat polygons, with COCO's rule for border pixels."""
     from pycocotools import mask as coco_mask
     if len(polygons) == 0:
         return np.zeros((height, width), np.uint8)
@@ -418,9 +423,9 @@ def polygon_to_bitmap(polygons: Sequence[np.ndarray], height: int, width: int) -
 
 
 def rle_to_bitmap(rle: dict, height: int, width: int) -> np.ndarray:
-    """uint8 (height, width) from COCO's run-length encoding, compressed or not (``dict(counts, size)``).
+    """Decode COCO's run-length encoding, compressed or not (``dict(counts, size)``), to uint8 (height, width).
 
-    Decoded here, not by pycocotools, which writes beyond its memory when the runs of a broken file do not fit the image.
+    pycocotools is not used, because it writes outside its buffer if the runs of a broken file do not fit the image.
 
     Raises:
         ValueError: the runs do not add up to ``height * width``, or cannot be read.
@@ -428,17 +433,17 @@ def rle_to_bitmap(rle: dict, height: int, width: int) -> np.ndarray:
     runs = run_lengths(rle['counts'])
     if any(n < 0 for n in runs) or sum(runs) != height * width:
         raise ValueError(f'run lengths of a mask add up to {sum(runs)}, expected {height}x{width} pixels.')
-    return np.repeat((np.arange(len(runs)) % 2).astype(np.uint8), runs).reshape(width, height).T   # column after column
+    return np.repeat((np.arange(len(runs)) % 2).astype(np.uint8), runs).reshape(width, height).T   # column-major order
 
 
 def run_lengths(counts: list[int] | str | bytes) -> list[int]:
-    """The runs of an encoded mask, of zeros and ones in turn.
+    """Return the run lengths of an encoded mask, alternating between zeros and ones.
 
-    Compressed they are text: five bits a character, from code 48 on, the sixth bit says that more follow; the number has a sign, and
-    from the fourth on it is the difference from the run before the last (COCO API, maskApi.c).
+    Compressed counts are text: each character has five bits, starting at code 48, and its sixth bit says that more characters follow.
+    Numbers are signed; from the fourth on, they are the difference to the run two positions before (COCO API, maskApi.c).
 
     Raises:
-        ValueError: ``counts`` is not such a text, nor a list of whole numbers.
+        ValueError: ``counts`` is neither such a text nor a list of integers.
     """
     if isinstance(counts, list):
         if not all(isinstance(n, int) for n in counts):

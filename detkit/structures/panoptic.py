@@ -1,8 +1,8 @@
-"""Panoptic maps: how segments are coded in COCO's pictures, and in what a detector predicts.
+"""Panoptic maps: their encoding in COCO's PNG files and in predictions.
 
-On disk (https://cocodataset.org/#format-data) a pixel's colour is the id of its segment, red + 256 green + 256^2 blue, 0 where nothing
-is known; a JSON file says what each segment is. A predicted map holds label + ``INSTANCE_OFFSET`` * n, where n counts the
-things of an image from 1 and is 0 for stuff; pixels that belong to nothing hold the number of classes.
+In a file (https://cocodataset.org/#format-data), a pixel's colour is the id of its segment, red + 256 green + 256^2 blue; 0 is unlabelled.
+A JSON file describes the segments. A predicted map contains label + ``INSTANCE_OFFSET`` * n, with n the number of the thing in the image,
+from 1, and 0 for stuff; pixels without a segment contain the number of classes.
 """
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 from detkit.opencv import cv2
 
 INSTANCE_OFFSET = 1000
-VOID_LABEL = 255     # in a ground-truth map of labels: nothing is known of this pixel
-MAX_NAMED = 5        # ids that a message lists
+VOID_LABEL = 255     # pixels without a label in a ground-truth semantic map
+MAX_NAMED = 5        # max ids listed in a message
 
 
 def read_segment_ids(path: str | Path) -> np.ndarray:
-    """A panoptic picture as int32 (H, W) segment ids.
+    """Read a panoptic PNG file as int32 segment ids (H, W).
 
     Raises:
-        ValueError: it is missing or cannot be decoded. The message does not name the file.
+        ValueError: the file is missing or cannot be decoded. The message does not name the file.
     """
     if not Path(path).is_file():
         raise ValueError('there is no such file')
@@ -34,17 +34,17 @@ def read_segment_ids(path: str | Path) -> np.ndarray:
 
 
 def colours_of(ids: np.ndarray) -> np.ndarray:
-    """Segment ids (H, W) in [0, 256^3) -> uint8 (H, W, 3) BGR, as OpenCV writes it."""
+    """Convert segment ids (H, W) in [0, 256^3) to uint8 (H, W, 3) BGR, as OpenCV writes it."""
     ids = ids.astype(np.int32)
     return np.stack([ids >> 16, ids >> 8 & 255, ids & 255], -1).astype(np.uint8)
 
 
 def segment_indices(ids: np.ndarray, listed: Iterable[int], size: tuple[int, int]) -> np.ndarray:
-    """Where in ``listed`` each pixel's segment stands, counted from 1, 0 where nothing is known: int64 (H, W).
+    """Return the position of each pixel's segment in ``listed``, counted from 1, as int64 (H, W); 0 for unlabelled pixels.
 
     Raises:
-        ValueError: the map is not of ``size`` (height, width), shows a segment that is not ``listed``, or lacks one that is. The message
-            names the ids and not the file.
+        ValueError: the map is not of ``size`` (height, width), contains a segment that is not ``listed``, or lacks one that is. The message
+            names the ids, not the file.
     """
     if ids.shape != tuple(size):
         raise ValueError(f"its size is {ids.shape} (height, width), its image's is {tuple(size)}")

@@ -1,4 +1,4 @@
-"""Predicted masks, kept as run-length codes: a mask of a large image takes some hundred bytes and not megabytes."""
+"""Predicted masks, stored as run-length encoding: a mask of a large image takes a few hundred bytes instead of megabytes."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,11 @@ from detkit.ops.masks import encode_masks
 
 
 class RLEMasks:
-    """The masks of one image: ``codes``, COCO's compressed RLE a mask, each of ``height`` x ``width`` pixels.
+    """The masks of one image: ``codes`` is a list with one compressed COCO RLE per mask, each of ``height`` x ``width`` pixels.
 
-    An integer index gives one mask, bool (height, width); a slice, a list, an index or bool array or tensor gives RLEMasks. What a
-    tensor (n, height, width) is often asked for (``flatten``, ``sum``, ``float``, ``numpy``, ...) is answered by decoding: ask for a few.
+    An integer index returns one mask, bool (height, width); a slice, a list, an index or bool array or tensor returns RLEMasks. Common
+    tensor methods (``flatten``, ``sum``, ``float``, ``numpy``, ...) decode all masks to a tensor (n, height, width): select a few masks
+    first.
     """
 
     dtype, ndim = torch.bool, 3
@@ -48,22 +49,22 @@ class RLEMasks:
 
     @property
     def areas(self) -> np.ndarray:
-        """(n,) pixels, without decoding."""
+        """Number of pixels of each mask, (n,), computed without decoding."""
         from pycocotools import mask as coco
         return np.asarray(coco.area(self.codes), np.int64) if self.codes else np.zeros(0, np.int64)
 
     def get_bboxes(self) -> np.ndarray:
-        """(n, 4) float32 xyxy: the tightest box around each mask, zeros for an empty one; without decoding."""
+        """Return the tightest box around each mask, (n, 4) float32 xyxy, computed without decoding; zeros for an empty mask."""
         from pycocotools import mask as coco
         xywh = np.asarray(coco.toBbox(self.codes), np.float32).reshape(-1, 4) if self.codes else np.zeros((0, 4), np.float32)
         return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
 
     def to_ndarray(self) -> np.ndarray:
-        """bool (n, height, width)."""
+        """Decode to bool (n, height, width)."""
         return np.stack([decoded(c) for c in self.codes]) if self.codes else np.zeros(self.shape, bool)
 
     def to_tensor(self, dtype: torch.dtype = torch.bool, device: torch.device | str = 'cpu') -> Tensor:
-        """(n, height, width)."""
+        """Decode to a tensor (n, height, width)."""
         return torch.from_numpy(self.to_ndarray()).to(device, dtype)
 
     def __array__(self, dtype: type | None = None, copy: bool | None = None) -> np.ndarray:
@@ -87,9 +88,10 @@ class RLEMasks:
 
     @classmethod
     def cat(cls, masks: Sequence[RLEMasks]) -> RLEMasks:
-        """
+        """Concatenate masks.
+
         Raises:
-            ValueError: none are given, or their sizes differ.
+            ValueError: there are no masks, or their sizes differ.
         """
         sizes = {(m.height, m.width) for m in masks}
         if len(sizes) != 1:
@@ -98,15 +100,15 @@ class RLEMasks:
 
 
 def decoded(code: dict) -> np.ndarray:
-    """bool (height, width)."""
+    """Decode an RLE to bool (height, width)."""
     from pycocotools import mask as coco
     return np.ascontiguousarray(coco.decode(code)).view(bool)
 
 
 def rle_codes(masks: Tensor | np.ndarray | RLEMasks | Sequence[dict]) -> list[dict]:
-    """Return one compressed COCO code for each mask, its counts as text.
+    """Return one compressed COCO RLE per mask, with its counts as text.
 
-    ``masks``: (n, height, width), bool or 0 and 1; or masks that are codes already, with counts as text or bytes.
+    ``masks``: (n, height, width), bool or 0 and 1; or masks that are encoded already, with counts as text or bytes.
     """
     if isinstance(masks, (Tensor, np.ndarray)):
         return encode_masks(masks)

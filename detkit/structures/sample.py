@@ -1,4 +1,4 @@
-"""One image on its way through detkit."""
+"""The data sample: one image with its metainfo, ground truth and predictions."""
 from __future__ import annotations
 
 from typing import Any, NoReturn
@@ -12,7 +12,7 @@ from detkit.structures.random_streams import RandomStream
 
 
 def field(name: str, kind: type) -> property:
-    """A typed data field of a BaseDataElement: absent until set; None is not a value."""
+    """Return a property for a typed data field of a BaseDataElement. The field is absent until it is set; None is not a valid value."""
     private = f'_{name}'
     return property(lambda self: getattr(self, private),
                     lambda self, value: self.set_field(value, private, dtype=kind),
@@ -20,16 +20,15 @@ def field(name: str, kind: type) -> property:
 
 
 class DetDataSample(BaseDataElement):
-    """One image: what is known of it, what is in it, and what a detector found.
+    """One image: its metainfo, its ground truth, and the predictions of a detector.
 
-    Metainfo (read as attributes): ``img_id``, ``img_path``, ``ori_shape`` (height, width on disk), ``img_shape`` (as fed to
-    the network, before padding), ``pad_shape`` (after the batch was padded), ``batch_input_shape``, ``scale_factor``
-    (width, height: img_shape / ori_shape), ``flip``, ``flip_direction``, ``seed`` (what a head that samples draws from).
+    Metainfo (read as attributes): ``img_id``, ``img_path``, ``ori_shape`` (height, width of the file), ``img_shape`` (network input before
+    padding), ``pad_shape`` (after padding to the divisor), ``batch_input_shape``, ``scale_factor`` (width, height: img_shape / ori_shape),
+    ``flip``, ``flip_direction``, ``seed`` (seeds the generators of heads that draw random numbers).
 
-    ``gt_instances``: ``bboxes`` (n, 4) xyxy pixels of the network input, ``labels`` (n,), ``masks`` if loaded.
-    ``ignored_instances``: the same, for crowds and regions that are neither object nor background.
-    ``pred_instances``: ``bboxes`` in pixels of the original image, ``labels``, ``scores`` (n,), best first; ``masks``
-    (n, height, width) bool if predicted.
+    ``gt_instances``: ``bboxes`` (n, 4) xyxy in pixels of the network input, ``labels`` (n,), ``masks`` if loaded. ``ignored_instances``:
+    the same, for crowds and regions that are neither object nor background. ``pred_instances``: ``bboxes`` in pixels of the original image,
+    ``labels``, ``scores`` (n,), best first; ``masks`` (n, height, width) bool if predicted.
     """
 
     gt_instances = field('gt_instances', InstanceData)
@@ -42,17 +41,18 @@ class DetDataSample(BaseDataElement):
     pred_panoptic_seg = field('pred_panoptic_seg', PixelData)
 
     def __getitem__(self, index: Any) -> NoReturn:
-        """Raise TypeError: MMDetection 2's result, a list of an array for each class, is a DetDataSample now."""
+        """Raise TypeError with advice: MMDetection 2 returned a list with one array per class; detkit returns a DetDataSample."""
         raise TypeError(f'a result is a DetDataSample, no list: for result[label] write `{NEW_FORMS["result[label]"]}`. {GUIDE}')
 
 
 def moved(element: BaseDataElement, device: torch.device, non_blocking: bool = False) -> BaseDataElement:
-    """A copy whose tensors lie on ``device``, those within its fields too; what lies there already is shared, fields are not."""
+    """Return a copy with all tensors on ``device``, including those in nested fields. Tensors that are on the device already are shared
+    with the original; fields are not."""
     copy = type(element).__new__(type(element))
     for key, value in vars(element).items():
         if isinstance(value, BaseDataElement):
             value = moved(value, device, non_blocking)
-        elif isinstance(value, set):               # mmengine's lists of field names: a field more in the copy is none in the original
+        elif isinstance(value, set):        # mmengine's sets of field names: new fields of the copy must not appear in the original
             value = set(value)
         elif isinstance(value, torch.Tensor):
             value = value.to(device, non_blocking=non_blocking)
@@ -61,15 +61,16 @@ def moved(element: BaseDataElement, device: torch.device, non_blocking: bool = F
 
 
 def generator_of(sample: DetDataSample, stream: RandomStream) -> torch.Generator | None:
-    """A CPU generator that depends on the sample's ``seed`` and ``stream`` alone; None, torch's own, for a sample made without a seed.
+    """Return a CPU generator that depends only on the sample's ``seed`` and ``stream``; None (torch's default generator) for a sample
+    without a seed.
 
-    So that a step that draws (sampling priors, denoising queries) is replayed with the sample, and a resumed run needs no saved state.
+    With it, random steps (sampling priors, denoising queries) are reproducible per sample, and a resumed run needs no saved state.
     """
     return torch.Generator().manual_seed((int(sample.seed) * 1_000_003 + stream) % 2**63) if 'seed' in sample else None
 
 
 def padded_sizes(samples: list[DetDataSample]) -> Tensor | None:
-    """(N, 2) height and width of each image in its batch; None where no image was padded."""
+    """Return the height and width (N, 2) of each image in its batch; None if no image is padded."""
     sizes = [tuple(sample.img_shape[:2]) for sample in samples]
     if all(size == tuple(samples[0].batch_input_shape) for size in sizes):
         return None

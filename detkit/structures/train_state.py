@@ -1,4 +1,4 @@
-"""Where a training stands, for modules that change with it."""
+"""The progress of a training run, for modules whose behaviour depends on it."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TrainState:
-    """Given to every module with an attribute ``train_state``, before each epoch and each iteration of a run.
+    """Set on every module with an attribute ``train_state``, before each epoch and each iteration of a run.
 
-    A module asks for it by a class attribute ``train_state = TrainState()``, which is also its state outside of a run. It follows from the
-    run's place and seed, so that a checkpoint need not hold it: a resumed run hands out what the uninterrupted one would have.
+    A module requests it with a class attribute ``train_state = TrainState()``, which is also its state outside a run. The state follows
+    from the run's progress and seed. Therefore checkpoints do not store it: a resumed run sets the same values as an uninterrupted run.
     """
 
-    epoch: int = 0                 # finished epochs; 0 throughout a training that counts iterations
+    epoch: int = 0                 # finished epochs; always 0 in a run that counts iterations
     iteration: int = 0             # finished iterations
-    max_epochs: int = 1            # of the whole training
+    max_epochs: int = 1            # total number of epochs
     max_iters: int = 1
-    seed: int = 0                  # of the run, the same in all its processes
+    seed: int = 0                  # seed of the run, equal in all processes
