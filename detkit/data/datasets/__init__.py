@@ -1,1 +1,1 @@
-"""Datasets: where the images are and what is in them."""
+"""Datasets: read annotation files and return samples."""

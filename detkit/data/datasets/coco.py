@@ -1,4 +1,4 @@
-"""Data sets in COCO's annotation format, and those that are COCO's but for a detail."""
+"""COCO-format datasets, and datasets that differ from COCO in a few details."""
 from __future__ import annotations
 
 from detkit.data.datasets.coco_classes import COCO_CLASSES, COCO_PALETTE
@@ -9,7 +9,10 @@ from detkit.registry import DATASETS
 
 
 def lvis_names(image: dict) -> None:
-    """``coco_url`` ``http://host/val2017/1.jpg`` becomes ``val2017/1.jpg``; LVIS 0.5 writes ``COCO_val2014_000000000001.jpg``."""
+    """Set ``file_name`` to the last two parts of ``coco_url``: ``http://host/val2017/1.jpg`` becomes ``val2017/1.jpg``.
+
+    LVIS 0.5 writes ``COCO_val2014_000000000001.jpg`` as ``file_name``.
+    """
     if isinstance(image.get('coco_url'), str):
         image['file_name'] = '/'.join(image['coco_url'].split('/')[-2:])
     elif str(image.get('file_name', '')).startswith('COCO'):
@@ -25,10 +28,11 @@ def patch_names(image: dict) -> None:
 class CocoDataset(DetDataset):
     """Boxes and masks from a COCO JSON file.
 
-    Classes are mapped to labels by name, in the order of ``metainfo['classes']``; objects of other classes are left out. Crowds
-    are marked as ignored. Boxes that lie outside their image or have a side below one pixel are left out, as in MMDetection,
-    and counted in a warning; so are masks that cannot be drawn. ``data_prefix=dict(seg=...)``: folder of semantic maps, which are named
-    as the images with the ending ``seg_map_suffix``. In ``test_mode`` the file needs no annotations (COCO's image_info_test-dev2017.json).
+    Classes are mapped to labels by name, in the order of ``metainfo['classes']``. Objects of other classes are left out. Crowd objects
+    are marked as ignored. As in MMDetection, boxes outside their image and boxes with a side below one pixel are left out; a warning
+    counts them. Masks that cannot be drawn are left out in the same way. ``data_prefix=dict(seg=...)``: folder of the semantic maps; a
+    map has the name of its image, with the suffix ``seg_map_suffix``. In ``test_mode`` the file may have no annotations (as
+    COCO's image_info_test-dev2017.json).
 
     Raises:
         ConfigError: a class is not in the file. BrokenAnnotations: the file cannot be used.
@@ -42,9 +46,9 @@ class CocoDataset(DetDataset):
 
 @DATASETS.register_module(name=['LVISDataset', 'LVISV1Dataset', 'LVISV05Dataset'])
 class LVISDataset(DetDataset):
-    """LVIS (https://www.lvisdataset.org): COCO's format and images, which are found by the last parts of their ``coco_url``.
+    """LVIS (https://www.lvisdataset.org): COCO format and COCO images; the last two parts of ``coco_url`` give the file name.
 
-    Classes are those of the file, in the order of their ids, unless ``metainfo`` names some.
+    Without classes in ``metainfo``, the classes are those of the file, ordered by id.
     """
 
     def read(self, on_fault: OnFault = stop) -> dict:
@@ -53,9 +57,9 @@ class LVISDataset(DetDataset):
 
 @DATASETS.register_module(name=['Objects365V1Dataset', 'Objects365V2Dataset'])
 class Objects365V2Dataset(DetDataset):
-    """Objects365 (https://www.objects365.org): COCO's format; of ``images/v2/patch7/a.jpg`` the last two parts count.
+    """Objects365 (https://www.objects365.org): COCO format; only the last two parts of ``images/v2/patch7/a.jpg`` are used.
 
-    Classes are those of the file, in the order of their ids, unless ``metainfo`` names some.
+    Without classes in ``metainfo``, the classes are those of the file, ordered by id.
     """
 
     def read(self, on_fault: OnFault = stop) -> dict:
@@ -64,7 +68,7 @@ class Objects365V2Dataset(DetDataset):
 
 @DATASETS.register_module()
 class CityscapesDataset(DetDataset):
-    """The instances of Cityscapes (https://www.cityscapes-dataset.com) in COCO's format."""
+    """Cityscapes instances (https://www.cityscapes-dataset.com) in COCO format."""
 
     METAINFO = dict(classes=('person', 'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle'))
 
@@ -74,7 +78,7 @@ class CityscapesDataset(DetDataset):
 
 @DATASETS.register_module()
 class DeepFashionDataset(DetDataset):
-    """The clothes of DeepFashion (https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion.html) in COCO's format."""
+    """DeepFashion clothes (https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion.html) in COCO format."""
 
     METAINFO = dict(classes=('top', 'skirt', 'leggings', 'dress', 'outer', 'pants', 'bag', 'neckwear', 'headwear', 'eyeglass', 'belt',
                              'footwear', 'hair', 'skin', 'face'))

@@ -1,4 +1,4 @@
-"""The 80 classes of COCO, in the order of their ids, and the colours (RGB) in which they are usually drawn."""
+"""The 80 COCO classes, ordered by id, and the colours (RGB) commonly used to draw them."""
 
 COCO_CLASSES = (
     'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat', 'traffic light',

@@ -1,4 +1,4 @@
-"""What all detection data sets share: seeds, classes, and what happens to an image that cannot be read."""
+"""The base class of all detection datasets: seeds, classes, and the handling of images that cannot be read."""
 from __future__ import annotations
 
 import gc
@@ -34,29 +34,29 @@ from detkit.registry import ConfigError, check_keys, did_you_mean
 from detkit.structures.random_streams import RandomStream
 
 ON_ERROR = ('fail', 'skip')
-PREFIXES = ('img', 'seg', 'sub_data_root')     # what data_prefix may name
+PREFIXES = ('img', 'seg', 'sub_data_root')     # valid keys of data_prefix
 FILTERS = dict(filter_empty_gt=bool, min_size=int, bbox_min_size=int)
 
 
 class DetDataset(BaseDataset):
-    """A list of images with objects, run through a pipeline.
+    """A list of images with objects, processed by a pipeline.
 
-    Args (those of MMDetection's datasets):
-        ann_file, data_root, data_prefix: where the annotations and images are; a relative ``data_root`` that does not exist is
-            looked up below ``$DETKIT_DATA_ROOT``.
-        metainfo: ``dict(classes=(...))`` picks and orders classes by name.
-        filter_cfg: ``filter_empty_gt`` drops images without objects, ``min_size`` those with a side below so many pixels;
-            ``bbox_min_size`` marks objects with a shorter side as ignored. None of it in ``test_mode``.
-        pipeline: configs of transforms. max_refetch: samples drawn anew at most when a pipeline gives None.
-        return_classes: each sample carries the class names as ``text``.
-        on_error: an image that cannot be read: ``fail`` names it; ``skip`` takes another one in its place and warns once a file. In
-            ``test_mode`` it always fails: a metric over other images would be another metric.
-        cache: ``dict(type='lmdb', ...)`` keeps every sample on disk as it is before its first random transform, and changes nothing else;
-            see detkit.data.cache.samples.CacheSettings.
-        seed: of all random numbers; the training engine sets it.
+    Args (as in MMDetection's datasets):
+        ann_file, data_root, data_prefix: where the annotations and images are. A relative ``data_root`` that does not exist is
+            searched in ``$DETKIT_DATA_ROOT``.
+        metainfo: ``dict(classes=(...))`` selects and orders classes by name.
+        filter_cfg: ``filter_empty_gt`` drops images without objects; ``min_size`` drops images with a side below this many pixels;
+            ``bbox_min_size`` marks objects with a shorter side as ignored. Not applied in ``test_mode``.
+        pipeline: configs of transforms. max_refetch: maximum number of new samples drawn when a pipeline returns None.
+        return_classes: add the class names to each sample as ``text``.
+        on_error: what to do with an image that cannot be read. ``fail``: raise an error with its path. ``skip``: use another image
+            and warn once per file. In ``test_mode`` it always fails, because a metric on other images is not comparable.
+        cache: ``dict(type='lmdb', ...)`` stores every sample on disk as it is before its first random transform. Results do not
+            change. See detkit.data.cache.samples.CacheSettings.
+        seed: seed of all random numbers; the training engine sets it.
 
     Raises:
-        ConfigError: ``data_root`` does not exist, ``metainfo``, ``filter_cfg`` or ``on_error`` cannot be, or no image is left.
+        ConfigError: ``data_root`` does not exist; ``metainfo``, ``filter_cfg`` or ``on_error`` is invalid; or no image is left.
     """
 
     METAINFO: dict[str, Any] = {}
@@ -70,7 +70,7 @@ class DetDataset(BaseDataset):
     def __getattr__(self, name: str) -> NoReturn:
         old_attribute(name)
 
-    complete = True      # the annotation file lists all classes, also those without an object
+    complete = True      # the annotation file lists all classes, also classes without objects
 
     def __init__(self, ann_file: Any = '', metainfo: dict | None = None, data_root: Any = '', data_prefix: Any = dict(img=''),
                  filter_cfg: dict | None = None, indices: int | Sequence[int] | None = None, serialize_data: bool = True,
@@ -85,8 +85,8 @@ class DetDataset(BaseDataset):
         self.unreadable: set[str] = set()
         self.cache_settings = CacheSettings.from_config(cache) if cache else None
         self.is_cache_open = False
-        self.counts = ObjectCounts()         # complete once the annotations are read
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()   # persistent workers see it change
+        self.counts = ObjectCounts()         # complete after the annotations are read
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()   # shared memory: persistent workers see the change
         check_metainfo(metainfo)
         ann_file, data_root = one_path(ann_file, 'ann_file'), one_path(data_root, 'data_root')
         super().__init__(ann_file=ann_file, metainfo=metainfo, data_root=find_root(data_root, ann_file),
@@ -101,7 +101,7 @@ class DetDataset(BaseDataset):
     def full_init(self) -> None:
         if not self._fully_initialized:
             collects = gc.isenabled()
-            gc.disable()                 # it would look through millions of new objects again and again, a third of the time
+            gc.disable()                 # garbage collection would scan millions of new objects repeatedly: a third of the loading time
             try:
                 super().full_init()
             finally:
@@ -110,24 +110,24 @@ class DetDataset(BaseDataset):
             open_cache(self)
 
     def read(self, on_fault: OnFault = stop) -> dict:
-        """The annotations as a COCO dict of sound entries; ``on_fault`` is called for each of the others."""
+        """Return the annotations as a COCO dict that contains only valid entries; ``on_fault`` is called for each invalid entry."""
         raise NotImplementedError(f'{type(self).__name__} defines no read().')
 
     def load_data_list(self) -> list[dict]:
         return self.data_of(self.read())
 
     def count_objects(self, content: dict) -> ObjectCounts:
-        """What training would get of ``content`` (what ``read`` gives), without a sample made.
+        """Count the objects of ``content`` (the result of ``read``) that training would use, without making samples.
 
         Raises:
-            ConfigError: as when the data set is loaded.
+            ConfigError: as when the dataset is loaded.
         """
         self.data_list = self.data_of(content)
         self.select_entries()
         return self.counts
 
     def data_of(self, content: dict) -> list[dict]:
-        """One dict an image of ``content`` (what ``read`` gives), before any is filtered out; ``counts`` begin."""
+        """Return one dict per image of ``content`` (the result of ``read``), before filtering. Resets ``counts``."""
         self.counts = ObjectCounts()
         known, named = list(dict.fromkeys(c['name'] for c in by_id(content['categories']))), self._metainfo.get('classes')
         if named is None:
@@ -149,7 +149,7 @@ class DetDataset(BaseDataset):
         return data
 
     def entries(self, content: dict) -> list[dict]:
-        """One dict an image, from which its sample is made; ``content``: what ``read`` gave."""
+        """Return one dict per image, from which its sample is made. ``content``: the result of ``read``."""
         return entries_of(content, self.cat2label, self.data_prefix, self.ann_file, self.seg_map_suffix, self.counts)
 
     @property
@@ -157,11 +157,11 @@ class DetDataset(BaseDataset):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """From now on, samples are those of pass ``epoch`` over the data."""
+        """Return samples of pass ``epoch`` over the data from now on."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict:
-        """Sample ``index`` of the current epoch, or of that of the pair (epoch, index)."""
+        """Return sample ``index`` of the current epoch, or of the given epoch if ``index`` is a pair (epoch, index)."""
         if not self._fully_initialized:
             self.full_init()
         epoch, index = index if isinstance(index, tuple) else (self.epoch, index)
@@ -181,7 +181,7 @@ class DetDataset(BaseDataset):
                          f'Look at the pipeline: which of its transforms gives None?')
 
     def sample(self, index: int, key: tuple[int, ...]) -> dict | None:
-        """Image ``index`` run through the pipeline; None where a transform gives None, or the image is to be skipped."""
+        """Return image ``index`` after the pipeline; None if a transform returns None or the image is skipped."""
         try:
             return self.pipeline.sample(index, key)
         except UnreadableImage as error:
@@ -194,17 +194,17 @@ class DetDataset(BaseDataset):
             return None
 
     def _copy_without_annotation(self, memo: dict | None = None) -> DetDataset:
-        """For ``get_subset``; the copy's epoch is seen by its workers too (mmengine's default ``memo`` is one dict for all calls)."""
+        """Copy for ``get_subset``; workers share the copy's epoch too (mmengine's default ``memo`` is one dict for all calls)."""
         other = super()._copy_without_annotation({} if memo is None else memo)
         other._epoch.share_memory_()
-        other.pipeline.stored = None             # the indices of a subset are others
+        other.pipeline.stored = None             # a subset has other indices
         return other
 
     def prepare_data(self, idx: int) -> dict | None:
         return self.sample(int(idx), (self.seed, self.epoch, int(idx), 0))
 
     def filter_data(self) -> list[dict]:
-        """Without the images that ``filter_cfg`` drops."""
+        """Return the entries without the images that ``filter_cfg`` drops."""
         kept = self.select_entries()
         if not self.data_list:
             raise ConfigError(f'{self.ann_file}: it lists no images. Is it the right file?')
@@ -215,7 +215,7 @@ class DetDataset(BaseDataset):
         return kept
 
     def select_entries(self) -> list[dict]:
-        """The entries of the data list that ``filter_cfg`` leaves, their objects counted; all of them in ``test_mode``."""
+        """Return the entries that ``filter_cfg`` keeps (all entries in ``test_mode``) and count their objects."""
         cfg = self.filter_cfg or {}
         drop_empty, min_size = cfg.get('filter_empty_gt', False), cfg.get('min_size', 0)
         large = [d for d in self.data_list if self.test_mode or min(d['width'], d['height']) >= min_size]
@@ -226,7 +226,7 @@ class DetDataset(BaseDataset):
         return kept
 
     def count_used(self, data: list[dict]) -> None:
-        """Count the objects of ``data`` that training learns from; one without a mask is none where the pipeline loads masks."""
+        """Count the objects of ``data`` that training uses. If the pipeline loads masks, objects without a mask are not counted."""
         self.counts.used = sum(map(self.objects_in, data))
         self.counts.masks = sum(not i['ignore_flag'] and bool(i.get('mask')) for d in data for i in d['instances'])
         if any(getattr(t, 'with_mask', False) for t in self.pipeline.transforms):
@@ -234,25 +234,25 @@ class DetDataset(BaseDataset):
             self.counts.used = self.counts.masks
 
     def objects_in(self, entry: dict) -> int:
-        """How many objects of an image's entry are not ignored."""
+        """Return the number of objects in an image's entry that are not ignored."""
         return sum(not i['ignore_flag'] for i in entry['instances'])
 
     def labels_hint(self) -> str:
-        """Where this data set looks for its objects, for the message that there are none; '' where the annotation file says it all."""
+        """Return where this dataset reads its objects, for the error that there are none; '' if the annotation file is enough."""
         return ''
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The labels in an image (ClassBalancedDataset asks for them)."""
+        """Return the labels in an image (used by ClassBalancedDataset)."""
         return [i['bbox_label'] for i in self.get_data_info(idx)['instances']]
 
 
 def by_id(categories: list[dict]) -> list[dict]:
-    """In the order of their ids, where these are numbers."""
+    """Sort categories by id if all ids are numbers."""
     return sorted(categories, key=lambda c: c['id']) if all(isinstance(c['id'], (int, float)) for c in categories) else categories
 
 
 def check_metainfo(metainfo: Any) -> None:
-    """Raise ConfigError for the names that metainfo had in MMDetection 2 and early 3.0: they would change nothing."""
+    """Raise ConfigError for the metainfo keys of MMDetection 2 and early 3.0, which would have no effect."""
     old = [k for k in ('CLASSES', 'PALETTE') if k in (metainfo or {})]
     if old:
         raise ConfigError(f"metainfo has '{old[0]}'; it is written '{old[0].lower()}' now.")
@@ -262,7 +262,7 @@ def check_classes(metainfo: dict) -> None:
     """Make ``metainfo['classes']`` a tuple of names.
 
     Raises:
-        ConfigError: it is one string, or a name stands twice.
+        ConfigError: it is one string, or it has a duplicate name.
     """
     if 'classes' not in metainfo:
         return
@@ -277,10 +277,10 @@ def check_classes(metainfo: dict) -> None:
 
 
 def one_path(path: Any, key: str) -> str:
-    """``path`` as a string, see ``local_path``.
+    """Return ``path`` as a string; see ``local_path``.
 
     Raises:
-        ConfigError: it is a list, as MMDetection 2 took it, or no path at all.
+        ConfigError: it is a list (as in MMDetection 2), or it is not a path.
     """
     if isinstance(path, (list, tuple)):
         raise ConfigError(f"{list(path)} is a list; a data set reads one. Join several data sets: dict(type='ConcatDataset', "
@@ -291,10 +291,10 @@ def one_path(path: Any, key: str) -> str:
 
 
 def checked_prefix(data_prefix: Any) -> dict[str, str]:
-    """``data_prefix`` with its paths as strings.
+    """Return ``data_prefix`` with its paths as strings.
 
     Raises:
-        ConfigError: it is no dict of paths, or has a key that nothing reads.
+        ConfigError: it is not a dict of paths, or it has an unused key.
     """
     if not isinstance(data_prefix, dict):
         raise ConfigError(f"data_prefix={data_prefix!r} is a {type(data_prefix).__name__}; it is written data_prefix=dict(img='images/').",
@@ -307,10 +307,10 @@ def checked_prefix(data_prefix: Any) -> dict[str, str]:
 
 
 def find_root(data_root: str, ann_file: str) -> str:
-    """``data_root`` as given, or below ``$DETKIT_DATA_ROOT`` where it does not exist as given.
+    """Return ``data_root``, or its path in ``$DETKIT_DATA_ROOT`` if ``data_root`` does not exist.
 
     Raises:
-        ConfigError: neither exists; the message names both, and the command that fetches the data set where detkit knows one.
+        ConfigError: neither exists. The message gives both paths, and the download command if detkit knows the dataset.
     """
     found = find_data(data_root) if data_root else Path()
     if not data_root or os.path.isabs(ann_file) or found.is_dir():

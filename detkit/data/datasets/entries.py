@@ -1,4 +1,4 @@
-"""From COCO's dict to the list of samples that a pipeline begins with; the same for every annotation format."""
+"""Convert a COCO dict to the list of entries that a pipeline starts from; the same for every annotation format."""
 from __future__ import annotations
 
 import logging
@@ -15,12 +15,12 @@ from detkit.data.formats.pictures import picture_path
 from detkit.registry import ConfigError, did_you_mean
 from detkit.structures.masks import run_lengths
 
-MAX_NAMED = 10      # classes that a message lists
-MAX_LEFT_OUT_FRACTION = 0.25    # of all objects; more of them left out is worth a warning
-MAX_LEAVING_FRACTION = 0.25     # of all boxes; more that leave their image are worth a warning
-MAX_IGNORED_FRACTION = 0.5      # likewise, of regions that the annotations mark to be ignored
+MAX_NAMED = 10      # maximum number of classes listed in a message
+MAX_LEFT_OUT_FRACTION = 0.25    # of all objects; above it, a warning is given
+MAX_LEAVING_FRACTION = 0.25     # of all boxes; above it, a warning says that boxes extend beyond their image
+MAX_IGNORED_FRACTION = 0.5      # of all objects; the same for regions that the annotations mark as ignored
 
-# Why training does not learn from an object; each completes "12 objects ...".
+# Why training does not use an object; each string completes "12 objects ...".
 OTHER_CLASS = 'are of a class that metainfo.classes does not name'
 MARKED_IGNORE = "are marked 'ignore'"
 IGNORED_REGION = "are regions to ignore (iscrowd, or 'difficult' of VOC)"
@@ -32,13 +32,13 @@ SHARES = 'have a box between 0 and 1: a share of the image, where pixels are nee
 
 @dataclass
 class ObjectCounts:
-    """How many objects of an annotation file a data set gives to training, and why not the others."""
+    """The number of objects of an annotation file that a dataset uses for training, and why the other objects are left out."""
 
     used: int = 0
-    masks: int = 0           # of those used, how many have a mask
-    leaving: int = 0         # boxes that leave their image by more than a pixel
-    corners: int = 0         # of those, how many would fit if x, y, width, height were x1, y1, x2, y2
-    left_out: Counter[str] = field(default_factory=Counter)      # reason -> objects
+    masks: int = 0           # how many of the used objects have a mask
+    leaving: int = 0         # boxes that extend beyond their image by more than one pixel
+    corners: int = 0         # how many of these boxes would fit if x, y, width, height were x1, y1, x2, y2
+    left_out: Counter[str] = field(default_factory=Counter)      # reason -> number of objects
 
     @property
     def total(self) -> int:
@@ -46,7 +46,7 @@ class ObjectCounts:
 
     @property
     def boxes_leaving(self) -> str:
-        """In words, how many boxes leave their image, and why that may be; '' where they are few."""
+        """Return a sentence on the boxes that extend beyond their image and the possible reason; '' if they are few."""
         if not self.leaving or self.leaving <= MAX_LEAVING_FRACTION * self.total:
             return ''
         hint = ' Read as x1, y1, x2, y2 they would fit, and COCO writes x, y, width, height: convert them.' \
@@ -55,7 +55,7 @@ class ObjectCounts:
 
     @property
     def is_much_left_out(self) -> bool:
-        """Whether enough objects are left out to suspect a mistake; regions marked to be ignored may be up to half of all."""
+        """Return whether the fraction of objects left out suggests a mistake; up to half of all objects may be marked as ignored."""
         regions = self.left_out[IGNORED_REGION]
         return self.left_out.total() - regions > MAX_LEFT_OUT_FRACTION * self.total or regions > MAX_IGNORED_FRACTION * self.total
 
@@ -67,11 +67,11 @@ class ObjectCounts:
 
 
 def label_of_category(content: dict, classes: tuple[str, ...], source: str, complete: bool, given: str) -> dict[Any, int]:
-    """Category id -> label, by name. ``complete``: the categories of this format say what can occur, so each class must be among them.
+    """Map category ids to labels, by name. ``complete``: the categories of this format list all classes, so each class must be in them.
 
     Raises:
-        ConfigError: a wanted class is not in the file: it could never be learnt, nor found. Of formats that list no classes, only when
-            none of them occurs.
+        ConfigError: a requested class is not in the file, so it could not be learned. For formats that do not list their classes, only
+            if none of the requested classes occurs.
     """
     names = {c['id']: c['name'] for c in content['categories']}
     in_file = list(names.values())
@@ -89,7 +89,7 @@ def label_of_category(content: dict, classes: tuple[str, ...], source: str, comp
 
 
 def refuse_spellings(classes: Sequence[str], in_file: Sequence[str], source: str) -> None:
-    """Raise ConfigError for a name in a file that differs from a class in case, spaces, '_' or '-' alone."""
+    """Raise ConfigError if a name in a file differs from a class only in case, spaces, '_' or '-'."""
     found = spelled_otherwise(in_file, classes)
     if found:
         raise ConfigError(f"{source}: it has the class '{found[0]}', and the data set's classes have '{found[1]}': two spellings of one "
@@ -105,7 +105,7 @@ def warn_left_out(content: dict, others: dict[Any, str], source: str) -> None:
 
 def entries_of(content: dict, cat2label: dict[Any, int], prefix: dict[str, str], source: str, seg_map_suffix: str,
                counts: ObjectCounts) -> list[dict]:
-    """The data list: one dict an image, with ``instances``; boxes become xyxy. What is left out is counted in warnings and ``counts``."""
+    """Return the data list: one dict per image, with ``instances``; boxes become xyxy. Warnings and ``counts`` report what is left out."""
     by_image: dict[Any, list[dict]] = {image['id']: [] for image in content['images']}
     for annotation in content['annotations']:
         by_image[annotation['image_id']].append(annotation)
@@ -118,7 +118,7 @@ def entries_of(content: dict, cat2label: dict[Any, int], prefix: dict[str, str],
 
 def entry_of(image: dict, annotations: list[dict], cat2label: dict[Any, int], prefix: dict[str, str], seg_map_suffix: str,
              faults: dict[str, list], counts: ObjectCounts) -> dict:
-    """One image's entry; ``faults`` (what was left out -> ids of the annotations) and ``counts`` are added to."""
+    """Return the entry of one image; updates ``faults`` (what was left out -> annotation ids) and ``counts``."""
     width, height = int(image['width']), int(image['height'])
     instances = []
     for a in annotations:
@@ -152,7 +152,7 @@ def entry_of(image: dict, annotations: list[dict], cat2label: dict[Any, int], pr
 
 
 def box_fault(annotation: dict, width: int, height: int) -> str:
-    """Why MMDetection would leave this object out, or ''."""
+    """Return why MMDetection would leave this object out, or ''."""
     x, y, w, h = annotation['bbox']
     if w < 1 or h < 1 or annotation.get('area', 1) <= 0:
         return 'a side is shorter than a pixel, or the area is 0'
@@ -162,13 +162,13 @@ def box_fault(annotation: dict, width: int, height: int) -> str:
 
 
 def box_reason(box: list[float], fault: str) -> str:
-    """The reason in ``ObjectCounts`` for a ``box`` (x, y, width, height) with a ``fault``: is it given in shares of its image?"""
+    """Return the reason in ``ObjectCounts`` for a ``box`` (x, y, width, height) with a ``fault``; detects boxes in relative coordinates."""
     is_share = all(0 <= v <= 1 for v in box) and box[2] > 0 and box[3] > 0
     return SHARES if is_share else f'have boxes that are left out: {fault}'
 
 
 def mask_fault(mask: Any, width: int, height: int) -> str:
-    """Why ``segmentation`` cannot be drawn, or ''. An object keeps those of its polygons that can."""
+    """Return why ``segmentation`` cannot be drawn, or ''. An object keeps its valid polygons."""
     if isinstance(mask, list):
         if not all(isinstance(p, list) and set(map(type, p)) <= {int, float} for p in mask):
             return 'a polygon is not a list of numbers x1, y1, x2, y2, ...'

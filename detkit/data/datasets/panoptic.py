@@ -1,4 +1,4 @@
-"""Panoptic data sets: things and stuff, one segment a pixel."""
+"""Panoptic datasets: things and stuff, each pixel in one segment."""
 from __future__ import annotations
 
 import logging
@@ -26,15 +26,15 @@ COCO_STUFF = ('banner', 'blanket', 'bridge', 'cardboard', 'counter', 'curtain', 
 
 @DATASETS.register_module()
 class CocoPanopticDataset(DetDataset):
-    """Things and stuff from COCO's panoptic format: a JSON file and, in ``data_prefix['seg']``, a picture of segment ids an image.
+    """Things and stuff in COCO's panoptic format: a JSON file, and one image of segment ids per image in ``data_prefix['seg']``.
 
-    A sample has ``instances`` (things that are no crowd), ``segments_info`` (``id``, ``category`` (its label; ``VOID_LABEL`` for a segment
-    that is left out), ``is_thing`` (and no crowd)) and ``seg_map_path``. Labels follow ``metainfo['classes']``, things first: heads
-    count on it. ``metainfo`` with other classes names ``thing_classes`` and ``stuff_classes`` too; if it does not, the file's
-    ``isthing`` decides.
+    A sample has ``instances`` (things that are not crowds), ``seg_map_path`` and ``segments_info``, with ``id``, ``category`` (the label;
+    ``VOID_LABEL`` for a segment that is left out) and ``is_thing`` (False for crowds). Labels follow ``metainfo['classes']``, things
+    first, as heads require. If ``metainfo`` sets other classes, it should also set ``thing_classes`` and ``stuff_classes``; otherwise
+    ``isthing`` in the file decides.
 
     Raises:
-        ConfigError: a class is not in the file, stuff stands before things, or there are more classes than a map of bytes can hold.
+        ConfigError: a class is not in the file, stuff comes before things, or there are more classes than a uint8 map can hold.
         BrokenAnnotations: the file cannot be used.
     """
 
@@ -56,7 +56,7 @@ class CocoPanopticDataset(DetDataset):
         return data
 
     def check_order(self, is_thing: dict[int, bool]) -> None:
-        """Write ``thing_classes`` and ``stuff_classes`` of the classes chosen; things come first, and there are at most 255 of both."""
+        """Set ``thing_classes`` and ``stuff_classes`` of the selected classes. Things come first; at most 255 classes in total."""
         classes = self._metainfo['classes']
         if len(classes) > VOID_LABEL:
             raise ConfigError(f'{self.ann_file}: {len(classes)} classes are more than the {VOID_LABEL} that a map of labels can hold.')
@@ -71,11 +71,11 @@ class CocoPanopticDataset(DetDataset):
         self.counts.used = sum(map(self.objects_in, data))
 
     def objects_in(self, entry: dict) -> int:
-        """How many segments of an image, things and stuff, have a class."""
+        """Return the number of segments of an image, things and stuff, that have a class."""
         return sum(s['category'] != VOID_LABEL for s in entry['segments_info'])
 
     def entry(self, image: dict, segments: list[dict], things: set, faults: dict[str, list]) -> dict:
-        """One image's entry; ``faults``: why segments were left out -> their ids; added to."""
+        """Return the entry of one image; updates ``faults`` (why segments were left out -> their ids)."""
         width, height = int(image['width']), int(image['height'])
         instances, listed = [], []
         for s in segments:

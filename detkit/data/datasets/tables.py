@@ -1,4 +1,4 @@
-"""Data sets of other annotation formats: YOLO's text files, tables, CrowdHuman."""
+"""Datasets in other annotation formats: YOLO text files, tables, Open Images, CrowdHuman."""
 from __future__ import annotations
 
 import json
@@ -17,12 +17,12 @@ from detkit.registry import DATASETS, ConfigError
 
 @DATASETS.register_module()
 class YOLODataset(DetDataset):
-    """One ``split`` (train, val, test) of the set that ``ann_file``, a data.yaml, describes; boxes, or polygons with their boxes.
+    """One ``split`` (train, val, test) of the dataset that ``ann_file``, a data.yaml, describes: boxes, or polygons with their boxes.
 
-    Classes are the file's, in its order, unless ``metainfo`` names some. Where the pictures lie says the file alone.
+    Without classes in ``metainfo``, the classes are those of the file, in its order. Only the file says where the images are.
 
     Raises:
-        BrokenAnnotations: naming file and line.
+        BrokenAnnotations: names the file and line.
     """
 
     def __init__(self, split: str = 'train', **options: Any) -> None:
@@ -46,12 +46,12 @@ class YOLODataset(DetDataset):
 
 @DATASETS.register_module()
 class CSVDataset(DetDataset):
-    """A table with a line an object: ``file,x1,y1,x2,y2,class`` in pixels; see detkit.data.formats.table.
+    """A table with one line per object: ``file,x1,y1,x2,y2,class`` in pixels; see detkit.data.formats.table.
 
-    Classes are those that occur, by name, unless ``metainfo`` names some.
+    Without classes in ``metainfo``, the classes are those that occur, sorted by name.
 
     Raises:
-        BrokenAnnotations: naming file and line. ConfigError: none of the classes occurs.
+        BrokenAnnotations: names the file and line. ConfigError: none of the classes occurs.
     """
 
     complete = False
@@ -62,14 +62,14 @@ class CSVDataset(DetDataset):
 
 @DATASETS.register_module()
 class OpenImagesDataset(DetDataset):
-    """Open Images (https://storage.googleapis.com/openimages/web/index.html); classes are those of ``label_file``.
+    """Open Images (https://storage.googleapis.com/openimages/web/index.html); the classes are those of ``label_file``.
 
     Args:
-        label_file: the code of each class, and its name. meta_file: a CSV ``ImageID,Width,Height``; without it the headers of the
-            pictures are read. hierarchy_file, image_level_ann_file: kept in the metainfo for evaluators.
+        label_file: the code and the name of each class. meta_file: a CSV ``ImageID,Width,Height``; without it, image headers are
+            read. hierarchy_file, image_level_ann_file: stored in the metainfo for evaluators.
 
     Raises:
-        ConfigError: ``meta_file`` is a pickle, which could run code. BrokenAnnotations: naming file and line.
+        ConfigError: ``meta_file`` is a pickle, which could run code. BrokenAnnotations: names the file and line.
     """
 
     def __init__(self, label_file: str, meta_file: str | None = None, hierarchy_file: str | None = None,
@@ -90,13 +90,13 @@ class OpenImagesDataset(DetDataset):
 
 @DATASETS.register_module()
 class CrowdHumanDataset(DetDataset):
-    """CrowdHuman (https://www.crowdhuman.org): the boxes of whole bodies; what the set marks to be ignored is ignored.
+    """CrowdHuman (https://www.crowdhuman.org): full-body boxes; boxes that the dataset marks as ignored are ignored.
 
     Args:
-        extra_ann_file: JSON of (height, width) by ID; without it the pictures' headers are read. box: fbox, vbox or hbox.
+        extra_ann_file: JSON with (height, width) by ID; without it, image headers are read. box: fbox, vbox or hbox.
 
     Raises:
-        BrokenAnnotations: naming file and line.
+        BrokenAnnotations: names the file and line.
     """
 
     METAINFO = dict(classes=('person',), palette=[(220, 20, 60)])

@@ -1,4 +1,4 @@
-"""Data sets of Pascal VOC's XML files."""
+"""Datasets in the Pascal VOC XML format."""
 from __future__ import annotations
 
 import os.path as osp
@@ -18,12 +18,12 @@ YEARS = ('VOC2007', 'VOC2012')
 
 @DATASETS.register_module()
 class XMLDataset(DetDataset):
-    """Pictures with an XML file each, listed by a text file of their names without suffix (see detkit.data.formats.voc.listed_names).
+    """Images with one XML file each; a text file lists their names without suffix (see detkit.data.formats.voc.listed_names).
 
-    Below ``data_prefix['sub_data_root']`` (or ``data_root``) lie ``img_subdir`` and ``ann_subdir``; ``data_prefix['img']`` names another
-    folder of the pictures. The suffix of a picture is that on disk; a name in the list is the image's id. One pixel is taken from all
-    numbers of a box, whose decimals are cut off, as in MMDetection; ``offset=0`` keeps numbers that count from 0. Difficult objects are
-    ignored, objects of other classes left out. Classes are those that occur, by name, unless ``metainfo`` names some.
+    ``img_subdir`` and ``ann_subdir`` are in ``data_prefix['sub_data_root']`` (or ``data_root``); ``data_prefix['img']`` sets another
+    image folder. The image suffix is the one found on disk; the name in the list is the image id. As in MMDetection, box coordinates are
+    truncated to integers and reduced by one pixel; ``offset=0`` keeps coordinates that count from 0. Difficult objects are ignored;
+    objects of other classes are left out. Without classes in ``metainfo``, the classes are those that occur, sorted by name.
 
     Raises:
         ConfigError: none of the classes occurs. BrokenAnnotations: a file cannot be used.
@@ -46,7 +46,7 @@ class XMLDataset(DetDataset):
 
 @DATASETS.register_module()
 class VOCDataset(DetDataset):
-    """Pascal VOC 2007 and 2012: XMLDataset with their 20 classes."""
+    """Pascal VOC 2007 and 2012: an XMLDataset with the 20 VOC classes."""
 
     METAINFO = dict(classes=VOC_CLASSES)
     complete = False
@@ -67,7 +67,7 @@ class VOCDataset(DetDataset):
 
 @DATASETS.register_module()
 class WIDERFaceDataset(DetDataset):
-    """WIDER Face as VOC's XML files: ``Annotations/NAME.xml`` below ``data_prefix['img']``, pictures in the folder that each names."""
+    """WIDER Face in VOC's XML format: ``Annotations/NAME.xml`` in ``data_prefix['img']``; each XML file names its image folder."""
 
     METAINFO = dict(classes=('face',), palette=[(0, 255, 0)])
     complete = False
@@ -80,8 +80,8 @@ class WIDERFaceDataset(DetDataset):
 
 
 def picture_folder(dataset: XMLDataset | VOCDataset, given: str) -> str:
-    """The folder of the pictures: ``img_subdir`` beside the annotations, unless ``data_prefix['img']`` is ``given`` and exists, seen from
-    ``data_root`` or from ``sub_data_root`` (MMDetection ignores it).
+    """Return the image folder: ``img_subdir`` beside the annotations, or ``data_prefix['img']`` if it is ``given`` and exists, relative to
+    ``data_root`` or to ``sub_data_root`` (MMDetection ignores the latter).
     """
     root = annotation_root(dataset)
     candidates = (dataset.data_prefix['img'], osp.join(root, given)) if given else ()
@@ -93,7 +93,7 @@ def annotation_root(dataset: XMLDataset | VOCDataset) -> str:
 
 
 def read_listed(dataset: XMLDataset | VOCDataset, on_fault: OnFault) -> dict:
-    """The COCO dict of the XML files that ``dataset.ann_file`` lists; the id of an image is its name in the list."""
+    """Return the COCO dict of the XML files listed in ``dataset.ann_file``; an image's id is its name in the list."""
     folder, annotations = dataset.data_prefix['img'], Path(annotation_root(dataset), dataset.ann_subdir)
     names = listed_names(Path(dataset.ann_file), annotations, dataset.img_subdir)
     return voc_to_coco([xml_file(annotations, name) for name in names], None, names, dataset.offset,

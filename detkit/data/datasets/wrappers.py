@@ -1,8 +1,8 @@
-"""Data sets made of other data sets: mmengine's, in which a repeated image is not the same sample again.
+"""Datasets made of other datasets, based on mmengine's; a repeated image gives a different sample each time.
 
-A sample of detkit depends on (seed, epoch, index) alone, so an image that comes twice in an epoch would come with the same flip, crop and
-colours both times. Here each repetition counts as a pass of its own over the inner data set. All of them take the pairs (epoch, index)
-that ``InfiniteSampler`` gives.
+A sample depends only on (seed, epoch, index), so an image that occurs twice in an epoch would get the same flip, crop and colours both
+times. Here each repetition counts as a separate pass over the inner dataset. All wrappers accept the pairs (epoch, index) that
+``InfiniteSampler`` yields.
 """
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from detkit.structures.random_streams import RandomStream
 
 
 def epoch_and_index(index: int | tuple[int, int], dataset: Any) -> tuple[int, int]:
-    """``index`` as a pair; a plain one is of the epoch that ``dataset`` is in."""
+    """Return ``index`` as a pair (epoch, index); a plain index uses the current epoch of ``dataset``."""
     return index if isinstance(index, tuple) else (getattr(dataset, 'epoch', 0), index)
 
 
 def sample(dataset: Any, epoch: int, index: int) -> Any:
-    """Sample ``index`` of pass ``epoch``; a data set that knows of no epochs is asked for the index alone."""
+    """Return sample ``index`` of pass ``epoch``; datasets without epochs are indexed by ``index`` alone."""
     return dataset[epoch, index] if hasattr(dataset, 'epoch') else dataset[index]
 
 
@@ -39,16 +39,16 @@ def nested_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def set_dataset_epoch(dataset: Any, epoch: int) -> None:
-    """Tell ``dataset`` and those that it wraps which pass over the data begins."""
+    """Set the epoch of ``dataset`` and of all datasets that it wraps."""
     for part in nested_datasets(dataset):
         if hasattr(part, 'set_epoch'):
             part.set_epoch(epoch)
 
 
 def built(described: Any) -> Any:
-    """The data set that ``described`` is or describes, for a wrapper of mmengine's, which would lose the keys of errors if it built it.
+    """Return the dataset that ``described`` is or describes, for an mmengine wrapper: if mmengine built it, errors would lose their keys.
 
-    mmengine takes an object of a BaseDataset alone; one of another class it takes from a function.
+    mmengine accepts only BaseDataset objects directly; objects of other classes must come from a function.
     """
     dataset = DATASETS.build(described)
     return dataset if isinstance(dataset, mmdataset.BaseDataset) else dict(type=lambda: dataset)
@@ -56,10 +56,10 @@ def built(described: Any) -> Any:
 
 @DATASETS.register_module()
 class ConcatDataset(mmdataset.ConcatDataset):
-    """Several data sets, one after the other.
+    """Several datasets, one after the other.
 
     Raises:
-        ConfigError: they differ in their classes, whatever ``ignore_keys`` says, or in other metainfo that it does not name.
+        ConfigError: their classes differ (even if ``ignore_keys`` names them), or other metainfo not in ``ignore_keys`` differs.
     """
 
     def __init__(self, datasets: list, lazy_init: bool = False, ignore_keys: str | list[str] | None = None) -> None:
@@ -74,7 +74,7 @@ class ConcatDataset(mmdataset.ConcatDataset):
         self.check_classes()
 
     def check_classes(self) -> None:
-        """Raise ConfigError for parts whose labels mean different classes."""
+        """Raise ConfigError if the labels of the datasets mean different classes."""
         lists = [class_names(getattr(part, 'metainfo', None)) for part in self.datasets]
         for i, names in enumerate(lists):
             if names is not None and lists[0] is not None and names != lists[0]:
@@ -114,7 +114,7 @@ class RepeatDataset(mmdataset.RepeatDataset):
 
 @DATASETS.register_module()
 class ClassBalancedDataset(mmdataset.ClassBalancedDataset):
-    """Images of rare classes come several times in an epoch (https://arxiv.org/abs/1908.03195, Sec. 4.2: repeat factor sampling)."""
+    """Repeat images of rare classes within an epoch (repeat factor sampling, https://arxiv.org/abs/1908.03195, Sec. 4.2)."""
 
     def __init__(self, dataset: Any, oversample_thr: float, lazy_init: bool = False) -> None:
         super().__init__(built(dataset), oversample_thr, lazy_init)
@@ -125,7 +125,7 @@ class ClassBalancedDataset(mmdataset.ClassBalancedDataset):
 
     def full_init(self) -> None:
         super().full_init()
-        self.turns = [0] * len(self.repeat_indices)      # how often the image has come before; its repetitions lie side by side
+        self.turns = [0] * len(self.repeat_indices)      # how many times the image came before; repetitions are adjacent
         for i in range(1, len(self.turns)):
             if self.repeat_indices[i] == self.repeat_indices[i - 1]:
                 self.turns[i] = self.turns[i - 1] + 1
@@ -139,15 +139,14 @@ class ClassBalancedDataset(mmdataset.ClassBalancedDataset):
 
 @DATASETS.register_module()
 class MultiImageMixDataset:
-    """A pipeline whose transforms mix samples (Mosaic, MixUp, CopyPaste) after the pipeline of another data set.
+    """Apply a pipeline whose transforms mix samples (Mosaic, MixUp, CopyPaste) after the pipeline of another dataset.
 
-    What is mixed in comes from ``dataset`` as it gives it, each time with random numbers of its own, and not through the transforms of
-    ``pipeline``: a MixUp after a Mosaic adds a plain image.
-
+    Mixed-in samples come from ``dataset``, each time with new random numbers, and do not pass through the transforms of ``pipeline``:
+    a MixUp after a Mosaic adds a single image.
     Args:
-        dataset: gives dicts of results: its pipeline loads, and does not pack.
-        pipeline: configs of transforms. skip_type_keys: names of those to leave out; see ``update_skip_type_keys``.
-        max_refetch: samples drawn anew at most when the pipeline gives None.
+        dataset: returns result dicts; its pipeline loads images and does not pack them.
+        pipeline: configs of transforms. skip_type_keys: names of transforms to skip; see ``update_skip_type_keys``.
+        max_refetch: maximum number of new samples drawn when the pipeline returns None.
     """
 
     def __init__(self, dataset: Any, pipeline: Sequence[dict], skip_type_keys: Sequence[str] | None = None, max_refetch: int = 15,
@@ -156,7 +155,7 @@ class MultiImageMixDataset:
         self.names = [str(t['type']).rpartition('.')[2] for t in pipeline]
         self.transforms = [TRANSFORMS.build(t) for t in pipeline]
         self.max_refetch, self.seed = max_refetch, 0
-        self._skipped = torch.zeros(len(pipeline), dtype=torch.uint8).share_memory_()     # persistent workers see it change
+        self._skipped = torch.zeros(len(pipeline), dtype=torch.uint8).share_memory_()     # shared memory: persistent workers see the change
         self.update_skip_type_keys(skip_type_keys)
         if not lazy_init:
             self.full_init()
@@ -165,10 +164,10 @@ class MultiImageMixDataset:
         self.dataset.full_init()
 
     def update_skip_type_keys(self, skip_type_keys: Sequence[str] | None) -> None:
-        """Leave out the transforms of these names from now on.
+        """Skip the transforms with these names from now on.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: there is no transform with that name.
         """
         unknown = [k for k in skip_type_keys or () if k not in self.names]
         if unknown:
@@ -203,7 +202,7 @@ class MultiImageMixDataset:
         raise ValueError(f'MultiImageMixDataset: its pipeline ({", ".join(self.names)}) gave None for {self.max_refetch + 1} samples.')
 
     def mixed(self, epoch: int, index: int, attempt: int, steps: int | None = None) -> Any:
-        """Sample ``index`` after the first ``steps`` transforms, default all; None when one gives None."""
+        """Return sample ``index`` after the first ``steps`` transforms (default: all); None if a transform returns None."""
         results = sample(self.dataset, epoch, index)
         for position, transform in enumerate(self.transforms[:steps]):
             if results is None or self._skipped[position]:
@@ -213,5 +212,5 @@ class MultiImageMixDataset:
         return results
 
     def partner(self, rng: np.random.Generator) -> Callable[[int], Any]:
-        """Sample ``i`` of the inner data set, in a pass that nobody else asks for, so that its augmentation is another each time."""
+        """Return a function that gives sample ``i`` of the inner dataset from an unused pass: its augmentation differs each time."""
         return lambda i: sample(self.dataset, int(rng.integers(1 << 32, 1 << 62)), int(i))

@@ -1,7 +1,7 @@
-"""Affine maps of image, boxes and masks together: shears, rotations, shifts.
+"""Affine transforms of image, boxes and masks together: shear, rotation, shift.
 
-A matrix maps continuous coordinates, in which pixel (0, 0) covers the square from (0, 0) to (1, 1). OpenCV counts from the middle of
-that pixel, so images and bitmaps are given the same map as seen from there: half a pixel decides whether a mask still fits its box.
+A matrix maps continuous coordinates, in which pixel (0, 0) covers the square from (0, 0) to (1, 1). OpenCV's origin is the centre of
+that pixel, so the matrix is converted for images and bitmaps: without this half pixel, masks would not match their boxes.
 """
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from detkit.opencv import cv2
 from detkit.registry import TRANSFORMS, ConfigError
 from detkit.structures.masks import INTERPOLATIONS, BitmapMasks, PolygonMasks
 
-HIGHEST_LEVEL = 10     # of AutoAugment's scale of magnitudes
+HIGHEST_LEVEL = 10     # of AutoAugment's magnitude levels
 
 
 def shift(x: float, y: float) -> np.ndarray:
-    """(3, 3): a move by (x, y) pixels."""
+    """Return the translation matrix (3, 3) by (x, y) pixels."""
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
 
 
 def pixel_matrix(matrix: np.ndarray) -> np.ndarray:
-    """(2, 3): ``matrix`` (3, 3) between the middles of pixels, as OpenCV counts."""
+    """Convert ``matrix`` (3, 3) to (2, 3) between pixel centres, OpenCV's convention."""
     return (shift(-0.5, -0.5) @ matrix @ shift(0.5, 0.5))[:2]
 
 
 def warp_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(n, 4) xyxy -> (n, 4): the smallest upright boxes around the mapped corners. ``matrix`` (3, 3), affine."""
+    """Map boxes (n, 4) xyxy to the smallest axis-aligned boxes (n, 4) around the mapped corners. ``matrix`` (3, 3), affine."""
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float64) @ matrix[:2, :2].T + matrix[:2, 2]
     return np.concatenate([corners.min(1), corners.max(1)], 1).astype(np.float32)
 
 
 def warp_masks(masks: BitmapMasks | PolygonMasks, matrix: np.ndarray, size: tuple[int, int]) -> BitmapMasks | PolygonMasks:
-    """Into a frame of ``size`` (height, width); what leaves it is cut off. ``matrix`` (3, 3), affine."""
+    """Map masks into an image of ``size`` (height, width); parts outside are cut off. ``matrix`` (3, 3), affine."""
     return masks.warp(matrix[:2] if isinstance(masks, PolygonMasks) else pixel_matrix(matrix), size)
 
 
 def warped(results: dict[str, Any], matrix: np.ndarray, size: tuple[int, int] | None = None, border: float | Sequence[float] = 114,
            seg_border: int = 255, interpolation: str = 'bilinear', clip: bool = True) -> dict[str, Any]:
-    """Image, boxes, masks and map by an affine ``matrix`` (3, 3) into a frame of ``size`` (height, width), default the image's own.
+    """Map image, boxes, masks and segmentation map by an affine ``matrix`` (3, 3) into an image of ``size`` (height, width; default: same).
 
-    Objects without a part in the frame are dropped. ``clip``: boxes end at its border.
+    Objects completely outside are dropped. ``clip``: clip boxes to the image.
     """
     size = size or results['img'].shape[:2]
     inner = pixel_matrix(matrix)
@@ -70,14 +70,14 @@ def warped(results: dict[str, Any], matrix: np.ndarray, size: tuple[int, int] | 
 
 @TRANSFORMS.register_module()
 class RandomAffine(BaseTransform):
-    """Rotate, scale, shear and shift at random, about the image's origin (YOLOX, https://arxiv.org/abs/2107.08430).
+    """Rotate, scale, shear and shift at random, about the image origin (YOLOX, https://arxiv.org/abs/2107.08430).
 
     Args:
-        max_rotate_degree, max_shear_degree: bounds of either sign, degrees.
-        max_translate_ratio: bound of the shift, as a share of the output's sides.
-        scaling_ratio_range: bounds of the factor.
-        border: (across, down) pixels added to each side of the output; negative ones cut the middle out of a mosaic.
-        border_val: BGR of what lies outside the image. bbox_clip_border: boxes end at the output's border.
+        max_rotate_degree, max_shear_degree: maximum absolute values, degrees.
+        max_translate_ratio: maximum shift, as a fraction of the output size.
+        scaling_ratio_range: (min, max) of the scale factor.
+        border: (horizontal, vertical) pixels added to each side of the output; negative values crop the centre of a mosaic.
+        border_val: BGR value outside the image. bbox_clip_border: clip boxes to the output.
     """
 
     random = True
@@ -100,7 +100,7 @@ class RandomAffine(BaseTransform):
         return warped(results, self.matrix(results['rng'], height, width), (height, width), self.border_val, clip=self.bbox_clip_border)
 
     def matrix(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        """(3, 3): first scaled, then rotated, sheared, shifted."""
+        """Return the matrix (3, 3): scale first, then rotate, shear, shift."""
         angle = math.radians(rng.uniform(-self.max_rotate_degree, self.max_rotate_degree))
         scale = rng.uniform(*self.scaling_ratio_range)
         x, y = (math.tan(math.radians(a)) for a in rng.uniform(-self.max_shear_degree, self.max_shear_degree, 2))
@@ -112,9 +112,9 @@ class RandomAffine(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomShift(BaseTransform):
-    """With probability ``prob``, move by up to ``max_shift_px`` pixels each way; black comes in.
+    """With probability ``prob``, shift by up to ``max_shift_px`` pixels in each direction; new pixels are black.
 
-    Objects are dropped whose visible box has a side of at most ``filter_thr_px``, and the image stays as it is when none is left
+    Objects whose visible box has a side of at most ``filter_thr_px`` are dropped; if no object is left, the image is not changed
     (YOLOF, https://arxiv.org/abs/2103.09460).
     """
 
@@ -137,11 +137,11 @@ class RandomShift(BaseTransform):
 
 
 class Geometric:
-    """An operation of AutoAugment (https://arxiv.org/abs/1906.11172, Sec. 3.1) that moves pixels; one ``matrix`` each.
+    """A geometric AutoAugment operation (https://arxiv.org/abs/1906.11172, Sec. 3.1); subclasses define ``matrix``.
 
-    With probability ``prob``, at ``level`` 0 to 10 between ``min_mag`` and ``max_mag`` (None: drawn), rounded to one decimal. As in
-    MMDetection, ``reversal_prob`` is the probability that the sign stays: with 0 it is always negative. The borders' values are for
-    image, masks and ``gt_seg_map``. ``limits``: what the magnitudes may be.
+    Applied with probability ``prob``. ``level`` (0 to 10) selects a magnitude between ``min_mag`` and ``max_mag``, rounded to one decimal;
+    None: random. As in MMDetection, ``reversal_prob`` is the probability that the sign stays positive: with 0 it is always negative. The
+    border values are for image, masks and ``gt_seg_map``. ``limits``: (min, max) of valid magnitudes.
     """
 
     random = True
@@ -174,7 +174,7 @@ class Geometric:
 
 
 def magnitude(rng: np.random.Generator, level: int | None, low: float, high: float) -> float:
-    """The magnitude of ``level`` (None: a drawn one), rounded to one decimal as in MMDetection."""
+    """Return the magnitude of ``level`` (None: random), rounded to one decimal as in MMDetection."""
     return round(low + (high - low) * (rng.random() if level is None else level / HIGHEST_LEVEL), 1)
 
 
@@ -186,7 +186,7 @@ def check_operation(name: str, prob: float, level: int | None, low: float, high:
 
 @TRANSFORMS.register_module()
 class ShearX(Geometric):
-    """Rows move sideways; magnitudes are degrees."""
+    """Shear along x; magnitudes are degrees."""
 
     def matrix(self, amount: float, height: int, width: int) -> np.ndarray:
         return np.array([[1, math.tan(math.radians(amount)), 0], [0, 1, 0], [0, 0, 1]], np.float64)
@@ -194,7 +194,7 @@ class ShearX(Geometric):
 
 @TRANSFORMS.register_module()
 class ShearY(Geometric):
-    """Columns move up or down; magnitudes are degrees."""
+    """Shear along y; magnitudes are degrees."""
 
     def matrix(self, amount: float, height: int, width: int) -> np.ndarray:
         return np.array([[1, 0, 0], [math.tan(math.radians(amount)), 1, 0], [0, 0, 1]], np.float64)
@@ -202,7 +202,7 @@ class ShearY(Geometric):
 
 @TRANSFORMS.register_module()
 class Rotate(Geometric):
-    """About the middle, clockwise; magnitudes are degrees."""
+    """Rotate clockwise about the centre; magnitudes are degrees."""
 
     limits = (0.0, 180.0)
 
@@ -213,7 +213,7 @@ class Rotate(Geometric):
 
 @TRANSFORMS.register_module()
 class TranslateX(Geometric):
-    """To the right by whole pixels; magnitudes are shares of the width."""
+    """Shift right by whole pixels; magnitudes are fractions of the width."""
 
     limits = (0.0, 1.0)
 
@@ -226,7 +226,7 @@ class TranslateX(Geometric):
 
 @TRANSFORMS.register_module()
 class TranslateY(Geometric):
-    """Down by whole pixels; magnitudes are shares of the height."""
+    """Shift down by whole pixels; magnitudes are fractions of the height."""
 
     limits = (0.0, 1.0)
 

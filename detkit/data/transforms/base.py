@@ -1,14 +1,14 @@
-"""What a step of a pipeline is."""
+"""The base class of pipeline transforms."""
 from __future__ import annotations
 
 from typing import Any
 
 
 class BaseTransform:
-    """One step: takes the dict of an image, returns it changed, or None to have another sample drawn.
+    """One pipeline step: returns the result dict of an image after a change, or None to request another sample.
 
-    A subclass writes ``transform(results)``. ``random`` says whether it draws numbers; those come from
-    ``results['rng']``, a ``numpy.random.Generator`` that belongs to this run, epoch, sample and step alone.
+    A subclass implements ``transform(results)``. ``random`` says whether it uses random numbers; they must come from
+    ``results['rng']``, a ``numpy.random.Generator`` that is unique to this run, epoch, sample and step.
     """
 
     random = False

@@ -1,4 +1,4 @@
-"""Crops, and the removal of objects that are too small."""
+"""Crops, and filters for small objects."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from detkit.data.transforms.geometry import clip_boxes_, record_
 from detkit.registry import TRANSFORMS, ConfigError
 
 PER_OBJECT = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
-TRIES = 50          # windows that MinIoURandomCrop tries for one least IoU
+TRIES = 50          # windows that MinIoURandomCrop tries per minimum IoU
 CROP_TYPES = ('absolute', 'absolute_range', 'relative', 'relative_range')
 
 
 def keep_objects(results: dict[str, Any], keep: np.ndarray) -> dict[str, Any]:
-    """Drop the objects that ``keep`` (n,) bool does not name from every field that has one entry an object."""
+    """Keep only the objects selected by ``keep`` (n,) bool, in every field that has one entry per object."""
     for key in PER_OBJECT:
         if key in results:
             results[key] = results[key][keep]
@@ -25,14 +25,14 @@ def keep_objects(results: dict[str, Any], keep: np.ndarray) -> dict[str, Any]:
 
 @TRANSFORMS.register_module()
 class RandomCrop(BaseTransform):
-    """A window of the image, drawn uniformly; objects without a part in it are dropped.
+    """Crop a random window, drawn uniformly; objects completely outside the window are dropped.
 
     Args:
-        crop_size: as in MMDetection, by ``crop_type``. 'absolute': (width, height) of the window, pixels, at most the image's.
-            'absolute_range': (min, max) of either side, pixels, each side drawn on its own. 'relative': (width, height) as shares of the
-            image. 'relative_range': the smallest (height, width) as shares of the image; the largest is the image.
-        allow_negative_crop: keep a window without any object; else None is given and another sample is drawn.
-        recompute_bbox: boxes are those of the cropped masks. bbox_clip_border: boxes end at the window's border.
+        crop_size: as in MMDetection, by ``crop_type``. 'absolute': (width, height) of the window in pixels, at most the image size.
+            'absolute_range': (min, max) of each side in pixels; sides are drawn independently. 'relative': (width, height) as fractions
+            of the image. 'relative_range': the minimum (height, width) as fractions of the image; the maximum is the image.
+        allow_negative_crop: keep a window without objects; otherwise return None, so another sample is drawn.
+        recompute_bbox: compute boxes from the cropped masks. bbox_clip_border: clip boxes to the window.
     """
 
     random = True
@@ -71,7 +71,7 @@ class RandomCrop(BaseTransform):
 
 def cropped(results: dict[str, Any], window: tuple[int, int, int, int], allow_negative: bool = True,
             recompute_bbox: bool = False, clip: bool = True) -> dict[str, Any] | None:
-    """The part inside ``window`` (x1, y1, x2, y2), whole pixels; None when no object is left and ``allow_negative`` is False."""
+    """Crop to ``window`` (x1, y1, x2, y2), integer pixels; None if no object is left and ``allow_negative`` is False."""
     x1, y1, x2, y2 = window
     results['img'] = np.ascontiguousarray(results['img'][y1:y2, x1:x2])
     results['img_shape'] = size = results['img'].shape[:2]
@@ -99,10 +99,11 @@ def cropped(results: dict[str, Any], window: tuple[int, int, int, int], allow_ne
 
 @TRANSFORMS.register_module()
 class MinIoURandomCrop(BaseTransform):
-    """A window that overlaps all objects enough, drawn until one is found (SSD, https://arxiv.org/abs/1512.02325, Sec. 2.2).
+    """Crop a random window that overlaps all objects by a minimum IoU (SSD, https://arxiv.org/abs/1512.02325, Sec. 2.2).
 
-    Each time, a least IoU of window and box is drawn from ``min_ious``, none, or 1: the image stays whole. The window's sides are at
-    least ``min_crop_size`` of the image's, one at most twice the other. Objects are kept whose centre lies in it; there must be one.
+    The minimum IoU of window and boxes is drawn from ``min_ious``, 0 (no minimum) or 1 (keep the whole image), until a window is found.
+    The window's sides are at least ``min_crop_size`` of the image's sides; its aspect ratio is between 1:2 and 2:1. Objects are kept
+    if their centre is inside; the window must contain at least one.
     """
 
     random = True
@@ -129,7 +130,7 @@ class MinIoURandomCrop(BaseTransform):
                     return cropped(keep_objects(results, inside), tuple(window), clip=self.bbox_clip_border)
 
     def window(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray | None:
-        """(4,) int64 xyxy; None for one that is too narrow."""
+        """Return a random window, (4,) int64 xyxy; None if it is too narrow."""
         w, h = rng.uniform(self.min_crop_size * width, width), rng.uniform(self.min_crop_size * height, height)
         if not 0.5 <= h / w <= 2:
             return None
@@ -139,7 +140,7 @@ class MinIoURandomCrop(BaseTransform):
 
 
 def window_ious(window: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(n,) IoU of ``window`` (4,) with each of ``boxes`` (n, 4)."""
+    """Return the IoU (n,) of ``window`` (4,) with each of ``boxes`` (n, 4)."""
     overlap = (np.minimum(boxes[:, 2:], window[2:]) - np.maximum(boxes[:, :2], window[:2])).clip(0).prod(1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (window[2:] - window[:2]).prod() - overlap
     return overlap / np.maximum(areas, 1e-6)
@@ -147,8 +148,11 @@ def window_ious(window: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class FilterAnnotations(BaseTransform):
-    """Drop objects whose box (``by_box``) has a side of at most ``min_gt_bbox_wh`` (width, height) pixels, or whose mask (``by_mask``)
-    has fewer than ``min_gt_mask_area``. ``keep_empty``: None when none is left, so that another sample is drawn; False keeps the image.
+    """Drop small objects.
+
+    ``by_box``: drop objects whose box has a side of at most ``min_gt_bbox_wh`` (width, height) pixels. ``by_mask``: drop objects whose
+    mask has fewer than ``min_gt_mask_area`` pixels. ``keep_empty``: return None if no object is left, so another sample is drawn; False
+    keeps the image.
     """
 
     def __init__(self, min_gt_bbox_wh: tuple[float, float] = (1, 1), min_gt_mask_area: float = 1, by_box: bool = True,

@@ -1,4 +1,4 @@
-"""The end of a pipeline: what a detector is given."""
+"""The end of a pipeline: pack the inputs of a detector."""
 from __future__ import annotations
 
 from typing import Any
@@ -16,9 +16,11 @@ INSTANCE_KEYS = {'gt_bboxes': 'bboxes', 'gt_bboxes_labels': 'labels', 'gt_masks'
 
 @TRANSFORMS.register_module()
 class PackDetInputs(BaseTransform):
-    """``inputs``: uint8 tensor (3, H, W); ``data_samples``: a DetDataSample with ``gt_instances``, ``ignored_instances`` (flagged
-    objects) and, as metainfo, those of ``meta_keys`` that the pipeline wrote, the ``seed`` from which heads may draw, and, where boxes
-    have at most been scaled since they were read, ``gt_scale`` (x, y), so that a metric can undo it.
+    """Pack ``inputs``, a uint8 tensor (3, H, W), and ``data_samples``, a DetDataSample.
+
+    The DetDataSample has ``gt_instances``, ``ignored_instances`` (flagged objects) and, as metainfo, the ``meta_keys`` that the pipeline
+    wrote, the ``seed`` for random numbers in heads, and ``gt_scale`` (x, y), which metrics use to undo resizing. ``gt_scale`` is written
+    only if boxes were at most resized after loading.
     """
 
     random = True
@@ -48,7 +50,7 @@ class PackDetInputs(BaseTransform):
 
 
 def scale_since(results: dict[str, Any]) -> tuple[float, float] | None:
-    """By how much (x, y) the image was resized after its annotations were read; None if more was done to it, or none were."""
+    """Return the factors (x, y) by which the image was resized after loading annotations; None for other changes or without annotations."""
     if 'annotated_at' not in results:
         return None
     now = results.get('homography_matrix')
@@ -60,14 +62,14 @@ def scale_since(results: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def image_to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(H, W, 3) or (H, W) -> (C, H, W), a view: turning the bytes around costs more than reading them, and the batch copies them anyway."""
+    """Convert (H, W, 3) or (H, W) to a (C, H, W) view: a transposed copy is slower than reading, and collation copies the data anyway."""
     if image.ndim == 2:
         image = image[..., None]
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
 
 def pack_instances(results: dict[str, Any], chosen: np.ndarray) -> InstanceData:
-    """The objects that ``chosen`` (n,) bool picks."""
+    """Return the objects selected by ``chosen`` (n,) bool."""
     out = InstanceData()
     for key, name in INSTANCE_KEYS.items():
         if key in results:

@@ -1,6 +1,6 @@
 """Resize, flip, pad: image, boxes and masks together.
 
-Keys read and written: ``img``, ``img_shape``, ``gt_bboxes``, ``gt_masks``, ``gt_seg_map``, where present; sizes of configs are
+Keys read and written, if present: ``img``, ``img_shape``, ``gt_bboxes``, ``gt_masks``, ``gt_seg_map``. Sizes in configs are
 (width, height).
 """
 from __future__ import annotations
@@ -25,7 +25,10 @@ PADDING_MODES = {'constant': cv2.BORDER_CONSTANT, 'edge': cv2.BORDER_REPLICATE, 
 
 
 def fitted_size(size: tuple[int, int], scale: Scale, to_int: Callable[[float], int] = rounded) -> tuple[int, int]:
-    """(width, height) of an image of ``size`` (height, width), made as large as fits into ``scale``, its long side within the long."""
+    """Return the largest (width, height), with the aspect ratio of ``size`` (height, width), that fits in ``scale``.
+
+    The long side is limited by the long side of ``scale``, the short side by its short side.
+    """
     height, width = size
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
     return to_int(width * factor), to_int(height * factor)
@@ -38,10 +41,10 @@ def clip_boxes_(boxes: np.ndarray, size: tuple[int, int]) -> None:
 
 
 def resized_by_pillow(image: np.ndarray, size: Scale, interpolation: str) -> np.ndarray:
-    """uint8 (H, W[, 3]) -> ``size`` (width, height). Unlike OpenCV, Pillow smooths where it makes an image smaller.
+    """Resize uint8 (H, W[, 3]) to ``size`` (width, height). Unlike OpenCV, Pillow applies antialiasing when it downsamples.
 
     Raises:
-        ConfigError: an image that is not uint8.
+        ConfigError: the image is not uint8.
     """
     from PIL import Image
     if image.dtype != np.uint8:
@@ -51,19 +54,20 @@ def resized_by_pillow(image: np.ndarray, size: Scale, interpolation: str) -> np.
 
 
 def record_(results: dict[str, Any], matrix: Sequence[Sequence[float]]) -> None:
-    """Write down in ``homography_matrix`` (3, 3) float32 where pixels have gone since the file was read: ``matrix`` comes last."""
+    """Update ``homography_matrix`` (3, 3) float32, the map from the original image to the current image: ``matrix`` is applied last."""
     results['homography_matrix'] = (np.asarray(matrix) @ results.get('homography_matrix', np.eye(3))).astype(np.float32)
 
 
 @TRANSFORMS.register_module()
 class Resize(BaseTransform):
-    """To ``scale`` (width, height), or by ``scale_factor`` (a number or (w, h)). Writes ``scale``, ``scale_factor`` (w, h), ``keep_ratio``.
+    """Resize to ``scale`` (width, height), or by ``scale_factor`` (a number or (w, h)).
 
-    ``keep_ratio``: as large as fits into ``scale``, long side within its long side, short within short. ``clip_object_border``:
-    boxes end at the image's border. ``scale_factor`` accumulates over resizes: it always leads from the original image to this one.
+    Writes ``scale``, ``scale_factor`` (w, h), ``keep_ratio``. ``keep_ratio``: the largest size that fits in ``scale``, long side within
+    its long side, short side within its short side. ``clip_object_border``: clip boxes to the image. ``scale_factor`` accumulates over
+    several resizes: it always maps the original image to the current image.
     """
 
-    to_int = staticmethod(rounded)     # of a side that ``keep_ratio`` gives
+    to_int = staticmethod(rounded)     # rounds a side computed for ``keep_ratio``
 
     def __init__(self, scale: int | Scale | None = None, scale_factor: float | tuple[float, float] | None = None,
                  keep_ratio: bool = False, clip_object_border: bool = True, backend: str = 'cv2',
@@ -105,7 +109,7 @@ class Resize(BaseTransform):
         return results
 
     def resized_image(self, image: np.ndarray, size: Scale, interpolation: str) -> np.ndarray:
-        """(H, W[, C]) -> ``size`` (width, height)."""
+        """Resize (H, W[, C]) to ``size`` (width, height)."""
         if self.backend == 'pillow':
             return resized_by_pillow(image, size, interpolation)
         return cv2.resize(image, size, interpolation=INTERPOLATIONS[interpolation])
@@ -113,8 +117,9 @@ class Resize(BaseTransform):
 
 @TRANSFORMS.register_module()
 class FixScaleResize(BaseTransform):
-    """As Resize, but sides that ``keep_ratio`` gives are rounded down: 300 x 200 to (101, 201) gives 151 x 101, where Resize gives
-    152 x 101 (MMDetection has it for GLIP, https://arxiv.org/abs/2112.03857).
+    """Resize, but round sides computed for ``keep_ratio`` down.
+
+    300 x 200 to (101, 201) gives 151 x 101; Resize gives 152 x 101. Used by MMDetection for GLIP (https://arxiv.org/abs/2112.03857).
     """
 
     def __init__(self, scale: int | Scale | None = None, scale_factor: float | tuple[float, float] | None = None,
@@ -132,9 +137,9 @@ class FixScaleResize(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ResizeShortestEdge(BaseTransform):
-    """To a short side of ``scale`` pixels (of a pair, its smaller), the long one at most ``max_size``, keeping the aspect ratio.
+    """Resize the short side to ``scale`` pixels (the smaller of a pair), the long side to at most ``max_size``, keeping the aspect ratio.
 
-    ``options`` are those of ``resize_type``.
+    ``options`` are arguments of ``resize_type``.
     """
 
     def __init__(self, scale: int | Scale, max_size: int | None = None, resize_type: str = 'Resize', **options: Any) -> None:
@@ -153,7 +158,11 @@ class ResizeShortestEdge(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomResize(BaseTransform):
-    """Resize to a scale drawn between two ``scale``s (width, height), each side on its own, or to one times a factor of ``ratio_range``."""
+    """Resize to a random scale.
+
+    The scale is drawn between two ``scale`` values (width, height), each side independently, or is one ``scale`` times a random factor
+    in ``ratio_range``.
+    """
 
     random = True
 
@@ -177,7 +186,7 @@ class RandomResize(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomChoiceResize(BaseTransform):
-    """Resize to one of ``scales`` (width, height each)."""
+    """Resize to a random choice of ``scales`` (width, height)."""
 
     random = True
 
@@ -191,10 +200,10 @@ class RandomChoiceResize(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomFlip(BaseTransform):
-    """Flip with probability ``prob``, along ``direction``. Writes ``flip`` and ``flip_direction``.
+    """Flip with probability ``prob`` along ``direction``. Writes ``flip`` and ``flip_direction``.
 
-    One ``prob`` is shared by all directions of a list; a list of as many gives each its own. ``swap_seg_labels``: pairs of labels that
-    change places in ``gt_seg_map`` where it is flipped, such as left and right.
+    With several directions, a single ``prob`` is divided among them; a list gives one probability per direction. ``swap_seg_labels``:
+    pairs of labels, such as left and right, that are swapped in ``gt_seg_map`` when it is flipped.
     """
 
     random = True
@@ -233,7 +242,7 @@ class RandomFlip(BaseTransform):
 def flipped(results: dict[str, Any], direction: str) -> dict[str, Any]:
     """Flip image, boxes and masks; x becomes width - x, y height - y."""
     across, down = direction in ('horizontal', 'diagonal'), direction in ('vertical', 'diagonal')
-    code = -1 if across and down else int(across)                      # OpenCV's; several times as fast as a copy of numpy's view
+    code = -1 if across and down else int(across)                      # OpenCV's flip code; several times faster than copying a numpy view
     results['img'] = cv2.flip(results['img'], code)
     height, width = results['img'].shape[:2]
     record_(results, [[-1 if across else 1, 0, width * across], [0, -1 if down else 1, height * down], [0, 0, 1]])
@@ -253,11 +262,11 @@ def flipped(results: dict[str, Any], direction: str) -> dict[str, Any]:
 
 @TRANSFORMS.register_module()
 class Pad(BaseTransform):
-    """At the right and bottom, to ``size`` (width, height), a multiple of ``size_divisor``, or a square (``pad_to_square``).
+    """Pad right and bottom to ``size`` (width, height), to a multiple of ``size_divisor``, or to a square (``pad_to_square``).
 
-    ``pad_val``: a number, or ``dict(img=..., seg=..., masks=...)``. An image larger than ``size`` stays as it is. ``padding_mode``:
-    'constant'; 'edge' repeats the last pixel; 'reflect' and 'symmetric' mirror at its middle and at its edge. Masks are padded with a
-    constant in every mode.
+    ``pad_val``: a number, or ``dict(img=..., seg=..., masks=...)``. An image larger than ``size`` is not changed. ``padding_mode``:
+    'constant'; 'edge' repeats the last pixel; 'reflect' mirrors without repeating the edge pixel, 'symmetric' repeats it. Masks are
+    always padded with a constant.
     """
 
     def __init__(self, size: Scale | None = None, size_divisor: int | None = None, pad_to_square: bool = False,
@@ -287,7 +296,7 @@ class Pad(BaseTransform):
 
 
 def padded(image: np.ndarray, size: tuple[int, int], value: float | tuple, mode: str = 'constant') -> np.ndarray:
-    """(H, W[, C]) -> ``size`` (height, width), the image at the top left; ``mode``: see Pad."""
+    """Pad (H, W[, C]) to ``size`` (height, width), with the image at the top left; ``mode``: see Pad."""
     if mode != 'constant':
         return cv2.copyMakeBorder(image, 0, size[0] - image.shape[0], 0, size[1] - image.shape[1], PADDING_MODES[mode])
     out = np.empty((*size, *image.shape[2:]), image.dtype)

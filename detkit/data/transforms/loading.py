@@ -1,4 +1,4 @@
-"""From a file to pixels, and from an annotation to arrays."""
+"""Load images and annotations."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,14 +17,16 @@ from detkit.structures.masks import BitmapMasks, PolygonMasks, bitmap_to_polygon
 FLAGS = {'color': cv2.IMREAD_COLOR, 'grayscale': cv2.IMREAD_GRAYSCALE, 'unchanged': cv2.IMREAD_UNCHANGED,
          'color_ignore_orientation': cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
          'grayscale_ignore_orientation': cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION}
-FARTHEST = 1e5      # pixels: a polygon that runs beyond it is a fault
+FARTHEST = 1e5      # pixels; a polygon beyond this distance is an error
 JPEG_START, JPEG_END = (0xff, 0xd8), np.array([0xff, 0xd9], np.uint8)
 LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
 
 
 class UnreadableImage(ValueError):
-    """A picture that cannot be decoded; ``path`` is its file. With one argument, that is the whole message: so torch makes an error of
-    a data loader's worker anew."""
+    """An image that cannot be decoded; ``path`` is its file.
+
+    With one argument, that argument is the whole message: torch recreates a data loader worker's error in this way.
+    """
 
     def __init__(self, path: str, reason: str | None = None) -> None:
         super().__init__(path if reason is None else f'{path}: cannot read this image ({reason}). Replace the file, take it out of the '
@@ -32,11 +34,11 @@ class UnreadableImage(ValueError):
         self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.path, self.reason)    # DataLoader workers send exceptions pickled
+        return type(self), (self.path, self.reason)    # DataLoader workers pickle their exceptions
 
 
 def check_local(backend_args: dict | None) -> None:
-    """Raise ConfigError for MMDetection's remote storage, which detkit does not read."""
+    """Raise ConfigError for MMDetection's remote storage backends, which detkit does not support."""
     backend = (backend_args or {}).get('backend', 'local')
     if backend not in LOCAL_BACKENDS:
         raise ConfigError(f"backend_args backend='{backend}' is not offered; images are read from local files. Set backend_args=None.")
@@ -44,7 +46,7 @@ def check_local(backend_args: dict | None) -> None:
 
 def read_image(path: str, color_type: str = 'color', data: np.ndarray | None = None, depth: str | tuple[float, float] = 'divide',
                background: tuple | None = None) -> np.ndarray:
-    """Decode a file: uint8 (H, W, 3) BGR for ``color``, turned upright by its EXIF orientation. ``data``: its bytes, where they are known.
+    """Decode a file to uint8 (H, W, 3) BGR for ``color``, rotated by its EXIF orientation. ``data``: the file's bytes, if already read.
 
     ``depth``, ``background``: see LoadImageFromFile.
 
@@ -75,7 +77,7 @@ def read_image(path: str, color_type: str = 'color', data: np.ndarray | None = N
 
 
 def read_by_pillow(path: str, color_type: str, data: np.ndarray | None = None) -> np.ndarray:
-    """As ``read_image`` for ``color`` and ``grayscale``, by Pillow: its JPEG decoder may differ from OpenCV's by a grey level.
+    """Decode ``color`` or ``grayscale`` as ``read_image`` does, with Pillow; its JPEG values may differ from OpenCV's by one grey level.
 
     Raises:
         UnreadableImage: missing, empty or broken file.
@@ -91,13 +93,13 @@ def read_by_pillow(path: str, color_type: str, data: np.ndarray | None = None) -
 
 
 def without_end_marker(data: np.ndarray, flags: int) -> np.ndarray | None:
-    """A JPEG whose last bytes are missing, as some writers leave it; None if rows are missing too, which a decoder fills with grey."""
+    """Decode a JPEG without its end marker, as some writers leave it; None if rows are missing too (decoders fill them with grey)."""
     image = cv2.imdecode(np.concatenate([data, JPEG_END]), flags)
     return image if image is not None and complete(image) else None
 
 
 def complete(image: np.ndarray) -> bool:
-    """Whether the last rows show something: a decoder fills what is missing with one value."""
+    """Return whether the last rows have content: a decoder fills missing rows with one value."""
     rows = image[-max(len(image) // 20, 2):]
     return bool(rows.max() > rows.min())
 
@@ -107,13 +109,13 @@ def has_alpha(image: np.ndarray | None) -> bool:
 
 
 def over_background(image: np.ndarray, background: Sequence[float]) -> np.ndarray:
-    """BGRA uint8 (H, W, 4) over a colour -> BGR uint8."""
+    """Blend BGRA uint8 (H, W, 4) over a background colour; returns BGR uint8."""
     share = image[..., 3:].astype(np.float32) / 255
     return np.rint(image[..., :3] * share + np.asarray(background, np.float32) * (1 - share)).astype(np.uint8)
 
 
 def as_bytes(image: np.ndarray, depth: str | Sequence[float]) -> np.ndarray:
-    """Values of any range -> uint8: ``depth`` (low, high) becomes (0, 255), ``range`` takes the picture's own least and largest."""
+    """Map values of any range to uint8. ``depth`` (low, high) becomes (0, 255); ``range`` uses the image's own minimum and maximum."""
     low, high = (float(image.min()), float(image.max())) if depth == 'range' else depth
     return np.rint((image.astype(np.float32) - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
 
@@ -122,12 +124,12 @@ def as_bytes(image: np.ndarray, depth: str | Sequence[float]) -> np.ndarray:
 class LoadImageFromFile(BaseTransform):
     """Read ``img_path``. Writes ``img`` uint8 (H, W, 3) BGR, ``img_shape`` and ``ori_shape`` (height, width).
 
-    ``color_type``: ``color``, ``grayscale``, ``unchanged``, or the first two with ``_ignore_orientation`` (EXIF is then not
-    applied). ``to_float32``: float pixels, still 0 to 255. ``ignore_empty``: None in place of an error, so that another sample is drawn.
+    ``color_type``: ``color``, ``grayscale``, ``unchanged``, or the first two with ``_ignore_orientation`` (EXIF orientation is not
+    applied). ``to_float32``: float pixels, still 0 to 255. ``ignore_empty``: return None instead of an error, so another sample is drawn.
 
-    Greyscale becomes three equal channels; CMYK is converted as OpenCV does. ``depth``, for pictures of 16 bits: ``divide`` by 256, as
-    OpenCV and MMDetection do (a sensor of 12 bits then looks black); ``range``: each picture's least and largest value become 0 and 255;
-    ``(low, high)``: these do. ``background``: BGR colour under transparent pixels; without it, transparency is left aside.
+    Greyscale becomes three equal channels; CMYK is converted as OpenCV does. ``depth``, for 16-bit images: ``divide`` by 256, as OpenCV
+    and MMDetection do (images of a 12-bit sensor then look black); ``range``: map each image's minimum and maximum to 0 and 255;
+    ``(low, high)``: map these values to 0 and 255. ``background``: BGR colour under transparent pixels; without it, alpha is ignored.
     """
 
     def __init__(self, to_float32: bool = False, color_type: str = 'color', imdecode_backend: str = 'cv2',
@@ -162,11 +164,11 @@ class LoadImageFromFile(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadImageFromNDArray(BaseTransform):
-    """Take ``img``, uint8 (H, W, 3) BGR or (H, W), as it is. Writes ``img_shape`` and ``ori_shape``."""
+    """Use ``img``, uint8 (H, W, 3) BGR or (H, W), without a copy. Writes ``img_shape`` and ``ori_shape``."""
 
     def __init__(self, to_float32: bool = False, color_type: str = 'color', imdecode_backend: str = 'cv2',
                  backend_args: dict | None = None, file_client_args: dict | None = None, ignore_empty: bool = False) -> None:
-        """Takes what the LoadImageFromFile takes that it stands in for; but for ``to_float32`` there is nothing to set: nothing is read."""
+        """Accept the arguments of LoadImageFromFile, which this class replaces; only ``to_float32`` has an effect, as no file is read."""
         self.to_float32 = to_float32
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -183,13 +185,15 @@ def with_image(results: dict[str, Any], image: np.ndarray, to_float32: bool) -> 
 
 @TRANSFORMS.register_module()
 class LoadAnnotations(BaseTransform):
-    """``instances`` -> ``gt_bboxes`` float32 (n, 4) xyxy, ``gt_bboxes_labels`` int64 (n,), ``gt_ignore_flags`` bool (n,), ``gt_masks``.
+    """Convert ``instances`` to arrays.
 
-    ``with_mask``: bitmaps, or (``poly2mask=False``) polygons, of run lengths those along their pixels' borders, holes filled. An object
-    without a valid mask is marked as ignored.
-    ``with_seg``: reads ``seg_map_path``, where the sample has one, as ``gt_seg_map`` (H, W), uint8 in an 8-bit file, and writes
-    ``ignore_index``. ``reduce_zero_label``: label 0 is background and becomes ``ignore_index``, the others count from 0. Then
-    ``label_map``, where the sample has one, renames labels: old label -> new label.
+    Writes ``gt_bboxes`` float32 (n, 4) xyxy, ``gt_bboxes_labels`` int64 (n,), ``gt_ignore_flags`` bool (n,) and ``gt_masks``.
+
+    ``with_mask``: load bitmaps, or polygons with ``poly2mask=False``. RLE masks become polygons along their pixel borders, with holes
+    filled. An object without a valid mask is marked as ignored.
+    ``with_seg``: read ``seg_map_path``, if the sample has one, as ``gt_seg_map`` (H, W), uint8 for an 8-bit file, and write
+    ``ignore_index``. ``reduce_zero_label``: label 0 is background and becomes ``ignore_index``; other labels are reduced by 1. Then
+    ``label_map`` of the sample, if present, maps old labels to new labels.
     """
 
     def __init__(self, with_bbox: bool = True, with_label: bool = True, with_mask: bool = False, with_seg: bool = False,
@@ -219,7 +223,7 @@ class LoadAnnotations(BaseTransform):
             results['gt_bboxes_labels'] = np.array([i['bbox_label'] for i in instances], np.int64)
         if self.with_bbox or self.with_mask:
             results['gt_ignore_flags'] = flags
-        results['annotated_at'] = results.get('homography_matrix', np.eye(3, dtype=np.float32))   # here boxes are the original's
+        results['annotated_at'] = results.get('homography_matrix', np.eye(3, dtype=np.float32))   # here boxes are in the original image
         if self.with_seg and results.get('seg_map_path') is not None:
             seg_map = read_image(results['seg_map_path'], 'unchanged')
             if self.reduce_zero_label:
@@ -230,12 +234,12 @@ class LoadAnnotations(BaseTransform):
 
 
 def without_zero_label(seg_map: np.ndarray, ignore_index: int) -> np.ndarray:
-    """Labels less one; 0 and ``ignore_index`` become ``ignore_index``."""
+    """Return labels minus one; 0 and ``ignore_index`` become ``ignore_index``."""
     return np.where((seg_map == 0) | (seg_map == ignore_index), ignore_index, seg_map.astype(np.int64) - 1).astype(seg_map.dtype)
 
 
 def renamed_labels(seg_map: np.ndarray, label_map: dict[int, int]) -> np.ndarray:
-    """``seg_map`` with each label that ``label_map`` names in its place."""
+    """Return ``seg_map`` with labels replaced according to ``label_map``."""
     out = seg_map.copy()
     for old, new in label_map.items():
         out[seg_map == old] = new
@@ -244,9 +248,9 @@ def renamed_labels(seg_map: np.ndarray, label_map: dict[int, int]) -> np.ndarray
 
 @TRANSFORMS.register_module()
 class LoadEmptyAnnotations(BaseTransform):
-    """No objects, whatever the file says: for images without labels. Writes what LoadAnnotations writes, empty.
+    """Write what LoadAnnotations writes, without objects: for images without labels.
 
-    ``seg_ignore_label`` fills ``gt_seg_map`` (``with_seg``), so that no pixel counts.
+    ``seg_ignore_label`` fills ``gt_seg_map`` (``with_seg``), so that all pixels are ignored.
     """
 
     def __init__(self, with_bbox: bool = True, with_label: bool = True, with_mask: bool = False, with_seg: bool = False,
@@ -268,7 +272,7 @@ class LoadEmptyAnnotations(BaseTransform):
 
 
 def load_masks(instances: list[dict], size: tuple[int, int], as_bitmap: bool) -> tuple[BitmapMasks | PolygonMasks, np.ndarray]:
-    """The masks, and (n,) bool: False where an object has none that can be used."""
+    """Return the masks, and (n,) bool: False for an object without a valid mask."""
     height, width = size
     masks, sound = [], np.ones(len(instances), bool)
     for i, instance in enumerate(instances):
@@ -288,12 +292,12 @@ def load_masks(instances: list[dict], size: tuple[int, int], as_bitmap: bool) ->
 
 
 def drawable(polygon: np.ndarray) -> bool:
-    """Whether all its numbers are finite and near enough: drawing takes memory in proportion to a polygon's length, seen or not."""
+    """Return whether all coordinates are finite and below a limit: memory for drawing grows with a polygon's length, visible or not."""
     return bool(np.abs(polygon).max() < FARTHEST)     # False for NaN
 
 
 def bitmap_of(mask: dict | list, height: int, width: int) -> np.ndarray | None:
-    """uint8 (height, width), or None for run lengths of another size or that cannot be decoded."""
+    """Return the bitmap, uint8 (height, width); None for RLE of another size or RLE that cannot be decoded."""
     if isinstance(mask, list):
         return polygon_to_bitmap(mask, height, width)
     if list(mask['size']) != [height, width]:

@@ -1,9 +1,9 @@
-"""Transforms that join several samples into one.
+"""Transforms that combine several samples into one.
 
-Other samples come through ``results['partner']``: drawn from the whole data set, run through the transforms before this one. Nothing is
-remembered between samples, so a sample is the same whatever was made before it and in which worker. MMDetection's ``Cached...`` draw
-from a queue of recent samples instead; here ``max_cached_images`` bounds the decoded images that a worker keeps, and ``random_pop``
-(which of the queue leaves it) has nothing to decide and must keep one of its two values.
+Other samples come from ``results['partner']``: random samples of the whole dataset, after the transforms before this one. No state
+is kept between samples, so a sample does not depend on the samples before it or on its worker. MMDetection's ``Cached...``
+transforms draw from a queue of recent samples instead; here ``max_cached_images`` limits the decoded images that a worker caches, and
+``random_pop`` (which image leaves the queue) has no effect; both of its values are accepted.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from detkit.structures.masks import BitmapMasks, PolygonMasks
 
 
 def partner_of(results: dict[str, Any]) -> dict[str, Any]:
-    """Another sample of the data set, any one of them."""
+    """Return a random sample of the dataset."""
     for _ in range(100):
         other = results['partner'](results['rng'].integers(results['num_samples']))
         if other is not None:
@@ -30,7 +30,7 @@ def partner_of(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def joined(parts: list[dict[str, Any]], results: dict[str, Any]) -> dict[str, Any]:
-    """``results`` with the objects of all ``parts``, whose boxes and masks already lie in its frame."""
+    """Return ``results`` with the objects of all ``parts``, whose boxes and masks are already in its coordinates."""
     for key in PER_OBJECT:
         if key in results:
             values = [p[key] for p in parts]
@@ -40,14 +40,14 @@ def joined(parts: list[dict[str, Any]], results: dict[str, Any]) -> dict[str, An
 
 
 def visible(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(n,) bool: boxes with a part inside an image of ``size`` (height, width)."""
+    """Return (n,) bool: whether a box overlaps an image of ``size`` (height, width)."""
     return (boxes[:, 0] < size[1]) & (boxes[:, 1] < size[0]) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
 
 
 def moved(part: dict[str, Any], size: tuple[int, int], dx: int, dy: int, factor: float = 1.) -> dict[str, Any]:
-    """The objects of ``part``, resized by ``factor``, then shifted into a frame of ``size`` (height, width).
+    """Resize the objects of ``part`` by ``factor``, then shift them into an image of ``size`` (height, width).
 
-    As in MMDetection, ``factor`` is the one that was asked for, not that of the image's sides, which are rounded down to whole pixels.
+    As in MMDetection, ``factor`` is the requested one, not the factor of the image sides, which are rounded down to whole pixels.
     """
     out = {k: part[k] for k in PER_OBJECT if k in part}
     if 'gt_bboxes' in out:
@@ -61,8 +61,8 @@ def moved(part: dict[str, Any], size: tuple[int, int], dx: int, dy: int, factor:
 class Mosaic(BaseTransform):
     """Four images around a random centre, on a canvas twice ``img_scale`` (width, height) (YOLOv4, https://arxiv.org/abs/2004.10934).
 
-    Each is resized to fit ``img_scale`` and placed with a corner at the centre, which lies ``center_ratio_range`` times ``img_scale``
-    from the canvas's origin. ``prob``: share of samples that become mosaics.
+    Each image is resized to fit ``img_scale`` and placed with one corner at the centre. The centre is at ``center_ratio_range`` times
+    ``img_scale`` from the canvas origin. ``prob``: probability that a sample becomes a mosaic.
     """
 
     random = True
@@ -94,7 +94,7 @@ class Mosaic(BaseTransform):
         return keep_objects(results, seen)
 
     def place(self, canvas: np.ndarray, part: dict[str, Any], center: tuple[int, int], corner: int) -> dict[str, Any]:
-        """Draw ``part`` left or right of (corner odd) and above or below (corner >= 2) the centre; its objects in the canvas's frame."""
+        """Draw ``part`` on the canvas; return its objects in canvas coordinates. ``corner``: 0 and 2 left, 1 and 3 right; 0 and 1 top."""
         image = part['img']
         factor = min(self.img_scale[1] / image.shape[0], self.img_scale[0] / image.shape[1])
         size = max(int(image.shape[1] * factor), 1), max(int(image.shape[0] * factor), 1)
@@ -110,10 +110,10 @@ class Mosaic(BaseTransform):
 
 @TRANSFORMS.register_module(name=['MixUp', 'CachedMixUp'])
 class MixUp(BaseTransform):
-    """Half of this image, half of another, with the objects of both (YOLOX, https://arxiv.org/abs/2107.08430, Sec. 2.1).
+    """Average this image with another one and join the objects of both (YOLOX, https://arxiv.org/abs/2107.08430, Sec. 2.1).
 
-    The other is fitted into ``img_scale`` (width, height), scaled by a factor of ``ratio_range``, flipped, and cropped at random to this
-    image's size. As in MMDetection, ``flip_ratio`` is the probability that it is not flipped.
+    The other image is resized to fit ``img_scale`` (width, height), scaled by a random factor in ``ratio_range``, flipped, and randomly
+    cropped to the size of this image. As in MMDetection, ``flip_ratio`` is the probability that it is not flipped.
     """
 
     random = True
@@ -147,7 +147,7 @@ class MixUp(BaseTransform):
         return keep_objects(results, visible(results['gt_bboxes'], size))
 
     def other(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """A sample with objects; None when ``max_iters`` draws gave none."""
+        """Return a sample with objects; None if ``max_iters`` draws found none."""
         for _ in range(self.max_iters):
             other = partner_of(results)
             if len(other['gt_bboxes']):
@@ -155,7 +155,7 @@ class MixUp(BaseTransform):
         return None
 
     def scaled(self, part: dict[str, Any], jitter: float) -> dict[str, Any]:
-        """Fitted into ``img_scale``, padded to it, then scaled by ``jitter``, in float64 and truncated, as in MMDetection."""
+        """Resize to fit ``img_scale``, pad, then scale by ``jitter``, in float64 and truncated, as in MMDetection."""
         image = part['img']
         factor = min(self.img_scale[1] / image.shape[0], self.img_scale[0] / image.shape[1])
         fit = max(int(image.shape[1] * factor), 1), max(int(image.shape[0] * factor), 1)
