@@ -1,4 +1,4 @@
-"""Data sets, transforms, caches; ``doctor``, which looks at all of them, stands on a higher floor and is only named here."""
+"""Datasets, transforms and caches. ``doctor`` checks all of them; it belongs to a higher layer and is only named here."""
 from typing import Any
 
 from detkit.mmdet_names import missing_attribute

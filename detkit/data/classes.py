@@ -1,19 +1,19 @@
-"""Class names, wherever two lists of them meet: data sets of two splits, data and checkpoint, annotation files of one set.
+"""Compare lists of class names: of two splits, of data and a checkpoint, of the annotation files of one dataset.
 
-A label is a position in a list of names, so that two lists in different orders mean different labels. They are compared by name.
+A label is a position in a list of names, so two lists in different orders give labels different meanings. Lists are compared by name.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MAX_NAMED = 5      # names that a message lists
+MAX_NAMED = 5      # maximum number of names listed in a message
 
 
 def class_names(meta: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     """Return the classes that ``meta`` names, or None.
 
-    ``meta``: the metainfo of a data set, or the ``meta`` of a checkpoint, of MMDetection 3 (``dataset_meta`` with ``classes`` or
+    ``meta``: the metainfo of a dataset, or the ``meta`` of an MMDetection checkpoint: version 3 (``dataset_meta`` with ``classes`` or
     ``CLASSES``) or 2 (``CLASSES``).
     """
     meta = meta or {}
@@ -26,9 +26,9 @@ def class_names(meta: Mapping[str, Any] | None) -> tuple[str, ...] | None:
 
 
 def class_difference(first: Sequence[str], second: Sequence[str], first_name: str, second_name: str) -> str:
-    """Return in words how two lists of class names differ; '' where they are equal.
+    """Return a description of how two lists of class names differ; '' if they are equal.
 
-    ``first_name``, ``second_name``: what the message calls them.
+    ``first_name``, ``second_name``: names of the lists in the message.
     """
     if tuple(first) == tuple(second):
         return ''
@@ -42,14 +42,14 @@ def class_difference(first: Sequence[str], second: Sequence[str], first_name: st
 
 
 def same_names(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether two lists hold the same names, in whatever order."""
+    """Return whether two lists contain the same names, in any order."""
     return len(first) == len(second) and set(first) == set(second)
 
 
 def in_order_of(classes: Sequence[str], names: Sequence[str]) -> tuple[str, ...] | None:
-    """Return ``names`` in the order of ``classes``, or None where they are not the same names.
+    """Return ``names`` in the order of ``classes``; None if they are not the same names.
 
-    Names that differ in case, spaces, '_' and '-' alone are the same, where that is unambiguous: 'Traffic light' and 'traffic_light'.
+    Names that differ only in case, spaces, '_' and '-' are equal if this is unambiguous: 'Traffic light' and 'traffic_light'.
     """
     if same_names(classes, names):
         return tuple(classes)
@@ -61,15 +61,13 @@ def in_order_of(classes: Sequence[str], names: Sequence[str]) -> tuple[str, ...]
 
 
 def spelled_otherwise(names: Sequence[str], classes: Sequence[str]) -> tuple[str, str] | None:
-    """Return the first of ``names`` that is not in ``classes`` and differs from one of them in case, spaces, '_' and '-' alone, and that
-    class; None without one.
-    """
+    """Return the first of ``names`` that differs from a class only in case, spaces, '_' and '-', and that class; None if there is none."""
     by_key = {spelling_key(name): name for name in classes}
     return next(((name, by_key[spelling_key(name)]) for name in names if name not in classes and spelling_key(name) in by_key), None)
 
 
 def similar_names(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the pairs of different names in a list that differ in case, spaces, '_' and '-' alone."""
+    """Return the pairs of names in a list that differ only in case, spaces, '_' and '-'."""
     first: dict[str, str] = {}
     return [(first[spelling_key(n)], n) for n in names if first.setdefault(spelling_key(n), n) != n]
 
@@ -84,7 +82,7 @@ def quoted(names: Sequence[str]) -> str:
 
 
 def reorder_metainfo(metainfo: Mapping[str, Any], before: Sequence[str] | None, classes: Sequence[str]) -> dict[str, Any]:
-    """Return ``metainfo`` with ``classes``; a palette of the same classes ``before`` follows their order, another one is left out."""
+    """Return ``metainfo`` with ``classes``. A palette for the same classes ``before`` is reordered; any other palette is removed."""
     changed = {**metainfo, 'classes': tuple(classes)}
     palette = changed.get('palette')
     if isinstance(palette, (list, tuple)) and before is not None:
@@ -96,9 +94,9 @@ def reorder_metainfo(metainfo: Mapping[str, Any], before: Sequence[str] | None, 
 
 # ----------------------------------------------------------------------------------------------- categories of COCO dicts
 def join_categories(content: dict) -> tuple[dict, list[str]]:
-    """Return a COCO dict in which categories of one name are one, the first of them, and a line for each that was joined.
+    """Return a COCO dict in which categories with the same name are merged into the first, and one message per merged category.
 
-    ``content`` is not changed; without such categories it is returned as it is.
+    ``content`` is not changed; without such categories it is returned unchanged.
     """
     first: dict[str, Any] = {}
     joined: dict[Any, Any] = {}
@@ -117,10 +115,10 @@ def join_categories(content: dict) -> tuple[dict, list[str]]:
 
 
 def number_categories(contents: Mapping[str, dict]) -> dict[str, dict]:
-    """Return the COCO dicts of several splits with one list of categories, matched by name.
+    """Return the COCO dicts of several splits with one common list of categories, matched by name.
 
-    The list is that of the first split, followed by names that only later ones have. Ids of the first split are kept; a later name
-    keeps its id where that is free. Nothing given is changed.
+    The list is that of the first split, followed by names found only in later splits. Ids of the first split are kept; a later name
+    keeps its id if the id is free. The input is not changed.
     """
     joined = {split: join_categories(content)[0] for split, content in contents.items()}
     categories: dict[str, dict] = {}

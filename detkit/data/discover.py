@@ -1,7 +1,7 @@
-"""Find the detection data set in a folder: its format, its splits, and where the images lie. Nothing is changed there.
+"""Find the detection dataset in a folder: its format, its splits and its image folders. The folder is not changed.
 
-What is recognised: COCO JSON, YOLO (``data.yaml``, or labels with a list of names), Pascal VOC XML, CSV, in the layouts in which they
-are published and in which Roboflow and CVAT export them. Names of files and folders tell the splits.
+Supported: COCO JSON, YOLO (``data.yaml``, or labels with a list of names), Pascal VOC XML and CSV, in the layouts in which they are
+published and in which Roboflow and CVAT export them. Splits are recognised by file and folder names.
 """
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from detkit.data.formats.yolo import label_file, read_labels, read_names
 from detkit.files import find_data
 from detkit.registry import DATASETS
 
-CHANGE_COLUMNS = {'action', 'reason'}              # of a table that says what was done to objects: changes.csv of our known sets
-FORMATS = ('coco', 'yolo', 'voc', 'csv')           # in the order of preference, where a folder holds one data set in several
+CHANGE_COLUMNS = {'action', 'reason'}              # columns of a table of changes to objects: changes.csv of detkit's downloadable datasets
+FORMATS = ('coco', 'yolo', 'voc', 'csv')           # in order of preference, if a folder holds one dataset in several formats
 SPLITS = ('train', 'val', 'test')
-WHOLE = 'all'                                      # the split of annotations whose name tells none
+WHOLE = 'all'                                      # the split of annotations whose name contains no split word
 SPLIT_WORDS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
                'testing': 'test'}
-MAX_DEPTH, MAX_FOLDERS = 4, 5000                   # of the search
+MAX_DEPTH, MAX_FOLDERS = 4, 5000                   # limits of the search
 SNIFF_BYTES = 1 << 16
-SAMPLED_NAMES = 20                                 # file names by which the folder of the images is found
+SAMPLED_NAMES = 20                                 # file names used to find the image folder
 NAME_LISTS = ('classes.txt', 'obj.names', 'labels.txt', '_darknet.labels')
 
 
 class NoData(ValueError):
-    """No data set was found, or more than one; the message says where and what was looked for."""
+    """No dataset was found, or more than one; the message says where and what was searched."""
 
 
 @dataclass
 class Split:
     """The annotations of one split.
 
-    ``content``: COCO dict of its sound entries, file names relative to ``images``. ``dataset``: arguments of the data set that reads it
-    (``type``, ``ann_file``, ...; paths absolute); None: no data set reads this layout, so it has to be written as a COCO file.
+    ``content``: COCO dict of its valid entries, file names relative to ``images``. ``dataset``: arguments of the dataset that reads it
+    (``type``, ``ann_file``, ...; absolute paths). None: no dataset class reads this layout, so it must be converted to a COCO file.
     """
 
-    source: Path                                   # file or folder of the annotations, for messages
+    source: Path                                   # annotation file or folder, for messages
     images: Path
     content: dict
     dataset: dict[str, Any] | None
-    faults: list[str] = field(default_factory=list)     # of entries that were left out
+    faults: list[str] = field(default_factory=list)     # errors of entries that were left out
 
 
 def common_folder(annotations: Path, images: Sequence[Path]) -> Path:
-    """The folder that has ``annotations`` and the folders of images below it; ``annotations`` where only that of the whole disk has."""
+    """Return the common parent folder of ``annotations`` and the image folders; ``annotations`` if that parent is the disk's root."""
     common = Path(os.path.commonpath([annotations, *images]))
     return annotations if common == Path(common.anchor) else common
 
@@ -62,19 +62,19 @@ def common_folder(annotations: Path, images: Sequence[Path]) -> Path:
 @dataclass
 class FoundData:
     format: str
-    splits: dict[str, Split]                       # by 'train', 'val', 'test', or 'all'
-    notes: list[str] = field(default_factory=list)      # what the user should know about the choice
+    splits: dict[str, Split]                       # keys: 'train', 'val', 'test', or 'all'
+    notes: list[str] = field(default_factory=list)      # information for the user about the choice
 
     @property
     def root(self) -> Path:
-        """The innermost folder that holds all annotations and images, or that of the annotations where images lie far away."""
+        """Return the innermost folder with all annotations and images, or only with the annotations if images are on another path."""
         places = [s.source if s.source.is_dir() else s.source.parent for s in self.splits.values()]
         return common_folder(Path(os.path.commonpath(places)), [s.images for s in self.splits.values()])
 
 
 @dataclass
 class Tree:
-    """The folders and files below ``root``, without hidden ones (and macOS' ``._`` files)."""
+    """The folders and files in ``root``, without hidden ones (and macOS ``._`` files)."""
 
     root: Path
     folders: list[Path]
@@ -99,15 +99,15 @@ class Tree:
 
 # ---------------------------------------------------------------------------------------------------------- the search
 def find_dataset(sources: Sequence[str | os.PathLike], kind: str | None = None, images: str | os.PathLike | None = None) -> FoundData:
-    """Find the data set that ``sources`` name and read its annotations.
+    """Find the dataset that ``sources`` name and read its annotations.
 
     Args:
         sources: one folder or annotation file, or ``train=FILE``, ``val=FILE``, ``test=FILE``.
-        kind: one of FORMATS; None: found. images: folder of the images, where it cannot be found.
+        kind: one of FORMATS; None: detect it. images: image folder, if it cannot be found.
 
     Raises:
-        NoData: nothing there, or several candidates; the message lists them.
-        BrokenAnnotations: a file that cannot be used.
+        NoData: nothing was found, or several candidates; the message lists them.
+        BrokenAnnotations: a file cannot be used.
     """
     given = Path(os.path.abspath(os.path.expanduser(images))) if images else None
     if given and not given.is_dir():
@@ -124,7 +124,7 @@ def find_dataset(sources: Sequence[str | os.PathLike], kind: str | None = None, 
 
 
 def existing(path: str | os.PathLike) -> Path:
-    """``path``, absolute, looked up below ``$DETKIT_DATA_ROOT`` too.
+    """Return the absolute ``path``, also searched in ``$DETKIT_DATA_ROOT``.
 
     Raises:
         NoData: it does not exist.
@@ -137,7 +137,7 @@ def existing(path: str | os.PathLike) -> Path:
 
 
 def with_siblings(file: Path) -> dict[str, Path]:
-    """``file``, and the files beside it whose name differs in the word for the split only."""
+    """Return ``file`` and the files beside it whose names differ only in the split word, by split."""
     split = split_of_name(file.stem)
     if split is None:
         return {WHOLE: file}
@@ -148,7 +148,7 @@ def with_siblings(file: Path) -> dict[str, Path]:
 
 
 def split_of_name(name: str) -> str | None:
-    """The split that the words of ``name`` tell; None for none or several of them."""
+    """Return the split that the words of ``name`` contain; None if there is none or several."""
     words = [w.lower() for w in re.findall(r'[A-Z]?[a-z]+|[A-Z]+', name)]
     found = {SPLIT_WORDS[w] for w in words if w in SPLIT_WORDS}
     return found.pop() if len(found) == 1 else None
@@ -159,13 +159,13 @@ def without_split(name: str) -> str:
 
 
 def split_of(path: Path, root: Path) -> str:
-    """The split by the name of a file or of the folders between it and ``root``; WHOLE where they tell none."""
+    """Return the split from the name of a file or of the folders between it and ``root``; WHOLE if no name contains one."""
     parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts[-1:]
     return next((s for s in map(split_of_name, (Path(parts[-1]).stem if parts else '', *reversed(parts[:-1]))) if s), WHOLE)
 
 
 def from_files(files: dict[str, Path], kind: str | None, images: Path | None) -> FoundData:
-    """The data set of one annotation file for each split."""
+    """Return the dataset of one annotation file per split."""
     first = next(iter(files.values()))
     try:
         kind = kind or guess_format(first)
@@ -184,7 +184,7 @@ def from_files(files: dict[str, Path], kind: str | None, images: Path | None) ->
 
 
 def read_splits(kind: str, files: dict[str, Path], read: Callable[[Path, str], Split]) -> FoundData:
-    """The splits that ``read`` gives; a test split that cannot be used is left out with a note."""
+    """Return the splits that ``read`` reads; a test split that cannot be used is left out with a note."""
     found = FoundData(kind, {})
     for split, file in files.items():
         try:
@@ -197,7 +197,7 @@ def read_splits(kind: str, files: dict[str, Path], read: Callable[[Path, str], S
 
 
 def from_folder(folder: Path, kind: str | None, images: Path | None) -> FoundData:
-    """The data set of a folder: the first format that is there."""
+    """Return the dataset in a folder, in the first format found."""
     tree = Tree.below(folder)
     candidates = {k: v for k, v in dict(coco=coco_files(tree), yolo=yaml_files(tree) or name_lists(tree), voc=xml_folders(tree),
                                         csv=csv_files(tree)).items() if v}
@@ -233,16 +233,16 @@ def several(tree: Tree, what: str, paths: Iterable[Path]) -> NoData:
 
 
 def one_per_split(tree: Tree, files: Sequence[Path]) -> dict[str, Path]:
-    """Files by their split.
+    """Return the files by split.
 
     Raises:
-        NoData: two of one split.
+        NoData: two files belong to one split.
     """
     by_split: dict[str, list[Path]] = {}
     for file in files:
         by_split.setdefault(split_of(file, tree.root), []).append(file)
     if len(by_split) > 1:
-        by_split.pop(WHOLE, None)                      # beside files of splits, one without is something else
+        by_split.pop(WHOLE, None)                      # beside files with split names, a file without one is something else
     for split, paths in by_split.items():
         if len(paths) > 1:
             raise several(tree, 'the annotations' if split == WHOLE else split, paths)
@@ -251,12 +251,12 @@ def one_per_split(tree: Tree, files: Sequence[Path]) -> dict[str, Path]:
 
 # ------------------------------------------------------------------------------------------------------------- images
 def image_folder(names: Sequence[str], tree: Tree, split: str, given: Path | None, source: Path, stems: bool = False) -> Path:
-    """The folder in which most of ``names`` lie: ``given``, or one below ``tree.root`` or its parent.
+    """Return the folder that contains most of ``names``: ``given``, or a folder in ``tree.root`` or its parent.
 
     ``stems``: the names have no suffix.
 
     Raises:
-        NoData: none of them is found.
+        NoData: none of the names is found.
     """
     step = max(len(names) // SAMPLED_NAMES, 1)
     sampled = list(names)[::step][:SAMPLED_NAMES]
@@ -265,7 +265,7 @@ def image_folder(names: Sequence[str], tree: Tree, split: str, given: Path | Non
         return sum(bool(picture_of(folder, n)) if stems else (folder / n).is_file() for n in sampled)
 
     def nearest_first(folders: list[Path], root: Path) -> list[Path]:
-        """Folders that share more of their path with the annotations come first: copies of the images may lie in another data set."""
+        """Sort folders by the length of the path shared with the annotations: other datasets may have copies of the images."""
         return sorted(folders, key=lambda f: (-len(Path(os.path.commonpath([f, source])).parts), split_of(f, root) != split,
                                               len(Path(os.path.relpath(f, source)).parts)))
     best = given or max(nearest_first(tree.folders, tree.root), key=found_in)
@@ -278,7 +278,7 @@ def image_folder(names: Sequence[str], tree: Tree, split: str, given: Path | Non
 
 
 def nearby(root: Path) -> list[Path]:
-    """``root`` and the folders one and two levels below, not more than MAX_FOLDERS."""
+    """Return ``root`` and its subfolders up to two levels deep, at most MAX_FOLDERS."""
     found = [root]
     for folder in found:
         if len(folder.relative_to(root).parts) < 2 and len(found) < MAX_FOLDERS:
@@ -290,20 +290,20 @@ def nearby(root: Path) -> list[Path]:
 
 
 def picture_of(folder: Path, stem: str) -> Path | None:
-    """The picture ``stem`` with whatever suffix."""
+    """Return the image with this ``stem`` and any known suffix, or None."""
     return next((p for s in SUFFIXES for p in (folder / (stem + s), folder / (stem + s.upper())) if p.is_file()), None)
 
 
 # --------------------------------------------------------------------------------------------------------------- COCO
 def coco_files(tree: Tree) -> list[Path]:
-    """COCO files of objects: ``instances_...`` where such names are there, without captions, key points and results."""
+    """Return COCO files of objects, without captions, keypoints and results; only ``instances_...`` if there are such names."""
     files = [f for f in tree.with_suffix('.json') if looks_like_coco(f)]
     instances = [f for f in files if f.stem.startswith('instances')]
     return instances or [f for f in files if not f.stem.startswith(('captions', 'person_keypoints', 'panoptic', 'stuff', 'image_info'))]
 
 
 def looks_like_coco(file: Path) -> bool:
-    """By its first and last bytes, so that large files of other kinds need not be read."""
+    """Return whether a file is a COCO file, from its first and last bytes: large files of other kinds need not be read."""
     with open(file, 'rb') as stream:
         head = stream.read(SNIFF_BYTES)
         stream.seek(max(file.stat().st_size - SNIFF_BYTES, 0))
@@ -313,7 +313,7 @@ def looks_like_coco(file: Path) -> bool:
 
 
 def from_coco(tree: Tree, files: list[Path], images: Path | None) -> FoundData:
-    """Files in the folder ``annotations`` come before those elsewhere."""
+    """Return the dataset of COCO files; files in the folder ``annotations`` are preferred."""
     usual = [f for f in files if f.parent == tree.root / 'annotations']
     others = [f for f in files if f not in usual] if usual else []
     chosen = one_per_split(tree, usual or files)
@@ -330,7 +330,7 @@ def coco_split(file: Path, split: str, tree: Tree, images: Path | None) -> Split
 
 
 def read_sound(described: dict[str, Any]) -> tuple[dict, list[str]]:
-    """The COCO dict that a data set reads, with the paths of its images, and the faults of entries that it leaves out."""
+    """Return the COCO dict that a dataset reads, with image paths, and the errors of entries that it leaves out."""
     faults: list[str] = []
     dataset = DATASETS.build({**described, 'lazy_init': True})
     content = dataset.read(lambda error: faults.append(str(error)))
@@ -340,21 +340,21 @@ def read_sound(described: dict[str, Any]) -> tuple[dict, list[str]]:
 
 # --------------------------------------------------------------------------------------------------------------- YOLO
 def yaml_files(tree: Tree) -> list[Path]:
-    """YAML files that name classes and a split."""
+    """Return the YAML files that contain class names and a split."""
     import yaml
     found = []
     for file in tree.with_suffix('.yaml', '.yml'):
         try:
             content = yaml.safe_load(file.read_text(encoding='utf-8-sig'))
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            continue                                    # not a data.yaml; those named by the user are read with an error
+            continue                                    # not a data.yaml; a file given by the user is read elsewhere and raises an error
         if isinstance(content, dict) and 'names' in content and any(name in content for name in SPLIT_WORDS):
             found.append(file)
     return found
 
 
 def name_lists(tree: Tree) -> list[Path]:
-    """Lists of class names beside label files, as labelImg and CVAT's YOLO 1.1 write them; with labels somewhere below."""
+    """Return lists of class names written by labelImg and CVAT (YOLO 1.1), if there are label files in the tree."""
     names = [f for f in tree.files if f.name in NAME_LISTS]
     labels = any(f.suffix == '.txt' and f.name not in NAME_LISTS and is_label_file(f) for f in tree.files)
     return names if labels else []
@@ -375,7 +375,7 @@ def from_yolo(tree: Tree, files: list[Path], images: Path | None) -> FoundData:
 
 
 def from_yaml(file: Path) -> FoundData:
-    """The splits that a data.yaml names."""
+    """Return the splits of a data.yaml."""
     described, _ = read_names(file)
     named = [s for s in SPLITS if any(described.get(name) for name, meant in SPLIT_WORDS.items() if meant == s)]
     if not named:
@@ -389,7 +389,7 @@ def from_yaml(file: Path) -> FoundData:
 
 
 def below_common(content: dict, root: Path) -> tuple[Path, dict]:
-    """(folder, content with file names relative to it): ``root``, or what holds all images where some lie outside."""
+    """Return (folder, content with file names relative to it): ``root``, or the common folder if some images are outside ``root``."""
     paths = [os.path.normpath(root / i['file_name']) for i in content['images']]
     folder = root if all(Path(p).is_relative_to(root) for p in paths) else Path(os.path.commonpath([os.path.dirname(p) for p in paths]))
     images = [{**i, 'file_name': Path(p).relative_to(folder).as_posix()} for i, p in zip(content['images'], paths)]
@@ -397,7 +397,7 @@ def below_common(content: dict, root: Path) -> tuple[Path, dict]:
 
 
 def from_name_list(tree: Tree, files: list[Path]) -> FoundData:
-    """Label files without a data.yaml; the classes are the lines of a list."""
+    """Return the dataset of label files without a data.yaml; the classes are the lines of a name list."""
     names = [line.strip() for line in files[0].read_text(encoding='utf-8-sig').splitlines() if line.strip()]
     other = next((f for f in files[1:] if f.read_text(encoding='utf-8-sig').split() != files[0].read_text(encoding='utf-8-sig').split()),
                  None)
@@ -427,7 +427,7 @@ def from_name_list(tree: Tree, files: list[Path]) -> FoundData:
 
 # ---------------------------------------------------------------------------------------------------------------- VOC
 def xml_folders(tree: Tree) -> list[Path]:
-    """Folders of VOC's XML files; those within one called Annotations count as that one."""
+    """Return the folders of VOC XML files; subfolders of a folder named Annotations count as that folder."""
     found: dict[Path, bool] = {}
     for file in tree.with_suffix('.xml'):
         parents = [p for p in file.parents if p.is_relative_to(tree.root)]
@@ -448,7 +448,7 @@ def from_voc(tree: Tree, folders: list[Path], images: Path | None) -> FoundData:
 
 
 def voc_lists(annotations: Path) -> dict[str, Path]:
-    """The lists of names by split that belong to a folder of XML files; ``trainval`` stands in for ``train``."""
+    """Return the image lists by split that belong to a folder of XML files; ``trainval`` replaces a missing ``train``."""
     base = annotations.parent
     for folder in (base / 'ImageSets' / 'Main', base / 'ImageSets', base / 'splits', base):
         found = {SPLIT_WORDS.get(f.stem.lower(), f.stem.lower()): f for f in sorted(folder.glob('*.txt')) if lists_xml(f, annotations)}
@@ -461,14 +461,14 @@ def voc_lists(annotations: Path) -> dict[str, Path]:
 
 
 def lists_xml(file: Path, annotations: Path) -> bool:
-    """Whether the first line of ``file`` names an XML file of ``annotations``."""
+    """Return whether the first line of ``file`` names an XML file in ``annotations``."""
     with open(file, encoding='utf-8-sig', errors='replace') as stream:
         stem = stream.readline().strip()
     return bool(stem) and '\0' not in stem and len(stem) < 200 and (annotations / f'{stem}.xml').is_file()
 
 
 def voc_split(annotations: Path, tree: Tree, images: Path | None, names: Path | None = None, split: str = WHOLE) -> Split:
-    """The split of all XML files in ``annotations``, or of those that ``names`` lists."""
+    """Return the split of all XML files in ``annotations``, or of those listed in ``names``."""
     files = sorted(annotations.rglob('*.xml'))
     stems = [f.relative_to(annotations).with_suffix('').as_posix() for f in files]
     folder = image_folder(stems, tree, split, images, annotations, stems=True)
@@ -485,13 +485,13 @@ def voc_split(annotations: Path, tree: Tree, images: Path | None, names: Path | 
 
 
 def counts_from_zero(file: Path) -> bool:
-    """Whether a box of an XML file begins at pixel 0, which does not exist where pixels count from 1."""
+    """Return whether a box in an XML file starts at pixel 0, which cannot occur if pixels count from 1."""
     return re.search(rb'<[xy]min>\s*0(\.0*)?\s*</', file.read_bytes()) is not None
 
 
 # ---------------------------------------------------------------------------------------------------------------- CSV
 def csv_files(tree: Tree) -> list[Path]:
-    """Tables whose first line with a box is one, without lists of changes; one that the user names is read, or an error."""
+    """Return the tables that contain boxes, without tables of changes. A file given by the user is always read, or raises an error."""
     found = []
     for file in tree.with_suffix('.csv', '.tsv'):
         try:
@@ -499,7 +499,7 @@ def csv_files(tree: Tree) -> list[Path]:
                    for _, row in itertools.islice(rows_of(file), 1)):
                 found.append(file)
         except BrokenAnnotations:
-            continue                                    # another table
+            continue                                    # another kind of table
     return found
 
 

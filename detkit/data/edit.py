@@ -1,6 +1,6 @@
-"""Changes of whole annotation files, as COCO dicts: counts, splits, unions, samples, parts. Nothing given is changed.
+"""Operations on whole annotation files, as COCO dicts: statistics, split, merge, sample, subset. Inputs are not changed.
 
-Categories of one name become one, the first of them.
+Categories with the same name are merged into the first.
 """
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from detkit.data.classes import join_categories
 from detkit.registry import did_you_mean
 
-SMALL, MEDIUM = 32**2, 96**2      # COCO's areas, pixels
+SMALL, MEDIUM = 32**2, 96**2      # COCO's area limits, square pixels
 
 
 def statistics(content: dict) -> dict[str, Any]:
-    """Counts of a sound COCO dict, as plain numbers: images, sizes, objects, classes, and what is out of the ordinary."""
+    """Return counts of a valid COCO dict, as plain numbers: images, sizes, objects, classes, unusual entries."""
     images = {i['id']: i for i in content['images']}
     names = {c['id']: c['name'] for c in content['categories']}
     per_image, per_class, images_of = Counter(), Counter(), defaultdict(set)
@@ -41,7 +41,7 @@ def statistics(content: dict) -> dict[str, Any]:
 
 
 def quantiles(values: Sequence[float]) -> list[float]:
-    """Least, quarter, median, three quarters, largest; [] for none."""
+    """Return minimum, lower quartile, median, upper quartile and maximum; [] without values."""
     return [round(float(v), 4) for v in np.quantile(values, [0, .25, .5, .75, 1])] if len(values) else []
 
 
@@ -61,19 +61,20 @@ def statistics_text(found: dict[str, Any]) -> str:
 
 
 def of_images(content: dict, ids: set) -> dict:
-    """Only the images ``ids`` and their annotations; ids stay as they are."""
+    """Return only the images with these ``ids`` and their annotations; ids do not change."""
     return {**content, 'images': [i for i in content['images'] if i['id'] in ids],
             'annotations': [a for a in content['annotations'] if a['image_id'] in ids]}
 
 
 def split(content: dict, shares: dict[str, float], seed: int = 0) -> dict[str, dict]:
-    """Parts with about ``shares`` of the images, and of the objects of each class; each part has an image at least.
+    """Split into parts with about ``shares`` of the images and of the objects of each class; each part has at least one image.
 
-    Iterative stratification (Sechidis, Tsoumakas, Vlahavas: On the stratification of multi-label data, 2011): the images of the rarest
-    class that is left go, one by one, to the part that still lacks most of it. Images of the same file name stay together.
+    Iterative stratification (Sechidis, Tsoumakas, Vlahavas: On the stratification of multi-label data, 2011): repeatedly take the
+    rarest remaining class and assign its images, one by one, to the part that still needs most of it. Images with the same file name
+    stay together.
 
     Raises:
-        ValueError: shares that do not add up to 1, or fewer images than parts.
+        ValueError: the shares do not add up to 1, or there are fewer images than parts.
     """
     if any(s <= 0 for s in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
         raise ValueError(f'the shares {", ".join(f"{k}={v:g}" for k, v in shares.items())} are to be positive and add up to 1.')
@@ -106,7 +107,7 @@ def split(content: dict, shares: dict[str, float], seed: int = 0) -> dict[str, d
         if image not in part_of:
             put(image, max(shares, key=room.get))
     counts = Counter(part_of.values())
-    for part in shares:                                   # a small share of few images may have come to nothing
+    for part in shares:                                   # a small share of few images may give an empty part
         if not counts[part]:
             largest = counts.most_common(1)[0][0]
             part_of[next(i for i in reversed(images) if part_of[i] == largest)] = part
@@ -115,12 +116,12 @@ def split(content: dict, shares: dict[str, float], seed: int = 0) -> dict[str, d
 
 
 def merge(contents: Sequence[dict], prefixes: Sequence[str] | None = None) -> dict:
-    """One COCO dict of several, with new ids; categories are matched by name, in the order in which they first occur.
+    """Merge COCO dicts into one, with new ids; categories are matched by name, in order of first occurrence.
 
-    ``prefixes``: a folder for the file names of each, where their images lie in different ones.
+    ``prefixes``: a folder for the file names of each dict, if the images are in different folders.
 
     Raises:
-        ValueError: two images would have one file name.
+        ValueError: two images would have the same file name.
     """
     images, annotations, numbers, seen = [], [], {}, {}
     for n, content in enumerate(contents):
@@ -143,10 +144,10 @@ def merge(contents: Sequence[dict], prefixes: Sequence[str] | None = None) -> di
 
 
 def sample(content: dict, count: int, seed: int = 0) -> dict:
-    """``count`` of the images, drawn; in the order of the file.
+    """Return ``count`` random images, in the order of the file.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: there are fewer images.
     """
     if not 0 < count <= len(content['images']):
         raise ValueError(f'{count} images cannot be drawn from {len(content["images"])}.')
@@ -156,10 +157,10 @@ def sample(content: dict, count: int, seed: int = 0) -> dict:
 
 
 def subset(content: dict, classes: Sequence[str] | None = None, drop_empty: bool = False) -> dict:
-    """Only the objects of ``classes``, in whose order the categories then stand; ``drop_empty``: without images that have no object.
+    """Return only the objects of ``classes``, with categories in that order; ``drop_empty``: drop images without objects.
 
     Raises:
-        ValueError: a class that is not there.
+        ValueError: a class does not exist.
     """
     content = join_categories(content)[0]
     names = {c['name']: c for c in content['categories']}

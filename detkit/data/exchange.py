@@ -1,4 +1,4 @@
-"""Annotations from any format into any other."""
+"""Convert annotations between formats."""
 from __future__ import annotations
 
 import os
@@ -21,14 +21,14 @@ from detkit.files import write_json
 READ = ('coco', 'voc', 'yolo', 'csv', 'odgt')
 WRITE = ('coco', 'voc', 'yolo')
 PLACE = ('none', 'copy', 'link')
-VOC_ROUNDING = 1e-6     # pixels; what is written is rounded to that
+VOC_ROUNDING = 1e-6     # pixels; written coordinates are rounded to this
 
 
 def guess_format(path: Path) -> str:
-    """By the name of a file, or by what lies in a folder.
+    """Return the format of a file, from its name, or of a folder, from its content.
 
     Raises:
-        ValueError: neither tells.
+        ValueError: the format is not recognised.
     """
     by_suffix = {'.json': 'coco', '.yaml': 'yolo', '.yml': 'yolo', '.csv': 'csv', '.tsv': 'csv', '.odgt': 'odgt', '.xml': 'voc'}
     if path.suffix.lower() in by_suffix:
@@ -43,15 +43,15 @@ def guess_format(path: Path) -> str:
 
 def read_annotations(path: str | os.PathLike, kind: str | None = None, images: str | os.PathLike | None = None, split: str = 'train',
                      offset: int = 1) -> dict:
-    """Annotations of any known format as a COCO dict.
+    """Read annotations of any known format as a COCO dict.
 
     Args:
-        path: a COCO JSON, a folder of VOC's XML files (or one with Annotations in it), a data.yaml, a CSV, an odgt.
-        kind: its format; None: told by ``path``. images: folder of the pictures, where their sizes must be read.
-        split: of YOLO. offset: what VOC's boxes count from.
+        path: a COCO JSON, a folder of VOC XML files (or its parent), a data.yaml, a CSV, an odgt.
+        kind: its format; None: detect it from ``path``. images: image folder, if image sizes must be read.
+        split: for YOLO. offset: pixel number from which VOC boxes count.
 
     Raises:
-        BrokenAnnotations: a file cannot be used. ValueError: the format cannot be told.
+        BrokenAnnotations: a file cannot be used. ValueError: the format is not recognised.
     """
     path = Path(path)
     kind = kind or guess_format(path)
@@ -69,7 +69,7 @@ def read_voc_folder(path: Path, offset: int, images: str | os.PathLike | None) -
     files = sorted(p for p in files_below(folder) if p.suffix.lower() == '.xml') if folder.is_dir() else [folder]
     if not files:
         raise BrokenAnnotations(f'{folder}: there is no XML file in it. Give the folder Annotations of the set.')
-    names = folder.parent / 'labels.txt'                              # the order of the classes, where detkit wrote the set
+    names = folder.parent / 'labels.txt'                              # the class order, if detkit wrote the dataset
     classes = [n for n in names.read_text(encoding='utf-8').splitlines() if n] if names.is_file() else None
     beside = (folder.parent / 'JPEGImages', folder.parent / 'images', folder if folder.is_dir() else folder.parent)
     pictures = str(images or next(p for p in beside if p.is_dir()))
@@ -78,7 +78,7 @@ def read_voc_folder(path: Path, offset: int, images: str | os.PathLike | None) -
 
 
 def cannot_hold(content: dict, kind: str, offset: int = 1) -> list[str]:
-    """What of a COCO dict the format ``kind`` has no place for, in words; [] when nothing is lost. ``offset``: of VOC's boxes."""
+    """Return what of a COCO dict the format ``kind`` cannot store, as messages; [] if nothing is lost. ``offset``: of VOC boxes."""
     lost = []
     sizes = {i['id']: (i['width'], i['height']) for i in content['images']}
     refused = sum(is_refused(a['bbox'], *sizes[a['image_id']], kind, offset) for a in content['annotations'])
@@ -103,12 +103,12 @@ def cannot_hold(content: dict, kind: str, offset: int = 1) -> list[str]:
 
 
 def what_is_lost(contents: dict[str, dict], kind: str, offset: int = 1) -> list[str]:
-    """``cannot_hold`` of every split, each line with its split."""
+    """Return the messages of ``cannot_hold`` for every split, each prefixed by its split."""
     return [f'{split}: {what}' for split, content in contents.items() for what in cannot_hold(content, kind, offset)]
 
 
 def is_refused(box: list[float], width: int, height: int, kind: str, offset: int) -> bool:
-    """Whether readers of ``kind`` refuse a ``box`` (x, y, width, height) in an image of that size."""
+    """Return whether readers of ``kind`` reject a ``box`` (x, y, width, height) in an image of this size."""
     x, y, w, h = box
     if kind == 'coco':
         return False
@@ -120,7 +120,7 @@ def is_refused(box: list[float], width: int, height: int, kind: str, offset: int
 
 
 def within_images(content: dict, kind: str, offset: int) -> dict:
-    """``content`` with the boxes, and polygons, that ``is_refused`` cut at the border; without those of which nothing remains."""
+    """Return ``content`` with rejected boxes (see ``is_refused``) and their polygons clipped to the image; empty results are dropped."""
     sizes = {i['id']: (i['width'], i['height']) for i in content['images']}
     kept = []
     for a in content['annotations']:
@@ -138,7 +138,7 @@ def within_images(content: dict, kind: str, offset: int) -> dict:
 
 
 def check_names(names: list[str], kind: str) -> None:
-    """Raise ValueError for a class name that a text file of ``kind`` would give back as another one."""
+    """Raise ValueError for a class name that would change in a text file of ``kind``."""
     for name in names if kind != 'coco' else ():
         if not name or name != ' '.join(name.split()):
             raise ValueError(f'the class name {name!r} is empty, or has line breaks or needless spaces, which {kind} does not keep. Rename '
@@ -146,7 +146,7 @@ def check_names(names: list[str], kind: str) -> None:
 
 
 def all_polygons(content: dict) -> bool:
-    """Whether every object is one polygon whose extent is its box, so that YOLO's outline says both."""
+    """Return whether every object is one polygon whose bounding box is its box, so that a YOLO polygon stores both."""
     def fits(a: dict) -> bool:
         mask = a.get('segmentation')
         if not isinstance(mask, list) or len(mask) != 1 or len(mask[0]) < 6:
@@ -159,17 +159,17 @@ def all_polygons(content: dict) -> bool:
 
 def write_annotations(contents: dict[str, dict], target: str | os.PathLike, kind: str, images: str | os.PathLike | None = None,
                       place: str = 'none', offset: int = 1, lossy: bool = False) -> Path:
-    """Write COCO dicts by split, in the format ``kind``; all of it or nothing.
+    """Write COCO dicts by split, in the format ``kind``; either everything is written or nothing.
 
-    All splits get one list of classes, matched by name: the first split's, followed by names that only later ones have.
+    All splits get one list of classes, matched by name: that of the first split, followed by names found only in later splits.
 
     Args:
-        target: for ``coco`` a JSON file (one split) or a folder that gets ``annotations/SPLIT.json``; for the others a new folder.
-        images: where the pictures lie. place: ``copy`` them into the set, ``link`` to them, or ``none``.
-        lossy: write although the format has no place for some of it.
+        target: for ``coco`` a JSON file (one split) or a folder for ``annotations/SPLIT.json``; for other formats a new folder.
+        images: the image folder. place: ``copy`` images into the dataset, ``link`` to them, or ``none``.
+        lossy: write even if the format cannot store some of the content.
 
     Raises:
-        ValueError: something would be lost, a picture is not there, or ``target`` is there already.
+        ValueError: something would be lost, an image is missing, or ``target`` exists.
     """
     target, contents = Path(target), number_categories(contents)
     lost = what_is_lost(contents, kind, offset)
@@ -192,7 +192,7 @@ def write_annotations(contents: dict[str, dict], target: str | os.PathLike, kind
 
 
 def placer(images: str | os.PathLike | None, place: str) -> Callable[[str, Path], None]:
-    """What brings a picture to a place of the new set."""
+    """Return a function that copies or links an image into the new dataset."""
     def put(name: str, to: Path) -> None:
         source = Path(picture_path(str(images), name))
         if not source.is_file():
@@ -220,7 +220,7 @@ def write_coco(contents: dict[str, dict], folder: Path, put: Callable[[str, Path
 
 
 def write_voc(contents: dict[str, dict], folder: Path, put: Callable[[str, Path], None], offset: int) -> None:
-    """Annotations, JPEGImages, ImageSets/Main/SPLIT.txt, and labels.txt with the order of the classes."""
+    """Write Annotations, JPEGImages, ImageSets/Main/SPLIT.txt, and labels.txt with the class order."""
     (folder / 'Annotations').mkdir()
     (folder / 'ImageSets' / 'Main').mkdir(parents=True)
     for split, content in contents.items():
@@ -241,7 +241,7 @@ def write_voc(contents: dict[str, dict], folder: Path, put: Callable[[str, Path]
 
 
 def write_yolo(contents: dict[str, dict], folder: Path, put: Callable[[str, Path], None], offset: int) -> None:
-    """images/SPLIT, labels/SPLIT and data.yaml; a label file for every image, empty where there is no object."""
+    """Write images/SPLIT, labels/SPLIT and data.yaml; every image has a label file, empty if it has no objects."""
     import yaml
     first = next(iter(contents.values()))
     names = [c['name'] for c in first['categories']]

@@ -1,4 +1,4 @@
-"""Public data sets that detkit can fetch: where they are, under which licence, and what must have arrived."""
+"""Public datasets that detkit can download: their URLs, licences and expected content."""
 from __future__ import annotations
 
 import hashlib
@@ -18,7 +18,7 @@ from detkit.data.synthetic import whole_folder
 from detkit.download import download
 from detkit.registry import did_you_mean
 
-MAX_UNPACKED = 2 << 30      # bytes; an archive that claims more is not the data set
+MAX_UNPACKED = 2 << 30      # bytes; a larger archive is not the dataset
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Source:
     url: str
     licence: str
     homepage: str
-    content: str                              # SHA-256 over names and bytes of what is used of it
-    counts: dict[str, int]                    # images, and boxes of each class; says in words what the digest says
-    unpack: Callable[[Path, Path], None]      # (unpacked archive, data set's folder)
+    content: str                              # SHA-256 over names and bytes of the used content
+    counts: dict[str, int]                    # images, and boxes of each class; for the message when the digest differs
+    unpack: Callable[[Path, Path], None]      # (unpacked archive, dataset folder)
     size_mb: int
-    sha256: str = ''                          # of the archive; GitHub packs anew, so its archives have none to rely on
+    sha256: str = ''                          # of the archive; '' for GitHub archives, which are not byte-stable
 
 
 def default_root() -> Path:
@@ -40,12 +40,12 @@ def default_root() -> Path:
 
 def download_dataset(name: str, root: str | os.PathLike | None = None, url: str = '', keep_archive: bool = False,
                      progress: bool = True) -> Path:
-    """Fetch, check and convert a known set to ``root/name``, in COCO's format; one that is there already is kept.
+    """Download, check and convert a known dataset to ``root/name``, in COCO format; an existing one is kept.
 
     Returns the folder: ``images/``, ``annotations/*.json``, and ``SOURCE.txt``, which names origin and licence.
 
     Raises:
-        ValueError: unknown name, or what arrived is not that data set. DownloadError: it could not be fetched.
+        ValueError: unknown name, or the download is not this dataset. DownloadError: it could not be downloaded.
     """
     if name not in KNOWN:
         raise ValueError(f"no data set '{name}' is known.{did_you_mean(name, KNOWN)} Known: {', '.join(KNOWN)}.")
@@ -66,7 +66,7 @@ def download_dataset(name: str, root: str | os.PathLike | None = None, url: str 
             check_content(name, folder, source, url or source.url)
             (folder / 'SOURCE.txt').write_text(f'{name}: {source.homepage}\nlicence: {source.licence}\nfetched from: {url or source.url}\n')
         except ValueError:
-            archive.unlink()    # the next run must not take the same wrong archive again
+            archive.unlink()    # the next run must not use the same wrong archive
             raise
     if not keep_archive:
         archive.unlink()
@@ -74,7 +74,7 @@ def download_dataset(name: str, root: str | os.PathLike | None = None, url: str 
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpack a zip, nothing of it outside ``folder``."""
+    """Extract a zip file; nothing is written outside ``folder``."""
     try:
         with zipfile.ZipFile(archive) as pack:
             entries = pack.infolist()
@@ -87,12 +87,12 @@ def extract(archive: Path, folder: Path) -> None:
                     raise ValueError(f"{archive}: the entry '{entry.filename}' leads out of the archive. It was removed; do not trust "
                                      f'its origin.')
             pack.extractall(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):   # the last: encrypted, or of an unknown compression
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):   # RuntimeError: encrypted, or unknown compression
         raise ValueError(f'{archive}: not a zip archive, or a damaged one; it was removed. Run the command again.') from None
 
 
 def check_content(name: str, folder: Path, source: Source, url: str) -> None:
-    """Raise ValueError unless ``folder`` holds what ``source`` promises."""
+    """Raise ValueError unless ``folder`` has the content expected by ``source``."""
     if content_digest(folder) == source.content:
         return
     found = content_counts(folder)
@@ -102,7 +102,7 @@ def check_content(name: str, folder: Path, source: Source, url: str) -> None:
 
 
 def content_counts(folder: Path) -> dict[str, int]:
-    """``images`` in the folder, ``boxes`` in the annotations, and boxes of each class."""
+    """Return the number of ``images`` in the folder, of ``boxes`` in the annotations, and of boxes per class."""
     counts = Counter(images=len(list((folder / 'images').iterdir())))
     for path in (folder / 'annotations').glob('*.json'):
         content = json.loads(path.read_text())
@@ -113,7 +113,7 @@ def content_counts(folder: Path) -> dict[str, int]:
 
 
 def content_digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of all images, and over all boxes."""
+    """Return the SHA-256 over the names and bytes of all images and over all boxes."""
     sha = hashlib.sha256()
     for path in sorted((folder / 'images').iterdir()):
         sha.update(path.name.encode() + b'\0' + hashlib.sha256(path.read_bytes()).digest())
@@ -126,7 +126,7 @@ def content_digest(folder: Path) -> str:
 
 
 def unpack_bccd(unpacked: Path, folder: Path) -> None:
-    """Images and Pascal VOC labels -> COCO, with the published splits."""
+    """Convert images and Pascal VOC labels to COCO, with the published splits."""
     found = list(unpacked.rglob('JPEGImages'))
     if len(found) != 1:
         raise ValueError(f'the archive has {len(found)} folders JPEGImages, expected one; it is not BCCD. It was removed.')

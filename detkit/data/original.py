@@ -1,4 +1,4 @@
-"""The image of a sample before it is resized, read as its data set reads it: what boxes of the original image lie on."""
+"""Load the original image of a sample, before resizing, as its dataset reads it: boxes in original coordinates are drawn on it."""
 from __future__ import annotations
 
 from typing import Any
@@ -10,8 +10,9 @@ from detkit.registry import ConfigError
 
 
 def load_original(dataset: Any, index: int) -> np.ndarray:
-    """Image ``index`` of ``dataset`` as its pipeline loads it, uint8 BGR (height, width, 3): 16 bits, DICOM windows and EXIF
-    orientation are handled as for the detector.
+    """Load image ``index`` of ``dataset`` with its pipeline's loader, uint8 BGR (height, width, 3).
+
+    16-bit images, DICOM windows and EXIF orientation are handled as for the detector.
 
     Raises:
         UnreadableImage: the file cannot be read.
@@ -30,7 +31,7 @@ def load_original(dataset: Any, index: int) -> np.ndarray:
 
 
 def pipeline_of(dataset: Any, index: int) -> Any:
-    """The pipeline that sample ``index`` goes through first, inside any wrappers."""
+    """Return the innermost pipeline of sample ``index``, inside any wrappers."""
     while not hasattr(dataset, 'pipeline'):
         if hasattr(dataset, '_get_ori_dataset_idx'):
             place = dataset._get_ori_dataset_idx(index)
@@ -42,9 +43,9 @@ def pipeline_of(dataset: Any, index: int) -> Any:
 
 
 def as_bgr(image: np.ndarray) -> np.ndarray:
-    """What a loader gives (one, three or more channels; uint8, 16 bits, or float of 0 to 255) as uint8 BGR to draw on.
+    """Convert a loaded image (one, three or more channels; uint8, 16 bits, or float 0 to 255) to uint8 BGR for drawing.
 
-    Float values outside 0 to 255, and those that are all at most 1, are stretched from their own range.
+    Float images with values outside 0 to 255, or with all values at most 1, are stretched from their own range.
     """
     if image.dtype == np.uint16:
         image = np.rint(image / 257.).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Which samples come when, and which of them share a batch."""
+"""Samplers and batch samplers: the order of samples, and which samples form a batch."""
 from __future__ import annotations
 
 import itertools
@@ -12,14 +12,15 @@ from torch.utils.data import BatchSampler, Sampler
 
 from detkit.registry import DATA_SAMPLERS, ConfigError
 
-PASSES = 1 << 32       # added to an epoch: the next time that an image comes in it, which is another sample
+PASSES = 1 << 32       # added to the epoch for each further occurrence of an image in it, which is a different sample
 
 
 @DATA_SAMPLERS.register_module()
 class AspectRatioBatchSampler(BatchSampler):
-    """Batches of images that are all wider than high, or all not: less of a batch is padding.
+    """Yield batches of images that are all wider than high, or all not, to reduce padding.
 
-    An image waits until ``batch_size`` of its kind have come; what is left at the end is put together, unless ``drop_last``.
+    An image waits until ``batch_size`` images of its group are collected; the remaining images form mixed batches at the end, unless
+    ``drop_last``.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool = False) -> None:
@@ -41,17 +42,17 @@ class AspectRatioBatchSampler(BatchSampler):
                 yield batch
 
     def __len__(self) -> int:
-        """As many as full batches fit, however the shapes are spread."""
+        """Return the number of batches, which does not depend on the image shapes."""
         count = len(self.sampler)
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
 
 @DATA_SAMPLERS.register_module()
 class InfiniteSampler(Sampler):
-    """Passes over the data set without end, for loops that count iterations. Gives pairs (epoch, index).
+    """Yield pairs (epoch, index) for endless passes over the dataset, for loops that count iterations.
 
-    So that each pass draws augmentations of its own, and so that a run that is resumed can go on at any place: pass ``n`` depends on
-    ``seed`` and ``n`` alone. Every process takes each ``world_size``-th sample.
+    Pass ``n`` depends only on ``seed`` and ``n``, so each pass has its own augmentations and a run can resume at any point. Each process
+    takes every ``world_size``-th sample.
     """
 
     def __init__(self, dataset: Any, shuffle: bool = True, seed: int | None = None) -> None:
@@ -77,14 +78,14 @@ class InfiniteSampler(Sampler):
         return len(self.dataset)
 
     def set_epoch(self, epoch: int) -> None:
-        """A loop that counts epochs may call this; passes are counted here."""
+        """Do nothing: epoch-based loops may call this, but the sampler counts its own passes."""
 
 
 @DATA_SAMPLERS.register_module()
 class ClassAwareSampler(Sampler):
-    """Classes take turns, each giving ``num_sample_class`` of its images (https://arxiv.org/abs/1512.05830, Sec. 3.3).
+    """Cycle through the classes; each gives ``num_sample_class`` of its images (https://arxiv.org/abs/1512.05830, Sec. 3.3).
 
-    An epoch has as many samples as the data set. Gives pairs (epoch, index), as images of rare classes come several times.
+    An epoch has as many samples as the dataset. Yields pairs (epoch, index), as images of rare classes occur several times.
     """
 
     def __init__(self, dataset: Any, seed: int | None = None, num_sample_class: int = 1) -> None:
@@ -119,7 +120,7 @@ class ClassAwareSampler(Sampler):
 
 
 def endless(rng: np.random.Generator, values: Sequence[int], shuffle: bool = True) -> Iterator[tuple[int, int]]:
-    """(pass, value) for one pass over ``values`` after the other, each in an order of its own."""
+    """Yield (pass, value) for endless passes over ``values``, each pass in its own order."""
     for turn in itertools.count():
         order = rng.permutation(len(values)) if shuffle else range(len(values))
         yield from ((turn, values[int(i)]) for i in order)
@@ -127,10 +128,10 @@ def endless(rng: np.random.Generator, values: Sequence[int], shuffle: bool = Tru
 
 @DATA_SAMPLERS.register_module()
 class MultiSourceSampler(Sampler):
-    """Batches with fixed shares of the parts of a ConcatDataset, without end; for loops that count iterations.
+    """Yield endless batches with fixed fractions from each part of a ConcatDataset, for loops that count iterations.
 
-    Gives pairs (epoch, index), an epoch being a pass over a part. ``source_ratio``: shares of the parts in a batch of ``batch_size``,
-    in the order of the parts; what rounding leaves goes to the first.
+    Yields pairs (epoch, index); an epoch is a pass over one part. ``source_ratio``: fraction of each part in a batch of ``batch_size``, in
+    the order of the parts; samples left by rounding come from the first part.
     """
 
     def __init__(self, dataset: Any, batch_size: int, source_ratio: Sequence[float], shuffle: bool = True, seed: int | None = None) -> None:
@@ -153,7 +154,7 @@ class MultiSourceSampler(Sampler):
                 yield from itertools.islice(source, count)
 
     def stream(self, values: Sequence[int], *key: int) -> Iterator[tuple[int, int]]:
-        """This process's share of endless passes over ``values``."""
+        """Yield this process's samples of endless passes over ``values``."""
         rng = np.random.default_rng([self.seed, *key])
         return itertools.islice(endless(rng, values, self.shuffle), self.rank, None, self.world_size)
 
@@ -161,15 +162,15 @@ class MultiSourceSampler(Sampler):
         return len(self.dataset)
 
     def set_epoch(self, epoch: int) -> None:
-        """A loop that counts epochs may call this; passes are counted here."""
+        """Do nothing: epoch-based loops may call this, but the sampler counts its own passes."""
 
 
 @DATA_SAMPLERS.register_module()
 class GroupMultiSourceSampler(MultiSourceSampler):
-    """As MultiSourceSampler, each batch of images that are all wider than high, or all not, as often as they stand in the data.
+    """A MultiSourceSampler whose batches have images that are all wider than high, or all not, in proportion to the data.
 
     Raises:
-        ConfigError: a part has no image of a kind that another part has: no batch of that kind could be made.
+        ConfigError: one part has only wide or only upright images and another part has both, so some batches could not be filled.
     """
 
     def __init__(self, dataset: Any, batch_size: int, source_ratio: Sequence[float], shuffle: bool = True, seed: int | None = None) -> None:
@@ -185,7 +186,7 @@ class GroupMultiSourceSampler(MultiSourceSampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         sources = [[self.stream(part, g, n) for n, part in enumerate(group)] for g, group in enumerate(self.groups)]
-        draws = np.random.default_rng([self.seed, len(self.groups)])     # the same in all processes: their batches have one shape
+        draws = np.random.default_rng([self.seed, len(self.groups)])     # identical in all processes: their batches have one shape
         while True:
             for source, count in zip(sources[int(draws.choice(len(sources), p=self.shares))], self.counts):
                 yield from itertools.islice(source, count)

@@ -1,9 +1,9 @@
-"""The data set that detkit makes itself: textured shapes on textured ground, with boxes and masks.
+"""A generated dataset: textured shapes on textured background, with boxes and masks.
 
-It is for teaching and for smoke tests: it needs no download, a small detector learns it from scratch in minutes, and every annotation
-is exact. It is not a benchmark, and what works on it need not work on photographs. What it shares with real sets: several classes
-that colour does not tell apart, occlusion, a range of sizes of which many are small by COCO's measure (below 32 pixels), cluttered
-ground, images of no object.
+It is for tutorials and smoke tests: it needs no download, a small detector learns it from scratch in minutes, and every annotation is
+exact. It is not a benchmark; what works on it may not work on photographs. It has in common with real datasets: several classes that
+colour does not separate, occlusion, various sizes with many small objects in the COCO sense (below 32 pixels), cluttered background,
+images without objects.
 """
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from detkit.locks import file_lock
 from detkit.opencv import cv2
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
-VERSION = 1                 # of what a seed means: raised when the pictures change
-SMALLEST, LARGEST = 0.1, 0.3   # radius, in units of the image's side
-LEAST_CONTRAST = 80         # of an object's mean colour against its ground, in one channel at least
-LEAST_VISIBLE = 0.5         # share of an object that stays visible under later ones
-EMPTY = 0.05                # share of images without objects
-MARK = 'unfinished.'        # in the name of a folder that is being made
-TRIES = 12                  # places tried for an object before it is left out
+VERSION = 1                 # version of the generator; increase it when the images change
+SMALLEST, LARGEST = 0.1, 0.3   # radius, as a fraction of the image side
+LEAST_CONTRAST = 80         # minimum contrast between object and background mean colours, in at least one channel
+LEAST_VISIBLE = 0.5         # fraction of an object that stays visible under later objects
+EMPTY = 0.05                # fraction of images without objects
+MARK = 'unfinished.'        # in the name of an unfinished folder
+TRIES = 12                  # positions tried for an object before it is left out
 README = """A data set of drawn shapes, made by detkit (detkit/data/synthetic.py): for teaching and smoke tests, not a benchmark.
 Classes: {classes}. {train} training and {val} validation images of {size}x{size} pixels, seed {seed}.
 annotations/*.json are in COCO's format: boxes and polygons of the visible part of each object.
@@ -40,27 +40,27 @@ annotations/*.json are in COCO's format: boxes and polygons of the visible part 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a generated set depends on, and nothing else."""
+    """All parameters of a generated dataset."""
 
     num_train: int = 1000
     num_val: int = 100
     size: int = 128             # pixels, of square images
-    max_objects: int = 7        # an image
+    max_objects: int = 7        # per image
     seed: int = 0
     version: int = VERSION
 
 
 def generate(out_dir: str | os.PathLike, num_train: int = 1000, num_val: int = 100, size: int = 128, max_objects: int = 7,
              seed: int = 0, progress: bool = True) -> dict[str, Path]:
-    """Write the set at ``out_dir``: ``images/*.jpg``, ``annotations/train.json``, ``annotations/val.json``.
+    """Write the dataset to ``out_dir``: ``images/*.jpg``, ``annotations/train.json``, ``annotations/val.json``.
 
-    The same arguments give the same bytes. A set that is there already is kept if it was made with the same arguments; one that another
-    process is making is waited for. It appears whole or not at all.
+    The same arguments give the same bytes. An existing dataset is kept if it was made with the same arguments; if another process is
+    writing one, the call waits for it. The folder appears only when it is complete.
 
     Returns the paths ``root``, ``images``, ``train``, ``val``.
 
     Raises:
-        ValueError: counts or size too small, or ``out_dir`` holds something else.
+        ValueError: counts or size too small, or ``out_dir`` contains something else.
     """
     recipe = Recipe(num_train, num_val, size, max_objects, seed)
     if min(num_train, num_val) < 1 or size < 48 or max_objects < 1:
@@ -84,7 +84,7 @@ def generate(out_dir: str | os.PathLike, num_train: int = 1000, num_val: int = 1
 
 
 def check_same(root: Path, recipe: Recipe) -> None:
-    """Raise ValueError unless ``root`` holds a set made by ``recipe``."""
+    """Raise ValueError unless ``root`` contains a dataset made by ``recipe``."""
     try:
         found = json.loads((root / 'recipe.json').read_text())
     except (OSError, ValueError):
@@ -97,9 +97,9 @@ def check_same(root: Path, recipe: Recipe) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path | None]:
-    """A folder beside ``target`` that takes its place when the block ends without an exception, and is removed otherwise.
+    """Yield a folder beside ``target`` that replaces it when the block ends without an exception, and is removed otherwise.
 
-    One process at a time makes it: others wait, and find it there. None: ``target`` holds something already.
+    Only one process at a time creates it; the others wait and then find it. Yields None if ``target`` already has content.
     """
     if has_content(target):
         yield None
@@ -110,13 +110,13 @@ def whole_folder(target: Path) -> Iterator[Path | None]:
         if has_content(target):
             yield None
             return
-        for left in target.parent.glob(f'.{glob.escape(target.name)}.{MARK}*'):     # by a process that was killed
+        for left in target.parent.glob(f'.{glob.escape(target.name)}.{MARK}*'):     # left by a killed process
             shutil.rmtree(left)
         folder = Path(tempfile.mkdtemp(prefix=f'.{target.name}.{MARK}', dir=target.parent))
         try:
             yield folder
             folder.chmod(0o777 & ~current_umask())
-            folder.rename(target)             # takes the place of an empty folder too
+            folder.rename(target)             # also replaces an empty folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -142,7 +142,7 @@ def write_split(folder: Path, split: str, numbers: range, recipe: Recipe, progre
 
 
 def draw(rng: np.random.Generator, size: int, max_objects: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """A picture uint8 (size, size, 3) BGR and its objects: class index and visible mask, bool (size, size)."""
+    """Return an image uint8 (size, size, 3) BGR and its objects: class index and visible mask, bool (size, size)."""
     picture = texture(rng, (size, size), rng.uniform(40, 215, 3), rng.uniform(15, 45))
     objects: list[tuple[int, np.ndarray, int]] = []          # class, visible mask, area before it was occluded
     for _ in range(int(rng.integers(1, max_objects + 1)) if rng.random() > EMPTY else 0):
@@ -163,7 +163,7 @@ def draw(rng: np.random.Generator, size: int, max_objects: int) -> tuple[np.ndar
 
 
 def place(rng: np.random.Generator, category: int, size: int, objects: list[tuple[int, np.ndarray, int]]) -> np.ndarray | None:
-    """The mask of a new object that leaves enough of every earlier one visible; None where no such place was found."""
+    """Return the mask of a new object that leaves enough of every earlier object visible; None if no such position was found."""
     for _ in range(TRIES):
         radius = size * float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST))))
         center = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
@@ -175,7 +175,7 @@ def place(rng: np.random.Generator, category: int, size: int, objects: list[tupl
 
 
 def outline(rng: np.random.Generator, category: int, radius: float) -> np.ndarray:
-    """Corners (k, 2) of a shape around the origin, turned and stretched at random."""
+    """Return the corners (k, 2) of a shape around the origin, rotated and stretched at random."""
     kind = CLASSES[category]
     corners = {'circle': 36, 'square': 4, 'triangle': 3, 'star': 10}[kind]
     angles = np.arange(corners) * 2 * np.pi / corners
@@ -187,7 +187,7 @@ def outline(rng: np.random.Generator, category: int, radius: float) -> np.ndarra
 
 
 def inside(polygon: np.ndarray, size: int) -> np.ndarray:
-    """bool (size, size): pixels whose centre lies within ``polygon`` (k, 2), by the even-odd rule."""
+    """Return bool (size, size): pixels whose centre is inside ``polygon`` (k, 2), by the even-odd rule."""
     x0, y0 = np.floor(polygon.min(0)).clip(0, size).astype(int)
     x1, y1 = np.ceil(polygon.max(0)).clip(0, size).astype(int)
     y, x = np.mgrid[y0:y1, x0:x1] + 0.5
@@ -201,7 +201,7 @@ def inside(polygon: np.ndarray, size: int) -> np.ndarray:
 
 
 def texture(rng: np.random.Generator, shape: tuple[int, int], colour: np.ndarray, contrast: float) -> np.ndarray:
-    """float (height, width, 3) around ``colour``: blotches of several sizes, and stripes or a slope."""
+    """Return a texture, float (height, width, 3), around ``colour``: blotches of several sizes, and stripes or a gradient."""
     height, width = shape
     out = np.zeros((height, width, 3), np.float32) + np.asarray(colour, np.float32)
     for cells in (4, 12, 40):
@@ -217,7 +217,7 @@ def texture(rng: np.random.Generator, shape: tuple[int, int], colour: np.ndarray
 
 
 def describe(mask: np.ndarray) -> dict:
-    """COCO's ``bbox`` (x, y, width, height), ``area`` and ``segmentation`` of a visible mask."""
+    """Return COCO's ``bbox`` (x, y, width, height), ``area`` and ``segmentation`` of a visible mask."""
     xs, ys = mask.any(0).nonzero()[0], mask.any(1).nonzero()[0]
     box = [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)]
     polygons = [p for part in without_holes(mask[ys[0]:ys[-1] + 1, xs[0]:xs[-1] + 1]) for p in outlines(part, (xs[0], ys[0]))]
@@ -225,7 +225,7 @@ def describe(mask: np.ndarray) -> dict:
 
 
 def without_holes(mask: np.ndarray) -> list[np.ndarray]:
-    """Parts of ``mask`` that together are it and have no holes, which polygons cannot tell: cut upright through each of them."""
+    """Split ``mask`` into parts without holes, as polygons cannot represent holes: cut vertically through each hole."""
     contours, links = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     holes = [c.reshape(-1, 2) for c, (*_, parent) in zip(contours, links.reshape(-1, 4)) if parent >= 0]
     if not holes:
@@ -236,8 +236,8 @@ def without_holes(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def outlines(mask: np.ndarray, origin: tuple[int, int]) -> list[list[float]]:
-    """The polygons around the parts of ``mask``, whose first pixel lies at ``origin`` (x, y)."""
-    fine = 4          # contours run through pixel centres; on a finer grid they come near to the pixels' edges
+    """Return the polygons around the parts of ``mask``, whose first pixel is at ``origin`` (x, y)."""
+    fine = 4          # contours connect pixel centres; on a finer grid they are close to the pixel edges
     large = np.kron(mask.astype(np.uint8), np.ones((fine, fine), np.uint8))
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [((c.reshape(-1, 2) + 0.5) / fine + origin).round(2).reshape(-1).tolist() for c in contours if len(c) >= 3]

@@ -1,1 +1,1 @@
-"""Samples kept on disk up to the first random step of their pipeline."""
+"""Samples stored on disk as they are before the first random transform of their pipeline."""

@@ -1,4 +1,4 @@
-"""Filling a cache: in several processes, with progress; it may be stopped at any moment and goes on when called again."""
+"""Build a cache in several processes, with progress; a stopped build continues on the next call."""
 from __future__ import annotations
 
 import multiprocessing
@@ -10,20 +10,20 @@ from itertools import islice
 from detkit.data.cache.samples import BATCH, Records, SampleCache, size_text
 from detkit.signals import blocked_stop_signals, end_with_parent, ignore_stop_signals
 
-MAX_NAMED = 5                     # images that a message lists
+MAX_NAMED = 5                     # maximum number of images listed in a message
 MAKER: list[SampleCache] = []     # in a worker process: the cache whose records it makes
 
 
 def fill(cache: SampleCache, workers: int | None = None, say: Callable[[str], None] = print, progress: bool = True) -> int:
-    """Make every record that is missing or out of date; return how many were made.
+    """Make every record that is missing or out of date; return the number of records made.
 
     Samples without a record are logged, and are made on each use.
 
-    Records are written in transactions of BATCH, by this process alone. Whatever stops it, the next call makes the rest. Several such
-    builds at once are safe: they begin at different places, and each looks again before it makes a batch.
+    Only this process writes records, in transactions of BATCH. If it stops, the next call makes the rest. Several builds of the same cache
+    may run at once: they start at different positions, and each checks for existing records before it makes a batch.
 
     Raises:
-        CacheError: no room, or the place cannot be written to. UnreadableImage and whatever else a transform raises.
+        CacheError: the disk is full, or the folder is not writable. UnreadableImage and any other error of a transform.
     """
     todo = cache.missing()
     if not todo:
@@ -44,8 +44,8 @@ def fill(cache: SampleCache, workers: int | None = None, say: Callable[[str], No
             made += len(pairs)
             left_out |= without_record
             bar.update(len(pairs) + len(without_record))
-        bar.update(len(todo) - made - len(left_out))            # another process made those
-    cache.store.close()           # opened again for reading, by whoever reads
+        bar.update(len(todo) - made - len(left_out))            # made by another process
+    cache.store.close()           # readers open it again
     if left_out:
         cache.changed.update(left_out)
         reasons = list(left_out.values())
@@ -60,7 +60,7 @@ def chunks(values: list[int], size: int) -> Iterator[list[int]]:
 
 
 def still_missing(cache: SampleCache, batches: Iterator[list[int]]) -> Iterator[list[int]]:
-    """Each batch without the samples that another process has made in the meantime."""
+    """Yield each batch without the samples that another process has made in the meantime."""
     for batch in batches:
         held = cache.store.held([cache.key(i) for i in batch])
         batch = [i for i, there in zip(batch, held) if not there or cache.stale(i)]
@@ -69,7 +69,7 @@ def still_missing(cache: SampleCache, batches: Iterator[list[int]]) -> Iterator[
 
 
 def records_of(cache: SampleCache, batches: Iterator[list[int]], workers: int) -> Iterator[Records]:
-    """What ``SampleCache.records_of`` gives of each batch; at most two batches a worker are under way at once."""
+    """Yield the result of ``SampleCache.records_of`` for each batch; at most two batches per worker are processed at once."""
     if workers <= 1:
         for batch in batches:
             yield cache.records_of(batch)
@@ -79,7 +79,7 @@ def records_of(cache: SampleCache, batches: Iterator[list[int]], workers: int) -
     with ProcessPoolExecutor(workers, context, begin, (cache,)) as pool:
         running: set[Future] = set()
         try:
-            with blocked_stop_signals():        # the pool starts its processes when it gets work
+            with blocked_stop_signals():        # the pool starts its processes on the first task
                 running |= {pool.submit(make, batch) for batch in islice(batches, 2 * workers)}
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -92,7 +92,7 @@ def records_of(cache: SampleCache, batches: Iterator[list[int]], workers: int) -
 
 
 def begin(cache: SampleCache) -> None:
-    """In a new worker process: ignore signals, which the main process handles, and end with it."""
+    """Initialise a worker process: ignore signals, which the main process handles, and exit when the main process exits."""
     ignore_stop_signals()
     end_with_parent()
     from detkit.opencv import cv2

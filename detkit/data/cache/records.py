@@ -1,6 +1,6 @@
-"""A sample's dict as bytes and back. No pickle: a cache that somebody else wrote must not be able to run code.
+"""Convert a sample's dict to bytes and back, without pickle: a cache written by others must not be able to run code.
 
-A record is MAGIC, the CRC-32 and the length of a JSON header, the header, and the arrays it names, each at a multiple of ALIGNMENT.
+A record is MAGIC, the CRC-32 and the length of a JSON header, the header, and the arrays it names, each aligned to ALIGNMENT bytes.
 """
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from detkit.structures import BitmapMasks, PolygonMasks
 
 MAGIC = b'DKR1'
 ALIGNMENT = 64
-PREFIX = struct.Struct('<4sII')     # magic, CRC-32 of all that follows the prefix, length of the header
+PREFIX = struct.Struct('<4sII')     # magic, CRC-32 of everything after the prefix, length of the header
 
 
 class DamagedRecord(ValueError):
-    """Bytes that are no record, or not whole."""
+    """The bytes are not a record, or the record is incomplete."""
 
 
 def encode(values: dict[str, Any]) -> bytes:
-    """``values``: None, numbers, text, tuples, lists, dicts, arrays, masks, in any nesting.
+    """Encode ``values``: None, numbers, text, tuples, lists, dicts, arrays and masks, nested in any way.
 
     Raises:
-        TypeError: naming the key and what of it cannot be kept.
+        TypeError: a value cannot be stored; the message names its key.
     """
     arrays: list[np.ndarray] = []
     header = json.dumps({key: described(value, key, arrays) for key, value in values.items()}, separators=(',', ':')).encode()
@@ -40,7 +40,7 @@ def encode(values: dict[str, Any]) -> bytes:
 
 
 def described(value: Any, key: str, arrays: list[np.ndarray]) -> Any:
-    """What stands for ``value`` in the header; its arrays are appended to ``arrays``."""
+    """Return the JSON representation of ``value`` in the header; its arrays are appended to ``arrays``."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, np.ndarray) and value.dtype != object:
@@ -63,10 +63,10 @@ def described(value: Any, key: str, arrays: list[np.ndarray]) -> Any:
 
 
 def decode(record: memoryview | bytes) -> dict[str, Any]:
-    """What ``encode`` was given. Arrays are copies of their own.
+    """Return the values that were given to ``encode``. Arrays are copies.
 
     Raises:
-        DamagedRecord: the bytes are no record.
+        DamagedRecord: the bytes are not a record.
     """
     view = memoryview(record)
     header, offset = read_header(view)
@@ -78,7 +78,7 @@ def decode(record: memoryview | bytes) -> dict[str, Any]:
 
 
 def read_header(view: memoryview) -> tuple[dict, int]:
-    """The header, and where it ends."""
+    """Return the header and its end position."""
     if len(view) < PREFIX.size:
         raise DamagedRecord(f'{len(view)} bytes are no record')
     magic, _, length = PREFIX.unpack_from(view)
@@ -91,7 +91,7 @@ def read_header(view: memoryview) -> tuple[dict, int]:
 
 
 def restored(value: Any, view: memoryview, position: list[int]) -> Any:
-    """The value that ``value`` stands for; ``position``: where the next array may begin, moved on."""
+    """Return the value that the header entry ``value`` represents. ``position``: start of the next array; it is advanced."""
     if not isinstance(value, dict):
         return value
     (kind, content), = value.items()
@@ -117,7 +117,7 @@ def restored(value: Any, view: memoryview, position: list[int]) -> Any:
 
 
 def check(record: memoryview | bytes) -> None:
-    """Raise DamagedRecord unless every byte is as it was written."""
+    """Raise DamagedRecord unless all bytes are as written."""
     view = memoryview(record)
     read_header(view)
     if zlib.crc32(view[PREFIX.size:]) != PREFIX.unpack_from(view)[1]:

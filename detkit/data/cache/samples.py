@@ -1,4 +1,4 @@
-"""The cache of one data set: what its samples are before the first random step, by key."""
+"""The cache of one dataset: its samples before the first random transform, by key."""
 from __future__ import annotations
 
 import hashlib
@@ -19,22 +19,22 @@ from detkit.registry import ConfigError, did_you_mean
 
 FORMAT = 1
 LABEL = 'generation.json'
-BATCH = 32            # records a transaction
-TRIED = 8             # samples made to estimate a build's size
-Records = tuple[list[tuple[bytes, bytes]], dict[int, str]]      # key and record of samples; index of others -> why they have none
+BATCH = 32            # records per transaction
+TRIED = 8             # samples made to estimate the size of a build
+Records = tuple[list[tuple[bytes, bytes]], dict[int, str]]      # (key, record) of samples; index of the others -> why they have no record
 
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """``cache=dict(type='lmdb', ...)`` of a data set.
+    """The setting ``cache=dict(type='lmdb', ...)`` of a dataset.
 
     Attributes:
-        store: ``decoded``: arrays as they are before the first random step (fast); ``encoded``: the image files' bytes (small).
-        dir: where; None: ``.detkit_cache`` in the data root.
-        fingerprint: what of an image file must be unchanged: ``stat`` (size and time of change) or ``bytes`` (SHA-256, read once a run).
-        build: ``auto``: what is missing is made when the data set is loaded; ``never``: missing samples are made each time.
-        workers: processes that build; None: one a core.
-        on_error: a cache that cannot be used: ``fail``, or ``uncached``: warn and go on without.
+        store: ``decoded``: arrays before the first random transform (fast); ``encoded``: the bytes of the image files (small).
+        dir: folder of the cache; None: ``.detkit_cache`` in the data root.
+        fingerprint: how to detect a changed image file: ``stat`` (size and modification time) or ``bytes`` (SHA-256, read once per run).
+        build: ``auto``: make missing samples when the dataset is loaded; ``never``: make missing samples on each use.
+        workers: number of build processes; None: one per core.
+        on_error: when the cache cannot be used: ``fail``, or ``uncached``: warn and continue without it.
     """
 
     type: str = 'lmdb'
@@ -60,17 +60,17 @@ class CacheSettings:
 
 
 class SampleCache:
-    """Samples of a data set as they are before the first random transform.
+    """Samples of a dataset before the first random transform.
 
-    A generation (a folder) belongs to one way of making them: format, ``store``, and the settings of the deterministic transforms. Within
-    it a record's key follows from the image's entry in the annotations, so that a changed box or name finds no old record; what the image
-    file was like is in the record and looked at on every read.
+    A generation (a folder) belongs to one way of making samples: format, ``store``, and the settings of the deterministic transforms.
+    A record's key is computed from the image's annotation entry, so a changed box or name does not match an old record. The state of the
+    image file is stored in the record and checked on every read.
 
     Args:
-        settings: of the config. root: the data root. ann_file: of the annotations.
-        info: index -> the entry that the pipeline begins with. make: such an entry -> the sample before the first random transform.
-        steps: the settings of the transforms up to there.
-        skip_unreadable: leave out images that cannot be read, as a data set with ``on_error='skip'`` does.
+        settings: from the config. root: the data root. ann_file: the annotation file.
+        info: index -> the input entry of the pipeline. make: this entry -> the sample before the first random transform.
+        steps: the settings of the transforms before the first random one.
+        skip_unreadable: leave out images that cannot be read, as a dataset with ``on_error='skip'`` does.
     """
 
     def __init__(self, settings: CacheSettings, root: str, ann_file: str, info: Callable[[int], dict], make: Callable[[dict], dict | None],
@@ -82,10 +82,10 @@ class SampleCache:
         mark = hashlib.sha256(repr((FORMAT, self.source, settings.store, steps if settings.store == 'decoded' else '')).encode())
         self.store = Store(self.place / f'{Path(ann_file).stem or "images"}-{settings.store}-{mark.hexdigest()[:10]}')
         self.keys = np.zeros((0, 16), np.uint8)
-        self.changed: set[int] = set()       # images whose file is gone or no longer what the record was made from
+        self.changed: set[int] = set()       # images whose file is missing or changed since the record was made
 
     def load_keys(self, count: int) -> None:
-        """The keys of all ``count`` samples."""
+        """Compute the keys of all ``count`` samples."""
         self.keys = np.frombuffer(b''.join(self.key_of(self.info(i)) for i in range(count)), np.uint8).reshape(-1, 16)
 
     def key_of(self, info: dict) -> bytes:
@@ -97,7 +97,7 @@ class SampleCache:
         return self.keys[index].tobytes()
 
     def read(self, index: int) -> dict | None:
-        """Sample ``index`` before the first random transform; None: not kept, or its image has changed."""
+        """Return sample ``index`` before the first random transform; None if it is not stored or its image has changed."""
         if index in self.changed:
             return None
         found = self.store.read(self.key(index))
@@ -112,10 +112,10 @@ class SampleCache:
         return {**info, **found['sample']}
 
     def records_of(self, batch: list[int]) -> Records:
-        """The records of the samples of ``batch``.
+        """Return the records of the samples of ``batch``.
 
         Raises:
-            UnreadableImage: unless ``skip_unreadable``. CacheError: a sample cannot be kept.
+            UnreadableImage: unless ``skip_unreadable``. CacheError: a sample cannot be stored.
         """
         made, left_out = [], {}
         for index in batch:
@@ -133,7 +133,7 @@ class SampleCache:
         return made, left_out
 
     def record(self, index: int) -> bytes | None:
-        """What is kept of sample ``index``; None: a transform before the first random one gives no sample."""
+        """Return the record of sample ``index``; None if a transform before the first random one returns None."""
         info = self.info(index)
         path = info['img_path']
         file = self.fingerprint(path)
@@ -149,7 +149,7 @@ class SampleCache:
                              f"store='encoded'.") from error
 
     def missing(self) -> list[int]:
-        """Samples without a record, or whose image has changed since."""
+        """Return the samples without a record or whose image has changed since."""
         held = self.store.held([self.key(i) for i in range(len(self.keys))])
         if not any(held):
             return list(range(len(self.keys)))
@@ -163,19 +163,19 @@ class SampleCache:
         return kept != self.fingerprint(path)
 
     def fingerprint(self, path: str) -> list[int] | str | None:
-        """What tells that the file at ``path`` has changed; None: it cannot be read."""
+        """Return a value that changes when the file at ``path`` changes; None if the file cannot be read."""
         return stat_of(path) if self.settings.fingerprint == 'stat' else digest_of(path)
 
     def label(self) -> None:
-        """Write down what this generation is, for those who look for old ones."""
+        """Write a description of this generation, used to find old generations."""
         write_json(self.store.folder / LABEL, dict(format=FORMAT, source=self.source, store=self.settings.store, steps=self.steps),
                    indent=1)
 
     def check_room(self, missing: list[int]) -> int:
-        """The bytes that a build is expected to write.
+        """Return the number of bytes that a build is expected to write.
 
         Raises:
-            CacheError: the disk has no room for them, or the place cannot be written to.
+            CacheError: the disk has too little space, or the folder is not writable.
         """
         tried = missing[::max(len(missing) // TRIED, 1)][:TRIED]
         sizes = [len(record) for _, record in self.records_of(tried)[0]]
@@ -191,7 +191,7 @@ class SampleCache:
         return expected
 
     def generations(self) -> list[Path]:
-        """The folders beside this generation that other settings made of the same annotations."""
+        """Return the folders of other generations (other settings, same annotations)."""
         return sorted(p.parent for p in self.place.resolve().glob(f'*/{LABEL}')
                       if p.parent != self.store.folder and json.loads(p.read_text()).get('source') == self.source)
 
@@ -212,7 +212,7 @@ def digest_of(path: str) -> str | None:
 
 
 def bytes_of(path: str) -> np.ndarray:
-    """The content of a file, uint8 (n,).
+    """Return the content of a file, uint8 (n,).
 
     Raises:
         UnreadableImage: it cannot be read.

@@ -1,4 +1,4 @@
-"""One LMDB file of records: opened late, read by many processes, written in whole transactions."""
+"""An LMDB file of records: opened on first use, read by many processes, written in whole transactions."""
 from __future__ import annotations
 
 import os
@@ -8,19 +8,19 @@ from typing import Any
 
 from detkit.data.cache import records
 
-FIRST_SIZE = 1 << 30          # bytes of the map; it grows by doubling, and the file only by what is written
-SPARE = 64 << 20              # bytes that a disk must have left beyond what a build is expected to write
+FIRST_SIZE = 1 << 30          # bytes of the map, doubled when full; the file grows only with its content
+SPARE = 64 << 20              # bytes that must stay free on the disk beyond the expected size of a build
 
 
 class CacheError(ValueError):
-    """A cache that cannot be read or written; the message says where and what to do."""
+    """A cache cannot be read or written; the message says where and what to do."""
 
 
-OPEN: dict[Path, tuple[bool, Any, int]] = {}    # LMDB lets a process open a file once: folder -> for writing, the environment, bytes
+OPEN: dict[Path, tuple[bool, Any, int]] = {}    # LMDB opens a file once per process. folder -> (writable, environment, bytes)
 
 
 def let_go() -> None:
-    """Close every file, before this process forks: a child must not have its parent's open, and not every LMDB notices."""
+    """Close all files before this process forks: a child must not use its parent's environment, and not every LMDB version detects it."""
     while OPEN:
         OPEN.popitem()[1][1].close()
 
@@ -32,18 +32,17 @@ if hasattr(os, 'register_at_fork'):
 class Store:
     """Records by key, in ``folder/data.mdb``.
 
-    A process opens the file when it needs it; stores of one folder share it. Where the folder cannot be written to, it is read without a
-    lock file.
+    A process opens the file on first use; stores of one folder share it. If the folder is not writable, it is read without a lock file.
 
     Raises:
-        CacheError: no LMDB file is there, it is another kind of file, or shorter than it says.
+        CacheError: there is no LMDB file, it is another kind of file, or it is shorter than its header says.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder).resolve()
 
     def environment(self, write: bool = False) -> Any:
-        """The open LMDB environment of this process."""
+        """Return the open LMDB environment of this process."""
         writes, environment, length = OPEN.get(self.folder, (False, None, 0))
         if environment is not None and writes >= write:
             self.check_length(length)
@@ -75,19 +74,19 @@ class Store:
         return environment
 
     def check_length(self, expected: int) -> None:
-        """Raise CacheError for a file of fewer bytes: reading beyond the end of a mapped file kills the process."""
+        """Raise CacheError if the file is shorter than ``expected``: reading beyond the end of a mapped file kills the process."""
         data = self.folder / 'data.mdb'
         there = data.stat().st_size if data.exists() else 0
         if there < expected:
             raise CacheError(f'{data} is cut short: {there} of {expected} bytes. Remove {self.folder} and build it anew.')
 
     def close(self) -> None:
-        """Let the file go; whoever reads next opens it again."""
+        """Close the file; the next read opens it again."""
         if self.folder in OPEN:
             OPEN.pop(self.folder)[1].close()
 
     def begin(self, write: bool = False) -> Any:
-        """A transaction; another process may have let the map grow since the last."""
+        """Return a transaction; adopts a map size that another process has increased."""
         import lmdb
         environment = self.environment(write)
         try:
@@ -97,7 +96,7 @@ class Store:
             return environment.begin(write=write, buffers=True)
 
     def read(self, key: bytes) -> dict[str, Any] | None:
-        """The record of ``key``, its arrays copied out of the map; None where there is none."""
+        """Return the record of ``key``, with arrays copied out of the map; None if there is none."""
         if self.folder not in OPEN and not (self.folder / 'data.mdb').is_file():
             return None
         with self.begin() as transaction:
@@ -108,17 +107,17 @@ class Store:
                 raise CacheError(f'{self.folder}: {error}. Remove that folder and build it anew.') from error
 
     def held(self, keys: Iterable[bytes]) -> list[bool]:
-        """Which of ``keys`` have a record."""
+        """Return whether each of ``keys`` has a record."""
         if not (self.folder / 'data.mdb').is_file():
             return [False for _ in keys]
         with self.begin() as transaction:
             return [transaction.get(key) is not None for key in keys]
 
     def write(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        """Put all or none of the records; those that are there stay. The map doubles when it is full.
+        """Write all records or none; existing records are kept. The map doubles when it is full.
 
         Raises:
-            CacheError: the disk is full, or the folder cannot be written to.
+            CacheError: the disk is full, or the folder is not writable.
         """
         import lmdb
         while True:
@@ -138,7 +137,7 @@ class Store:
         return self.environment().stat()['entries']
 
     def damaged(self) -> list[bytes]:
-        """The keys of records that are not as they were written."""
+        """Return the keys of damaged records."""
         bad = []
         with self.begin() as transaction:
             for key, record in transaction.cursor():

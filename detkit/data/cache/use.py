@@ -1,4 +1,4 @@
-"""A cache put before the pipeline of a data set."""
+"""Use a cache in front of a dataset's pipeline."""
 from __future__ import annotations
 
 import logging
@@ -19,7 +19,7 @@ _deferred: ContextVar[bool] = ContextVar('_deferred', default=False)
 
 @contextmanager
 def deferred_caches() -> Iterator[None]:
-    """Data sets that are loaded inside read their annotations and leave their caches alone; ``open_cache`` is called for each later."""
+    """Datasets loaded in this context read their annotations but do not open their caches; call ``open_cache`` for each later."""
     token = _deferred.set(True)
     try:
         yield
@@ -28,17 +28,17 @@ def deferred_caches() -> Iterator[None]:
 
 
 def open_cache(dataset: Any) -> None:
-    """Call ``use_cache`` once, where the config of ``dataset`` asks for a cache."""
+    """Call ``use_cache`` once, if the config of ``dataset`` sets a cache."""
     if getattr(dataset, 'cache_settings', None) and not dataset.is_cache_open and not _deferred.get():
         dataset.is_cache_open = True
         use_cache(dataset, dataset.cache_settings)
 
 
 def cache_of(dataset: Any, settings: CacheSettings) -> SampleCache:
-    """The cache of a data set whose annotations are read.
+    """Return the cache of a dataset whose annotations are loaded.
 
     Raises:
-        ConfigError: its pipeline has nothing before the first random transform.
+        ConfigError: its pipeline starts with a random transform, so there is nothing to cache.
     """
     pipeline = dataset.pipeline
     if not pipeline.fixed:
@@ -52,14 +52,14 @@ def cache_of(dataset: Any, settings: CacheSettings) -> SampleCache:
 
 
 def settings_text(transform: Any) -> str:
-    """A transform with its settings, the same in every process; one without a ``__repr__`` of its own would give its address."""
+    """Return a transform with its settings, equal in every process (the default ``__repr__`` contains an address)."""
     if type(transform).__repr__ is not object.__repr__:
         return repr(transform)
     return f'{type(transform).__qualname__}({", ".join(f"{k}={v!r}" for k, v in sorted(vars(transform).items()))})'
 
 
 def use_cache(dataset: Any, settings: CacheSettings) -> None:
-    """Read the samples of ``dataset`` from its cache from now on; build what is missing, where the settings say so.
+    """Read the samples of ``dataset`` from its cache from now on; build missing samples if the settings say so.
 
     Raises:
         CacheError: it cannot be used, and ``on_error`` is ``fail``.
@@ -70,7 +70,7 @@ def use_cache(dataset: Any, settings: CacheSettings) -> None:
         cache = cache_of(dataset, settings)
         if settings.build == 'auto':
             fill(cache, settings.workers, lambda line: print_log(line, 'current'))
-        cache.store.held([])                # a file that cannot be read is told now
+        cache.store.held([])                # report a file that cannot be read now
     except CacheError as error:
         if settings.on_error == 'fail':
             raise
@@ -80,7 +80,7 @@ def use_cache(dataset: Any, settings: CacheSettings) -> None:
 
 
 class tolerant:
-    """``read``, whose first failure is told and the last attempt."""
+    """Call ``read`` until it fails once; warn at the first failure and return None from then on."""
 
     def __init__(self, read: Callable[[int], dict | None], warn: Callable[[Exception], None]) -> None:
         self.read, self.warn, self.failed = read, warn, False

@@ -1,7 +1,7 @@
-"""Transforms of albumentations (https://albumentations.ai, MIT), with the argument names of its releases 1.x and 2.x.
+"""Albumentations transforms (https://albumentations.ai, MIT), with the argument names of releases 1.x and 2.x.
 
-Release 2 renamed arguments, and takes an unknown one with no more than a warning: an old config would train with other strengths than it
-says. So the old names are translated here, and what is still unknown is refused.
+Release 2 renamed arguments and only warns about unknown ones, so an old config would train with different strengths than it says.
+Therefore old names are translated here, and names that are still unknown raise an error.
 """
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def quality(args: dict) -> dict:
 
 
 def holes(args: dict) -> dict:
-    """Cutout's and the old CoarseDropout's arguments; a bound without its partner stands for both."""
+    """Translate the arguments of Cutout and the old CoarseDropout; a missing lower or upper bound equals the other bound."""
     count, height, width = args.pop('num_holes', args.pop('max_holes', 8)), args.pop('max_h_size', None), args.pop('max_w_size', None)
     height, width = height or args.pop('max_height', 8), width or args.pop('max_width', 8)
     least = [args.pop(k, None) for k in ('min_holes', 'min_height', 'min_width')]
@@ -40,7 +40,7 @@ def holes(args: dict) -> dict:
 
 
 def noise(args: dict) -> dict:
-    """Variances of levels 0 to 255 as standard deviations of shares."""
+    """Convert variances in levels 0 to 255 to standard deviations as fractions of the range."""
     if 'var_limit' not in args:
         return {}
     given = args.pop('var_limit')
@@ -63,7 +63,7 @@ CHANGED: dict[str, Callable[[dict], dict]] = {'JpegCompression': quality, 'Image
 
 
 def translated(cfg: dict) -> dict:
-    """A transform's config of albumentations 1.x as one of 2.x; those of 2.x stay as they are."""
+    """Convert a transform config of albumentations 1.x to 2.x; configs of 2.x are not changed."""
     args = {k: v for k, v in cfg.items() if k != 'type'}
     name = cfg['type']
     if args.pop('always_apply', False):
@@ -82,7 +82,7 @@ def translated(cfg: dict) -> dict:
 
 
 def build(cfg: dict, where: str) -> Any:
-    """The object of albumentations that ``cfg`` names; ``where``: its place in the config, for messages."""
+    """Build the albumentations object of ``cfg``; ``where``: its place in the config, for messages."""
     import albumentations
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise ConfigError(f'{where}: {cfg!r} is not a config with a type.')
@@ -95,8 +95,8 @@ def build(cfg: dict, where: str) -> Any:
         args['transforms'] = [build(t, f'{where}.transforms[{i}]') for i, t in enumerate(args['transforms'])]
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings('error', 'Argument', UserWarning)     # of arguments that it would leave aside
-            warnings.filterwarnings('ignore', '.*special case of', UserWarning)   # advice to write a config anew
+            warnings.filterwarnings('error', 'Argument', UserWarning)     # raise on arguments that albumentations would ignore
+            warnings.filterwarnings('ignore', '.*special case of', UserWarning)   # advice to rewrite a config
             return kind(**args)
     except (TypeError, ValueError, UserWarning) as error:
         raise ConfigError(f'{where}: {name} does not take these arguments ({str(error).splitlines()[0]}). See its page in the '
@@ -105,24 +105,24 @@ def build(cfg: dict, where: str) -> Any:
 
 @TRANSFORMS.register_module()
 class Albu(BaseTransform):
-    """Transforms of albumentations, after each other; boxes, labels, flags and masks go with the image.
+    """Apply albumentations transforms in sequence to the image, boxes, labels, flags and masks.
 
     Args:
-        transforms: ``dict(type=name, ...)`` each, nested where albumentations nests; p is the probability.
+        transforms: ``dict(type=name, ...)`` for each transform, nested where albumentations nests; p is the probability.
         bbox_params: limits below which a box is dropped: ``min_area``, ``min_visibility``, ``min_width``, ``min_height``, ... Boxes are
-            xyxy pixels (``pascal_voc``), and all fields of an object go with its box.
-        keymap: MMDetection's; only its usual value.
-        skip_img_without_anno: None when no box is left, so that another sample is drawn.
+            in xyxy pixels (``pascal_voc``). All fields of a dropped box are dropped too.
+        keymap: MMDetection's argument; only its usual value is supported.
+        skip_img_without_anno: return None if no box is left, so another sample is drawn.
 
     Raises:
-        ConfigError: a name or an argument that the installed albumentations does not know.
+        ConfigError: the installed albumentations does not know a name or an argument.
     """
 
     random = True
 
     def __init__(self, transforms: Sequence[dict], bbox_params: dict | None = None, keymap: dict | None = None,
                  skip_img_without_anno: bool = False) -> None:
-        os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')     # else it asks the package index for its newest release
+        os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')     # otherwise albumentations asks the package index for its newest release
         import albumentations
         params = {k: v for k, v in (bbox_params or {}).items() if k not in ('type', 'label_fields', 'filter_lost_elements')}
         if params.pop('format', 'pascal_voc') != 'pascal_voc':

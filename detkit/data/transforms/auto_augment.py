@@ -1,4 +1,4 @@
-"""Operations drawn from a table: AutoAugment and RandAugment."""
+"""AutoAugment and RandAugment: operations drawn at random from a table."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from detkit.data.transforms.base import BaseTransform
 from detkit.data.transforms.choose import RandomChoice, run_all
 from detkit.registry import TRANSFORMS, ConfigError
 
-# Learned Data Augmentation for detection (https://arxiv.org/abs/1805.09501), the policies for ImageNet that MMDetection gives as
-# AutoAugment's default: operation, probability, level; two after each other.
+# ImageNet policies of Learned Data Augmentation for detection (https://arxiv.org/abs/1805.09501), MMDetection's default for
+# AutoAugment: operation, probability, level; each policy applies two operations in sequence.
 POLICIES_V0 = """
 Equalize .8 1, ShearY .8 4; Color .4 9, Equalize .6 3; Color .4 1, Rotate .6 8; Solarize .8 3, Equalize .4 7; Solarize .4 2, Solarize .6 2;
 Color .2 0, Equalize .8 8; Equalize .4 8, SolarizeAdd .8 3; ShearX .2 9, Rotate .6 8; Color .6 1, Equalize 1. 2; Invert .4 9, Rotate .6 0;
@@ -28,7 +28,7 @@ def policies_v0() -> list[list[dict]]:
 
 @TRANSFORMS.register_module()
 class AutoAugment(BaseTransform):
-    """One of several ``policies``, each a pipeline, drawn by ``prob`` (https://arxiv.org/abs/1805.09501)."""
+    """Apply one of ``policies``, drawn by ``prob``; each policy is a pipeline (https://arxiv.org/abs/1805.09501)."""
 
     random = True
 
@@ -41,10 +41,10 @@ class AutoAugment(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandAugment(BaseTransform):
-    """``aug_num`` different pipelines of ``aug_space``, one after the other (https://arxiv.org/abs/1909.13719).
+    """Apply ``aug_num`` different pipelines of ``aug_space`` in sequence (https://arxiv.org/abs/1909.13719).
 
     Raises:
-        ConfigError: ``aug_num`` is more than there are, or ``prob`` does not give one probability each.
+        ConfigError: ``aug_num`` exceeds the number of pipelines, or ``prob`` does not give one probability for each.
     """
 
     random = True

@@ -1,4 +1,4 @@
-"""Pipelines within a pipeline."""
+"""Transforms that contain pipelines."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def run_all(transforms: Sequence[Any], results: dict[str, Any] | None) -> dict[s
 
 @TRANSFORMS.register_module()
 class RandomChoice(BaseTransform):
-    """One of several pipelines, drawn by ``prob`` (default: each alike)."""
+    """Apply one of several pipelines, drawn by ``prob`` (default: equal probabilities)."""
 
     random = True
 
@@ -36,7 +36,7 @@ class RandomChoice(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomApply(BaseTransform):
-    """A pipeline that is run with probability ``prob``."""
+    """Apply a pipeline with probability ``prob``."""
 
     random = True
 
@@ -50,7 +50,7 @@ class RandomApply(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomOrder(BaseTransform):
-    """Several transforms or pipelines, all of them, in an order that is drawn."""
+    """Apply all transforms or pipelines in random order."""
 
     random = True
 
@@ -63,13 +63,13 @@ class RandomOrder(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MultiBranch(BaseTransform):
-    """Several packed views of one image, one a branch (semi-supervised training).
+    """Return several packed views of one image, one per branch (semi-supervised training).
 
     Args:
-        branch_field: names of all branches, also of those that other data sets fill.
-        **branches: name -> the pipeline of that branch, up to its PackDetInputs.
+        branch_field: names of all branches, including branches that other datasets fill.
+        **branches: name -> the pipeline of the branch, including its PackDetInputs.
 
-    Returns ``inputs`` and ``data_samples`` as dicts by branch, None for those that are not filled here; None when a pipeline gives None.
+    Returns ``inputs`` and ``data_samples`` as dicts by branch, None for branches not filled here; None if a pipeline returns None.
 
     Raises:
         ConfigError: a branch is not in ``branch_field``.
@@ -94,13 +94,13 @@ class MultiBranch(BaseTransform):
 
 @TRANSFORMS.register_module()
 class TestTimeAug(BaseTransform):
-    """One packed sample for every combination of one alternative from each list: ``[[resize_a, resize_b], [flip, no_flip], [pack]]``.
+    """Return one packed sample per combination of one option from each list: ``[[resize_a, resize_b], [flip, no_flip], [pack]]``.
 
-    Returns ``inputs`` and ``data_samples`` as lists, one entry a combination.
+    Returns ``inputs`` and ``data_samples`` as lists with one entry per combination.
     """
 
     random = True
-    __test__ = False   # pytest takes classes whose name begins with Test for tests
+    __test__ = False   # pytest collects classes whose name starts with Test
 
     def __init__(self, transforms: Sequence[Sequence[dict]]) -> None:
         self.pipelines: list[list] = [[]]

@@ -1,4 +1,4 @@
-"""Changes of colour; boxes and masks stay."""
+"""Colour transforms; boxes and masks do not change."""
 from __future__ import annotations
 
 from typing import Any
@@ -12,10 +12,10 @@ from detkit.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class YOLOXHSVRandomAug(BaseTransform):
-    """Shift hue, saturation and value, each of them in half of the images (YOLOX, https://arxiv.org/abs/2107.08430).
+    """Shift hue, saturation and value, each with probability 0.5 (YOLOX, https://arxiv.org/abs/2107.08430).
 
-    The deltas bound the shifts in OpenCV's units: hue 0..179 (it wraps around), saturation and value 0..255. A float image is rounded
-    to uint8 for it.
+    The deltas are the maximum shifts in OpenCV's units: hue 0..179 (wraps around), saturation and value 0..255. Float images are rounded
+    to uint8 first.
     """
 
     random = True
@@ -38,10 +38,10 @@ class YOLOXHSVRandomAug(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PhotoMetricDistortion(BaseTransform):
-    """Brightness, contrast, saturation, hue, channel order, each in half of the images (SSD, https://arxiv.org/abs/1512.02325).
+    """Change brightness, contrast, saturation, hue and channel order, each with probability 0.5 (SSD, https://arxiv.org/abs/1512.02325).
 
-    ``brightness_delta`` and ``hue_delta`` bound shifts (0..255, degrees); the ranges bound factors. Contrast comes first or last. As in
-    MMDetection, ``img`` becomes float32 and may leave 0 to 255.
+    ``brightness_delta`` and ``hue_delta``: maximum shifts (0..255, degrees); the ranges are (min, max) factors. Contrast is applied first
+    or last. As in MMDetection, ``img`` becomes float32 and its values may leave 0 to 255.
     """
 
     random = True

@@ -1,6 +1,6 @@
-"""The operations of AutoAugment that change colours alone (https://arxiv.org/abs/1805.09501, table 6).
+"""AutoAugment operations that change only colours (https://arxiv.org/abs/1805.09501, table 6).
 
-Magnitudes and rounding are those of MMDetection and mmcv. Images are uint8 or, where an operation needs no histogram, float32.
+Magnitudes and rounding follow MMDetection and mmcv. Images are uint8 or, for operations without a histogram, float32.
 """
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ LEVELS = np.arange(256, dtype=np.uint8)
 
 
 class Colouring:
-    """With probability ``prob``, at ``level`` 0 to 10 between ``min_mag`` and ``max_mag`` (None: drawn), rounded to one decimal.
+    """A colour operation, applied with probability ``prob``.
 
-    ``span``: the default bounds; ``limits``: what they may be.
+    ``level`` (0 to 10) selects a magnitude between ``min_mag`` and ``max_mag``, rounded to one decimal; None: random. ``span``: default
+    (min_mag, max_mag); ``limits``: (min, max) of valid magnitudes.
     """
 
     random = True
@@ -47,7 +48,7 @@ class Colouring:
 
 @TRANSFORMS.register_module()
 class ColorTransform(Colouring):
-    """Leaves the image as it is: the identity among the operations that are drawn (Soft Teacher names it so)."""
+    """Return the image unchanged: the identity operation (name from Soft Teacher)."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
         return image
@@ -55,7 +56,7 @@ class ColorTransform(Colouring):
 
 @TRANSFORMS.register_module()
 class Color(Colouring):
-    """Towards grey (below 1) or away from it."""
+    """Change saturation: towards grey below 1, away from it above 1."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
@@ -64,7 +65,7 @@ class Color(Colouring):
 
 @TRANSFORMS.register_module()
 class Brightness(Colouring):
-    """Towards black (below 1) or away from it."""
+    """Change brightness: towards black below 1, away from it above 1."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
         return map_levels(image, lambda values: truncated_blend(values, np.zeros_like(values), amount))
@@ -72,7 +73,7 @@ class Brightness(Colouring):
 
 @TRANSFORMS.register_module()
 class Contrast(Colouring):
-    """Towards the mean brightness (below 1) or away from it."""
+    """Change contrast: towards the mean brightness below 1, away from it above 1."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
         mean = round(float(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean(dtype=np.float64)))
@@ -81,7 +82,7 @@ class Contrast(Colouring):
 
 @TRANSFORMS.register_module()
 class Sharpness(Colouring):
-    """Towards a smoothed image (below 1) or away from it."""
+    """Change sharpness: towards a smoothed image below 1, away from it above 1."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
         kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float64) / 13
@@ -90,7 +91,7 @@ class Sharpness(Colouring):
 
 @TRANSFORMS.register_module()
 class Solarize(Colouring):
-    """Levels from the magnitude on are inverted."""
+    """Invert all levels equal to or above the magnitude."""
 
     span = limits = (0.0, 256.0)
 
@@ -100,7 +101,7 @@ class Solarize(Colouring):
 
 @TRANSFORMS.register_module()
 class SolarizeAdd(Colouring):
-    """Levels below 128 grow by the magnitude."""
+    """Add the magnitude to levels below 128."""
 
     span = limits = (0.0, 110.0)
 
@@ -110,7 +111,7 @@ class SolarizeAdd(Colouring):
 
 @TRANSFORMS.register_module()
 class Posterize(Colouring):
-    """As many bits of each level are kept as the magnitude says, rounded up."""
+    """Keep the number of bits per level given by the magnitude, rounded up."""
 
     span = (0.0, 4.0)
     limits = (0.0, 8.0)
@@ -123,7 +124,7 @@ class Posterize(Colouring):
 
 @TRANSFORMS.register_module()
 class Equalize(Colouring):
-    """The histogram of each channel is made level."""
+    """Equalise the histogram of each channel."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
         check_uint8(image, self)
@@ -132,7 +133,7 @@ class Equalize(Colouring):
 
 @TRANSFORMS.register_module()
 class AutoContrast(Colouring):
-    """Each channel is stretched over all levels."""
+    """Stretch each channel to the full range."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
         check_uint8(image, self)
@@ -141,34 +142,34 @@ class AutoContrast(Colouring):
 
 @TRANSFORMS.register_module()
 class Invert(Colouring):
-    """The negative."""
+    """Invert all levels."""
 
     def coloured(self, image: np.ndarray, amount: float) -> np.ndarray:
         return 255 - image
 
 
 def check_uint8(image: np.ndarray, operation: Colouring) -> None:
-    """Raise ConfigError for an image that is not uint8: the operation is defined on 256 levels."""
+    """Raise ConfigError if the image is not uint8: the operation is defined on 256 levels."""
     if image.dtype != np.uint8:
         raise ConfigError(f'{type(operation).__name__} needs uint8 images, given {image.dtype}. Set to_float32=False of LoadImageFromFile, '
                           f'and put transforms that give float images (PhotoMetricDistortion) after it.')
 
 
 def map_levels(image: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """``function`` of each value; of uint8 images it is computed once for each of 256 levels, and truncated."""
+    """Apply ``function`` to each value; for uint8 images it is computed once per level (256 levels) and truncated."""
     if image.dtype == np.uint8:
         return cv2.LUT(image, function(LEVELS).astype(np.uint8))
     return function(image).astype(image.dtype)
 
 
 def truncated_blend(image: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    """``blended`` in float32, then truncated to the image's type, as mmcv does for all but Color."""
+    """Blend as ``blended`` in float32, then truncate to the image's dtype, as mmcv does for all operations except Color."""
     values = cv2.addWeighted(image.astype(np.float32), share, other.astype(np.float32), 1 - share, 0)
     return values.clip(0, 255).astype(image.dtype)
 
 
 def blended(image: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    """``share`` of ``image``, the rest of ``other``; a share above 1 leads away from ``other``. Rounded if uint8, kept within 0 to 255."""
+    """Return ``share * image + (1 - share) * other``, rounded for uint8 and clipped to 0..255. A share above 1 moves away from ``other``."""
     values = cv2.addWeighted(image, share, other, 1 - share, 0)
     return values if values.dtype == np.uint8 else values.clip(0, 255)
 
@@ -178,7 +179,7 @@ def channels_of(image: np.ndarray) -> list[np.ndarray]:
 
 
 def equalising(histogram: np.ndarray) -> np.ndarray:
-    """uint8 (256,): new levels, so that as many pixels lie between two of them as between any other two."""
+    """Return the lookup table, uint8 (256,), that equalises a histogram: equal numbers of pixels between neighbouring levels."""
     filled = histogram[histogram > 0]
     step = (histogram.sum() - filled[-1]) // 255
     if len(filled) < 2 or step == 0:
@@ -188,8 +189,8 @@ def equalising(histogram: np.ndarray) -> np.ndarray:
 
 
 def stretching(low: int, high: int) -> np.ndarray:
-    """uint8 (256,): ``low`` becomes 0, ``high`` 255."""
+    """Return the lookup table, uint8 (256,), that maps ``low`` to 0 and ``high`` to 255."""
     if high <= low:
         return LEVELS
     scale = 255 / (high - low)
-    return (LEVELS * scale + -low * scale).clip(0, 255).astype(np.uint8)     # in this order: the sum is truncated
+    return (LEVELS * scale + -low * scale).clip(0, 255).astype(np.uint8)     # keep this order: the sum is truncated

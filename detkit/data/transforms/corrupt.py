@@ -1,4 +1,4 @@
-"""Common corruptions, for robustness."""
+"""Common corruptions, to test robustness."""
 from __future__ import annotations
 
 from typing import Any
@@ -11,11 +11,12 @@ from detkit.registry import TRANSFORMS, ConfigError, did_you_mean
 
 @TRANSFORMS.register_module()
 class Corrupt(BaseTransform):
-    """One of the corruptions of https://arxiv.org/abs/1907.07484, by the module imagecorruptions (extra ``corruptions``: its kept
-    fork imagecorruptions-imaug; the original does not run beside a setuptools of today).
+    """Apply a corruption of https://arxiv.org/abs/1907.07484 with the package imagecorruptions.
 
-    ``corruption``: its name there, as ``gaussian_noise`` or ``fog``. ``severity``: 1 to 5. That package draws from numpy's global state,
-    which is set for it and put back; of ``glass_blur`` alone a part cannot be set, so it is not the same twice.
+    The extra ``corruptions`` installs the maintained fork imagecorruptions-imaug; the original does not work with current setuptools.
+
+    ``corruption``: its name in the package, such as ``gaussian_noise`` or ``fog``. ``severity``: 1 to 5. The package uses numpy's global
+    random state, which is seeded for the call and restored. ``glass_blur`` is not reproducible: a part of its randomness cannot be seeded.
     """
 
     random = True

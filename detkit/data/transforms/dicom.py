@@ -1,4 +1,4 @@
-"""Slices of DICOM series as pictures."""
+"""Load slices of DICOM series as images."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from detkit.data.transforms.base import BaseTransform
 from detkit.data.transforms.loading import UnreadableImage, as_bytes, check_local, with_image
 from detkit.registry import TRANSFORMS, ConfigError
 
-# (center, width) in Hounsfield units, as radiologists set them for CT
+# (center, width) in Hounsfield units, common CT windows
 PRESETS = dict(lung=(-600, 1500), abdomen=(40, 400), bone=(400, 1800), brain=(40, 80), soft_tissue=(50, 400), mediastinum=(50, 350))
 
 
@@ -20,17 +20,17 @@ PRESETS = dict(lung=(-600, 1500), abdomen=(40, 400), bone=(400, 1800), brain=(40
 class LoadDICOM(BaseTransform):
     """Read ``img_path``, a DICOM file with one grey slice. Writes ``img`` uint8 (H, W, C), ``img_shape`` and ``ori_shape``.
 
-    Values are rescaled (slope, intercept), cut to a window, and made 0 to 255; MONOCHROME1 is inverted, so that more is brighter.
+    Values are rescaled (slope, intercept), clipped to a window and mapped to 0..255. MONOCHROME1 is inverted, so higher is brighter.
 
     Args:
-        window: (center, width) in the units of the values, a name of PRESETS, ``file`` (the first that the file states, else its range)
-            or ``range`` (least and largest value of the slice).
-        slices: channels. 1: the slice three times; an odd number from 3 on (2.5-D): the slice in the middle of its neighbours in the
-            series, whose files lie in the same folder; at an end the last one is repeated.
-        step: how many slices apart the neighbours are.
+        window: (center, width) in the units of the values; a name in PRESETS; ``file`` (the first window in the file, or its value range
+            if it has none); or ``range`` (minimum and maximum of the slice).
+        slices: number of channels. 1: the slice repeated three times. An odd number from 3 (2.5-D): the slice and its neighbours in the
+            series, with the slice in the middle. The series' files are in the same folder; at its ends the last slice is repeated.
+        step: distance between neighbours, in slices.
 
     Raises:
-        UnreadableImage: no DICOM file, or one that cannot be decoded. ConfigError: pydicom is not installed.
+        UnreadableImage: not a DICOM file, or it cannot be decoded. ConfigError: pydicom is not installed.
     """
 
     def __init__(self, window: str | tuple[float, float] = 'file', slices: int = 1, step: int = 1, to_float32: bool = False,
@@ -61,7 +61,7 @@ class LoadDICOM(BaseTransform):
         raise UnreadableImage(path, 'its series is not known: the name must end with .dcm, or have no ending')
 
     def read(self, path: str, data: bytes | None = None) -> np.ndarray:
-        """uint8 (H, W)."""
+        """Return the slice, uint8 (H, W)."""
         try:
             values, found = read_values(path, data)
         except UnreadablePicture as error:
@@ -70,7 +70,7 @@ class LoadDICOM(BaseTransform):
         return 255 - image if found.get('PhotometricInterpretation') == 'MONOCHROME1' else image
 
     def limits(self, values: np.ndarray, found: Any) -> tuple[float, float]:
-        """The values that become 0 and 255 (DICOM PS3.3, C.11.2.1.2)."""
+        """Return the values that are mapped to 0 and 255 (DICOM PS3.3, C.11.2.1.2)."""
         window = PRESETS.get(self.window, self.window) if isinstance(self.window, str) else self.window
         if window == 'file':
             center, width = found.get('WindowCenter'), found.get('WindowWidth')

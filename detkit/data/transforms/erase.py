@@ -1,4 +1,4 @@
-"""Parts of the image that are blotted out."""
+"""Transforms that erase parts of the image."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from detkit.structures.masks import BitmapMasks, PolygonMasks
 
 
 def bounds(value: float | Sequence[float], name: str) -> tuple[float, float]:
-    """A number as a range of one value; a pair must rise."""
+    """Return a range: a number becomes (number, number); a pair must not decrease."""
     low, high = (value, value) if isinstance(value, (int, float)) else tuple(value)
     if not 0 <= low <= high:
         raise ConfigError(f'{name}={value} must be a number of at least 0, or a rising pair of them.')
@@ -22,10 +22,10 @@ def bounds(value: float | Sequence[float], name: str) -> tuple[float, float]:
 
 @TRANSFORMS.register_module()
 class CutOut(BaseTransform):
-    """Rectangles of ``fill_in`` (BGR); boxes and masks stay as they are (https://arxiv.org/abs/1708.04552).
+    """Fill random rectangles with ``fill_in`` (BGR); boxes and masks do not change (https://arxiv.org/abs/1708.04552).
 
-    ``n_holes``: how many, or the least and the most. Their sizes are drawn from ``cutout_shape``, one (width, height) in pixels or a
-    list of them, or from ``cutout_ratio``, the same in shares of the image. They begin anywhere, and end at the image's border.
+    ``n_holes``: number of rectangles, or (min, max). Sizes are drawn from ``cutout_shape``, a (width, height) in pixels or a list of them,
+    or from ``cutout_ratio``, the same as fractions of the image. The top-left corner is anywhere; rectangles are clipped to the image.
     """
 
     random = True
@@ -52,13 +52,13 @@ class CutOut(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomErasing(BaseTransform):
-    """Patches are erased from image and masks; objects of which they cover too much are dropped (https://arxiv.org/abs/1708.04896).
+    """Erase patches of image and masks; drop objects that are mostly covered (https://arxiv.org/abs/1708.04896).
 
     Args:
-        n_patches: how many, or the least and the most.
-        ratio: side of a patch as a share of the image's, or the least and the largest. squared: one share for both sides.
-        bbox_erased_thr: an object is kept while the patches cover less than this share of its box (patches that overlap count twice).
-        img_border_value, mask_border_value, seg_ignore_label: what is written into image, bitmaps, ``gt_seg_map``.
+        n_patches: number of patches, or (min, max).
+        ratio: side of a patch as a fraction of the image side, or (min, max). squared: use the same fraction for both sides.
+        bbox_erased_thr: keep an object if patches cover less than this fraction of its box (overlaps of patches count twice).
+        img_border_value, mask_border_value, seg_ignore_label: fill values of image, bitmaps and ``gt_seg_map``.
     """
 
     random = True
@@ -88,7 +88,7 @@ class RandomErasing(BaseTransform):
         return results
 
     def patches(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        """(k, 4) int64 xyxy, inside the image."""
+        """Return random patches, (k, 4) int64 xyxy, inside the image."""
         found = []
         for _ in range(int(rng.integers(self.n_patches[0], self.n_patches[1] + 1))):
             a = rng.uniform(*self.ratio)
@@ -100,14 +100,14 @@ class RandomErasing(BaseTransform):
 
 
 def covered(boxes: np.ndarray, patches: np.ndarray) -> np.ndarray:
-    """(n,) share of each box (n, 4) that the patches (k, 4) cover, one added to the other."""
+    """Return the fraction of each box (n, 4) that the patches (k, 4) cover, (n,), summed over patches."""
     sides = np.minimum(boxes[:, None, 2:], patches[None, :, 2:]) - np.maximum(boxes[:, None, :2], patches[None, :, :2])
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return sides.clip(0).prod(-1).sum(-1) / np.maximum(areas, 1e-7)
 
 
 def painted(image: np.ndarray, patches: np.ndarray, value: float | tuple) -> np.ndarray:
-    """A copy with ``value`` in each patch (k, 4) xyxy."""
+    """Return a copy with each patch (k, 4) xyxy set to ``value``."""
     image = image.copy()
     for x1, y1, x2, y2 in patches:
         image[y1:y2, x1:x2] = value

@@ -1,4 +1,4 @@
-"""From a panoptic picture to the masks of things and a map of labels."""
+"""Load the masks of things and a label map from a panoptic image."""
 from __future__ import annotations
 
 from typing import Any
@@ -14,13 +14,13 @@ from detkit.structures.panoptic import VOID_LABEL, read_segment_ids, segment_ind
 
 @TRANSFORMS.register_module()
 class LoadPanopticAnnotations(BaseTransform):
-    """As LoadAnnotations, with ``gt_masks`` of the things that are no crowd (``with_mask``), in the order of ``instances``, and
-    ``gt_seg_map`` uint8 (H, W) of labels, ``VOID_LABEL`` where nothing is known (``with_seg``), both from the picture ``seg_map_path``.
+    """Load annotations as LoadAnnotations does, with masks and label map from the panoptic image ``seg_map_path``.
 
-    A sample without ``seg_map_path``, of a set without ground truth, gets neither.
+    ``with_mask``: ``gt_masks`` of things that are not crowds, in the order of ``instances``. ``with_seg``: ``gt_seg_map`` uint8 (H, W) of
+    labels, ``VOID_LABEL`` for unlabelled pixels. A sample without ``seg_map_path`` (a dataset without ground truth) gets neither.
 
     Raises:
-        UnreadableImage: the picture cannot be read, is not of the image's size, or its segments are not those of ``segments_info``.
+        UnreadableImage: the panoptic image cannot be read, has another size than the image, or its segments do not match ``segments_info``.
     """
 
     def __init__(self, with_bbox: bool = True, with_label: bool = True, with_mask: bool = True, with_seg: bool = True,

@@ -1,4 +1,4 @@
-"""Objects of one image put into another."""
+"""Paste objects of one image into another."""
 from __future__ import annotations
 
 from typing import Any
@@ -15,15 +15,15 @@ from detkit.structures.masks import BitmapMasks
 
 @TRANSFORMS.register_module()
 class CopyPaste(BaseTransform):
-    """Objects of another sample are pasted over this one (Simple Copy-Paste, https://arxiv.org/abs/2012.07177).
+    """Paste objects of another sample over this image (Simple Copy-Paste, https://arxiv.org/abs/2012.07177).
 
-    Boxes of objects that are partly hidden then shrink to what is seen. Images of another size are cut or padded at the right and bottom.
+    Boxes of partly occluded objects shrink to the visible part. Images of another size are cropped or padded at the right and bottom.
 
     Args:
-        max_num_pasted: objects drawn are fewer than this.
-        bbox_occluded_thr: an object that is partly hidden stays if its box moved by at most so many pixels,
-        mask_occluded_thr: or if more than so many of its pixels are seen.
-        selected: draw objects; else all are pasted. paste_by_box: without masks, paste what is in the boxes.
+        max_num_pasted: upper bound (exclusive) of the number of pasted objects.
+        bbox_occluded_thr: keep a partly occluded object if its box changed by at most this many pixels,
+        mask_occluded_thr: or if more than this many of its pixels are visible.
+        selected: paste a random selection of objects; otherwise paste all. paste_by_box: without masks, paste the content of boxes.
 
     Raises:
         ConfigError: the samples have no bitmaps, and ``paste_by_box`` is False.
@@ -67,7 +67,7 @@ class CopyPaste(BaseTransform):
         return boxes_to_bitmaps(results['gt_bboxes'], size)
 
     def hide_(self, results: dict[str, Any], over: np.ndarray) -> None:
-        """Take what lies below ``over`` bool (height, width) out of the masks; drop objects of which too little is seen."""
+        """Remove the area ``over``, bool (height, width), from the masks; drop objects with too few visible pixels."""
         masks = results['gt_masks']
         touched = (masks.masks.astype(bool) & over).any((1, 2))
         seen = BitmapMasks(masks.masks * ~over, masks.height, masks.width)
@@ -78,7 +78,7 @@ class CopyPaste(BaseTransform):
 
 
 def boxes_to_bitmaps(boxes: np.ndarray, size: tuple[int, int]) -> BitmapMasks:
-    """Bitmaps of ``size`` (height, width) that are set inside ``boxes`` (n, 4), rounded down to pixels."""
+    """Return bitmaps of ``size`` (height, width) that are set inside ``boxes`` (n, 4), rounded down to pixels."""
     out = np.zeros((len(boxes), *size), np.uint8)
     for bitmap, (x1, y1, x2, y2) in zip(out, boxes.astype(int).clip(0)):
         bitmap[y1:y2, x1:x2] = 1

@@ -1,4 +1,4 @@
-"""The image on a larger canvas, or a window that may lie partly outside it."""
+"""Place the image on a larger canvas, or crop a window that may extend beyond the image."""
 from __future__ import annotations
 
 import math
@@ -15,9 +15,9 @@ from detkit.registry import TRANSFORMS, ConfigError
 
 def placed(results: dict[str, Any], size: tuple[int, int], left: int, top: int, fill: Sequence[float], seg_fill: int = 255,
            clip: bool = False) -> dict[str, Any]:
-    """Image, boxes, masks, map on a canvas of ``size`` (height, width), the image's origin at (``left``, ``top``) of either sign.
+    """Place image, boxes, masks and map on a canvas of ``size`` (height, width), image origin at (``left``, ``top``), may be negative.
 
-    ``fill``: one number a channel. ``clip``: boxes end at the canvas's border, and those wholly outside are dropped.
+    ``fill``: one number per channel. ``clip``: clip boxes to the canvas, and drop boxes completely outside.
     """
     results['img'] = on_canvas(results['img'], size, left, top, fill)
     results['img_shape'] = size
@@ -37,7 +37,7 @@ def placed(results: dict[str, Any], size: tuple[int, int], left: int, top: int, 
 
 
 def on_canvas(image: np.ndarray, size: tuple[int, int], left: int, top: int, fill: float | Sequence[float]) -> np.ndarray:
-    """(height, width[, C]): ``image`` at (``left``, ``top``), ``fill`` around it."""
+    """Return (height, width[, C]): ``image`` at (``left``, ``top``), the rest set to ``fill``."""
     canvas = np.empty((*size, *image.shape[2:]), image.dtype)
     canvas[...] = fill
     (y1, y2), (x1, x2) = np.clip([top, top + image.shape[0]], 0, size[0]), np.clip([left, left + image.shape[1]], 0, size[1])
@@ -47,10 +47,10 @@ def on_canvas(image: np.ndarray, size: tuple[int, int], left: int, top: int, fil
 
 @TRANSFORMS.register_module()
 class Expand(BaseTransform):
-    """With probability ``prob``, onto a canvas larger by a factor of ``ratio_range``, at a random place (SSD, Sec. 3.6).
+    """With probability ``prob``, place the image at random on a canvas larger by a factor in ``ratio_range`` (SSD, Sec. 3.6).
 
-    ``mean``: colour of the canvas, in the order RGB if ``to_rgb`` (as the preprocessor's), BGR if not. ``seg_ignore_label``: what
-    ``gt_seg_map`` gets there.
+    ``mean``: colour of the canvas, RGB if ``to_rgb`` (as in the preprocessor), else BGR. ``seg_ignore_label``: value of ``gt_seg_map`` on
+    the rest of the canvas.
     """
 
     random = True
@@ -74,16 +74,16 @@ class Expand(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomCenterCropPad(BaseTransform):
-    """A window around a random point, its outside filled with the mean colour (CornerNet, https://arxiv.org/abs/1808.01244, Sec. 4.1).
+    """Crop a window around a random point (CornerNet, https://arxiv.org/abs/1808.01244, Sec. 4.1); outside the image it has the mean colour.
 
     Args:
-        crop_size: (width, height) pixels, times one of ``ratios``, drawn.
-        border: least distance of the point from the image's border; halved until the image is large enough for it.
-        mean, std, to_rgb: as of the preprocessor; the mean is the colour, ``std`` is not needed.
-        test_mode: the whole image in the middle of a canvas, whose sides are, by ``test_pad_mode``, the image's ``('logical_or', n)`` or
-            the next multiple of n, ``('size_divisor', n)``. ``test_pad_add_pix``: pixels more of each side, with 'logical_or' only. Writes
-            ``border``: top, bottom, left, right of the image in it.
-        bbox_clip_border: boxes end at the window's border.
+        crop_size: (width, height) in pixels, multiplied by a random choice of ``ratios``.
+        border: minimum distance of the point from the image border; halved until the image is large enough.
+        mean, std, to_rgb: as in the preprocessor; ``mean`` is the fill colour, ``std`` is not used.
+        test_mode: centre the whole image on a canvas. ``test_pad_mode`` sets each side: ``('logical_or', n)``: image side | n;
+            ``('size_divisor', n)``: next multiple of n. ``test_pad_add_pix``: pixels added to each side, only with 'logical_or'. Writes
+            ``border``: top, bottom, left, right of the image in the canvas.
+        bbox_clip_border: clip boxes to the window.
     """
 
     def __init__(self, crop_size: tuple[int, int] | None = None, ratios: Sequence[float] | None = (0.9, 1.0, 1.1), border: int | None = 128,
@@ -118,7 +118,7 @@ class RandomCenterCropPad(BaseTransform):
     def window(self, results: dict[str, Any], rng: np.random.Generator, height: int, width: int) -> dict[str, Any]:
         centers = (results['gt_bboxes'][:, :2] + results['gt_bboxes'][:, 2:]) / 2
         margins = [margin(self.border, side) for side in (width, height)]
-        while True:                                       # any object's own centre can be drawn, so an end comes
+        while True:                                       # ends: the centre of any object can be drawn
             ratio = self.ratios[int(rng.integers(len(self.ratios)))]
             w, h = (int(s * ratio) for s in self.crop_size)
             for _ in range(50):
@@ -127,11 +127,11 @@ class RandomCenterCropPad(BaseTransform):
                 if near.any() or not len(centers):
                     keep_objects(results, near)
                     return placed(results, (h, w), w // 2 - x, h // 2 - y, self.mean, clip=self.bbox_clip_border)
-            margins = [m // 2 for m in margins]           # objects at the border alone: let the window come nearer to it
+            margins = [m // 2 for m in margins]           # all objects are near the border: allow windows nearer to it
 
 
 def margin(border: int, side: int) -> int:
-    """``border`` over the smallest power of two for which twice of it is less than ``side``."""
+    """Return ``border`` divided by the smallest power of two that makes twice the result less than ``side``."""
     while 2 * border >= side and border:
         border //= 2
     return border
