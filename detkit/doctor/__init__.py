@@ -1,4 +1,4 @@
-"""A look at data and config before a run."""
+"""Check data and config before a run."""
 from detkit.doctor.examine import doctor
 
 __all__ = ['doctor']

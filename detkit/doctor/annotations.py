@@ -1,4 +1,4 @@
-"""Faults of annotations beyond those that make a file unreadable: each against its image and against the others."""
+"""Find errors in readable annotations, by comparing each with its image and with the others."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
@@ -10,13 +10,13 @@ from detkit.data.classes import similar_names
 from detkit.data.datasets.entries import box_fault, mask_fault
 from detkit.doctor.findings import Report
 
-ROUNDING = 1.0       # pixels by which a box may leave its image
-FAR = 5.0            # robust standard deviations from the median of the class's log sizes: an outlier
-FEW = 30             # objects of a class below which nothing is called an outlier
+ROUNDING = 1.0       # pixels by which a box may extend beyond its image
+FAR = 5.0            # robust standard deviations from the median log size of the class; beyond it: an outlier
+FEW = 30             # a class with fewer objects has no outliers
 
 
 def examine_annotations(content: dict, split: str, source: str, report: Report, path_of: dict[Any, str]) -> None:
-    """``content``: a COCO dict of sound entries. ``path_of``: image id -> its file."""
+    """Report the errors of ``content``, a COCO dict of valid entries. ``path_of``: image id -> its file."""
     images = {i['id']: i for i in content['images']}
     names = {c['id']: c['name'] for c in content['categories']}
     lists(content, names, split, source, report)
@@ -39,11 +39,11 @@ def examine_annotations(content: dict, split: str, source: str, report: Report, 
 
 
 def one(a: dict, image: dict, add: Any) -> None:
-    """The faults of a single annotation."""
+    """Report the errors of a single annotation."""
     x, y, w, h = a['bbox']
     width, height = image['width'], image['height']
     drop = 'Correct the box, or remove it (detkit doctor --fix does).'
-    left_out = box_fault(a, width, height)              # what training and evaluation leave out and count
+    left_out = box_fault(a, width, height)              # training and evaluation leave it out and count it
     if left_out:
         kind = 'box without area' if w == 0 or h == 0 else 'box outside its image' if left_out.startswith('they lie') else \
             'box below a pixel' if w < 1 or h < 1 else 'area of 0'
@@ -72,7 +72,7 @@ def one(a: dict, image: dict, add: Any) -> None:
 
 
 def lists(content: dict, names: dict, split: str, source: str, report: Report) -> None:
-    """What the lists as wholes lack or have twice."""
+    """Report missing or duplicate entries of the lists."""
     def add(level: str, kind: str, what: str, remedy: str) -> None:
         report.add(level, kind, split, f'{source}: {what}', remedy)
     if not content['images']:
@@ -93,7 +93,7 @@ def lists(content: dict, names: dict, split: str, source: str, report: Report) -
 
 
 def outliers(content: dict, names: dict, images: dict, split: str, source: str, report: Report, path_of: dict[Any, str]) -> None:
-    """Objects whose size or shape is far from those of their class: often a slip of the hand."""
+    """Report objects whose size or shape differs much from their class: often an annotation mistake."""
     sizes = defaultdict(list)
     for n, a in enumerate(content['annotations']):
         if min(a['bbox'][2:]) >= 1 and not a.get('iscrowd'):

@@ -1,4 +1,4 @@
-"""Objects that are left to learn and to measure, and the lists of classes of the splits beside each other."""
+"""Count the objects used for training and evaluation, and compare the class lists of the splits."""
 from __future__ import annotations
 
 from mmengine.config import Config
@@ -12,7 +12,7 @@ from detkit.registry import ConfigError
 
 
 def examine_objects(cfg: Config, parts: list[Part], report: Report) -> None:
-    """Count for each part what a run would use of it; a split that gives nothing is a fault."""
+    """Count the objects of each part that a run would use; a split without any is a fault."""
     counted = []
     for part in parts:
         if part.content is None or not part.content['images']:
@@ -20,7 +20,7 @@ def examine_objects(cfg: Config, parts: list[Part], report: Report) -> None:
         try:
             with quiet():
                 counted.append((part, part.dataset.count_objects(part.content)))
-        except ConfigError:                             # wrong classes: that has a finding of its own
+        except ConfigError:                             # wrong classes have their own finding
             continue
     for part, counts in counted:
         others = sum(c.used for p, c in counted if p.split == part.split)
@@ -39,14 +39,14 @@ def examine_objects(cfg: Config, parts: list[Part], report: Report) -> None:
 
 
 def measures(cfg: Config, split: str) -> bool:
-    """Whether an evaluator of ``split`` compares with the objects of the data set, judged by the config."""
+    """Return whether an evaluator of ``split`` uses the objects of the dataset, according to the config."""
     described = cfg.get(f'{split}_evaluator')
     described = described if isinstance(described, (list, tuple)) else [] if described is None else [described]
     return any(isinstance(one, dict) and not one.get('format_only') for one in described)
 
 
 def examine_classes(cfg: Config, splits: tuple[str, ...], parts: list[Part], report: Report) -> None:
-    """Labels follow the training set's list, by name: which splits, and which checkpoint, have another one?"""
+    """Report splits and checkpoints whose class list differs from that of the training set; labels follow that list, by name."""
     lists = [(split, source, named, is_derived) for split in splits for source, named, is_derived in lists_of(cfg, split, parts)]
     reference = next((named for split, _, named, _ in lists if split == 'train'), None)
     if reference is None:
@@ -66,7 +66,7 @@ def examine_classes(cfg: Config, splits: tuple[str, ...], parts: list[Part], rep
     try:
         trained_on = checkpoint_classes(cfg)
     except (ConfigError, OSError) as error:
-        if '://' in cfg.load_from:                      # files are examined with all others that the config names
+        if '://' in cfg.load_from:                      # local files are checked together with the other files in the config
             report.add('fault', 'checkpoint cannot be read', '', f'load_from: {error}', 'The message says what to do.')
         return
     if trained_on is not None and len(trained_on) == len(reference) and trained_on != reference:
@@ -76,14 +76,14 @@ def examine_classes(cfg: Config, splits: tuple[str, ...], parts: list[Part], rep
 
 
 def lists_of(cfg: Config, split: str, parts: list[Part]) -> list[tuple[str, tuple[str, ...], bool]]:
-    """Annotation file, classes, and whether the file gave them, for each data set of a split."""
+    """Return annotation file, classes, and whether the classes come from the file, for each dataset of a split."""
     found = []
     loader = cfg.get(f'{split}_dataloader')
     for leaf in leaves(loader['dataset']) if loader else ():
         try:
             dataset = unread(leaf)
         except ConfigError:
-            continue                                    # that it cannot be built is a finding already
+            continue                                    # it cannot be built, which has its own finding
         if dataset is None:
             continue
         named = class_names(dataset._metainfo)

@@ -1,4 +1,4 @@
-"""The examination as a whole: files and annotations, doubles and spread, and the config against them."""
+"""The whole check: files, annotations, duplicates, class distribution, and the config."""
 from __future__ import annotations
 
 import os
@@ -31,19 +31,19 @@ SHOWN = 6        # images of each split on the page
 def doctor(cfg: Config | dict | str | Path, options: Any = None, splits: Iterable[str] = SPLITS, out: str | os.PathLike | None = None,
            fix: str | os.PathLike | None = None, model: bool = True, probe: bool = True, progress: bool = False,
            say: Callable[[str], None] = lambda line: None) -> Report:
-    """Look at the data sets of a config, and at the config beside them.
+    """Check the datasets of a config, and the config itself.
 
     Args:
-        cfg: a config, its path or name, or a dict with ``train_dataloader`` and the like. options: overrides, as ``--cfg-options``.
-        splits: of train, val, test. out: a folder that gets report.html and report.json.
-        fix: a folder that gets SPLIT.json, the annotations repaired, and SPLIT_changes.json, what was changed.
-        model: build it, and try matching and evaluation; the files that the config names are examined without it as well.
-        probe: and train it for a few steps.
+        cfg: a config, its path or name, or a dict with ``train_dataloader`` and similar keys. options: overrides, as ``--cfg-options``.
+        splits: any of train, val, test. out: folder for report.html and report.json.
+        fix: folder for SPLIT.json, the repaired annotations, and SPLIT_changes.json, the list of changes.
+        model: build the model and check matching and evaluation; files named in the config are checked in any case.
+        probe: also train the model for a few steps.
 
     Returns the report; ``report.worst`` is ``fault``, ``warning``, ``note`` or None.
 
     Raises:
-        ConfigError: the config itself cannot be read.
+        ConfigError: the config cannot be read.
     """
     cfg = Config(cfg) if type(cfg) is dict else load_config(cfg, options)
     register_all_modules(init_default_scope=True)
@@ -72,13 +72,13 @@ def doctor(cfg: Config | dict | str | Path, options: Any = None, splits: Iterabl
 
 
 def name_apart(part: Part, parts: list[Part]) -> str:
-    """The split, with a number where it has several files."""
+    """Return the split, with a number if it has several files."""
     same = [p for p in parts if p.split == part.split]
     return part.split if len(same) == 1 else f'{part.split}_{same.index(part)}'
 
 
 def look(part: Part, report: Report, progress: bool) -> list[Picture]:
-    """Examine a part's annotations and pictures; the latter in the order of its images."""
+    """Check the annotations and images of a part; return its images in order."""
     if part.content is None:
         return []
     names = [c['name'] for c in part.content['categories']]
@@ -104,7 +104,7 @@ def look(part: Part, report: Report, progress: bool) -> list[Picture]:
 
 
 def image_place(part: Part) -> str:
-    """The folder that holds all images of a part; '' where it has none."""
+    """Return the folder that contains all images of a part; '' if there is none."""
     folders = [os.path.dirname(path) for path in part.path_of.values()]
     return os.path.commonpath(folders) if folders else ''
 
@@ -129,7 +129,7 @@ def check_size(image: dict, found: Picture, part: Part, report: Report) -> None:
 
 
 def compare(parts: list[Part], looked: list[list[Picture]], report: Report) -> None:
-    """Same pictures and near twins, within splits and across them."""
+    """Report identical images and near-duplicates, within splits and across splits."""
     pictures = [p for found in looked for p in found]
     owner = [(part, image) for part, found in zip(parts, looked) for image, _ in zip(part.content['images'] if part.content else (), found)]
 
@@ -156,7 +156,7 @@ def compare(parts: list[Part], looked: list[list[Picture]], report: Report) -> N
 
 
 def leak(splits: list[str]) -> str:
-    """Level of a picture in two splits: val and test may well share theirs."""
+    """Return the level of an image that is in several splits: ``note`` if train is not one of them (val and test may share images)."""
     return 'warning' if 'train' in splits else 'note'
 
 

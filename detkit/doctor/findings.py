@@ -1,22 +1,22 @@
-"""What the doctor has to say, one entry a kind of finding."""
+"""The doctor's findings, one entry per kind."""
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-LEVELS = ('fault', 'warning', 'note')    # would break or falsify a run; is likely to; good to know
-MAX_NAMES = 12                           # of classes in a line
-MOST_PLACES = 200                        # kept of one finding; all are counted
+LEVELS = ('fault', 'warning', 'note')    # breaks or falsifies a run; probably does; good to know
+MAX_NAMES = 12                           # classes in a line
+MOST_PLACES = 200                        # stored per finding; all are counted
 
 
 @dataclass
 class Finding:
     level: str
-    kind: str                 # a few words
+    kind: str                 # train, val, test; '' for the whole config
     split: str                # train, val, test; '' for the config as a whole
     remedy: str
     count: int = 0
-    places: list[str] = field(default_factory=list)     # file, entry, line, and what is wrong there
+    places: list[str] = field(default_factory=list)     # file, entry, line, and the error
     pictures: list[dict[str, Any]] = field(default_factory=list)   # path, and boxes xyxy to draw, for the page
 
     def line(self) -> str:
@@ -27,19 +27,19 @@ class Finding:
 
 @dataclass
 class Report:
-    """``findings``, worst first once ``sort`` is called; ``facts``: counts by split and what was measured.
+    """All findings of a run of the doctor. ``findings``: worst first after ``sort``; ``facts``: counts by split and measurements.
 
-    ``sources``: what was read, one entry for each annotation file: split, annotations, images, num_images, num_objects, classes.
+    ``sources``: one entry per annotation file: split, annotations, images, num_images, num_objects, classes.
     """
 
     config: str = ''
     sources: list[dict[str, Any]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    samples: list[dict[str, Any]] = field(default_factory=list)   # pictures with their boxes, to look at
+    samples: list[dict[str, Any]] = field(default_factory=list)   # images with their boxes, for the page
 
     def add(self, level: str, kind: str, split: str, place: str, remedy: str, picture: dict | None = None) -> None:
-        """Count one occurrence; those of one kind, split and remedy are one finding."""
+        """Add one occurrence; occurrences with the same kind, split and remedy form one finding."""
         found = next((f for f in self.findings if (f.level, f.kind, f.split, f.remedy) == (level, kind, split, remedy)), None)
         if found is None:
             found = Finding(level, kind, split, remedy)
@@ -51,7 +51,7 @@ class Report:
             found.pictures.append(picture)
 
     def kinds(self, *levels: str) -> set[str]:
-        """The kinds found, of these levels or of all."""
+        """Return the kinds found, of these levels or of all."""
         return {f.kind for f in self.findings if not levels or f.level in levels}
 
     def sort(self) -> None:
@@ -67,7 +67,7 @@ class Report:
                     facts=self.facts)
 
     def text(self, places: int = 3, levels: tuple[str, ...] = LEVELS) -> str:
-        """For a terminal: what was looked at, the findings of ``levels``, and the counts of all."""
+        """Return the report for a terminal: sources, findings of ``levels``, and counts of all levels."""
         lines = [source_line(source) for source in self.sources]
         for f in self.findings:
             if f.level not in levels:

@@ -1,4 +1,4 @@
-"""A gallery of samples: what each transform of a pipeline makes of an image, its boxes and masks, as a static page."""
+"""A gallery of samples: an image with boxes and masks after each transform of a pipeline, as a static page."""
 from __future__ import annotations
 
 import html
@@ -24,19 +24,19 @@ from detkit.registry import ConfigError, register_all_modules
 from detkit.structures.masks import BitmapMasks, PolygonMasks, bitmap_to_polygons
 from detkit.visualization.colours import class_colours
 
-SIDE = 480           # of a picture in the gallery, pixels
+SIDE = 480           # image side in the gallery, pixels
 Stage = tuple[str, dict[str, Any]]
 
 
 def browse(cfg: Config | str | Path, split: str = 'train', count: int = 24, out: str | os.PathLike = 'work_dirs/browse', epoch: int = 0,
            seed: int = 0, options: Any = None, show: bool = False) -> Path:
-    """Write ``out/index.html`` and its pictures: ``count`` samples spread over the data set, each after every transform.
+    """Write ``out/index.html`` and its images: ``count`` samples, evenly spaced in the dataset, each after every transform.
 
-    The samples are those that a training with this ``seed`` sees in this ``epoch``. ``show``: open the page, where there is a browser and
-    a screen. Returns the path of the page.
+    The samples are those of a training run with this ``seed`` in this ``epoch``. ``show``: open the page if there is a browser and a
+    screen. Returns the path of the page.
 
     Raises:
-        ConfigError: the config has no such split, or its data set cannot be built.
+        ConfigError: the config has no such split, or its dataset cannot be built.
     """
     cfg = load_config(cfg, options)
     register_all_modules(init_default_scope=True)
@@ -60,7 +60,7 @@ def browse(cfg: Config | str | Path, split: str = 'train', count: int = 24, out:
 
 
 def open_page(path: Path) -> bool:
-    """In the user's browser, where there is a screen to show it; whether that was so."""
+    """Open the page in a browser if there is a screen; return whether this succeeded."""
     if sys.platform.startswith('linux') and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
         return False
     try:
@@ -70,7 +70,7 @@ def open_page(path: Path) -> bool:
 
 
 def stages_of(dataset: Any, index: int, epoch: int) -> Iterator[Stage]:
-    """(name of a transform, what it left) for each that left an image."""
+    """Yield (name of a transform, its result) for each transform that returned an image."""
     if isinstance(dataset, ConcatDataset):
         part, inner = dataset._get_ori_dataset_idx(index)
         yield from stages_of(dataset.datasets[part], inner, epoch)
@@ -96,7 +96,7 @@ def stages_of(dataset: Any, index: int, epoch: int) -> Iterator[Stage]:
 
 
 def kept(results: dict[str, Any]) -> dict[str, Any]:
-    """Copies of what is shown."""
+    """Return copies of the shown values."""
     image = results['img']
     image = np.clip(image, 0, 255).astype(np.uint8) if image.dtype != np.uint8 else image.copy()
     boxes = results.get('gt_bboxes')
@@ -105,14 +105,14 @@ def kept(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def outlines(masks: BitmapMasks | PolygonMasks | None) -> list[list[np.ndarray]]:
-    """Per object its polygons, flat."""
+    """Return the flat polygons of each object."""
     if masks is None:
         return []
     return masks.masks if isinstance(masks, PolygonMasks) else [bitmap_to_polygons(m) for m in masks.masks]
 
 
 def row(index: int, stages: list[Stage], classes: tuple[str, ...], colours: list[str], out: Path) -> str:
-    """One sample: its stages beside each other. Steps that change nothing to be seen are named, not drawn."""
+    """Return the HTML of one sample, with its stages side by side. Steps without a visible change are named, not drawn."""
     figures, last, labels = [], None, set()
     for n, (name, stage) in enumerate(stages):
         if not stage:
@@ -150,12 +150,12 @@ def figure(file: str, name: str, stage: dict[str, Any], classes: tuple[str, ...]
 
 
 def caption(stage: dict[str, Any], text: str) -> str:
-    """``text`` in HTML; the transform's settings appear when the pointer rests on it."""
+    """Return ``text`` as an HTML caption; the transform's settings appear as a tooltip."""
     return f'<figcaption title="{html.escape(stage.get("settings", ""))}">{text}</figcaption>'
 
 
 def shape(i: int, stage: dict[str, Any], classes: tuple[str, ...], colours: list[str]) -> str:
-    """Box and outlines of object ``i`` in SVG, in pixels of the picture."""
+    """Return the box and outlines of object ``i`` as SVG, in image pixels."""
     x1, y1, x2, y2 = (round(float(v), 2) for v in stage['boxes'][i])
     label = int(stage['labels'][i]) if i < len(stage['labels']) else 0
     ignored = bool(i < len(stage['ignored']) and stage['ignored'][i])

@@ -1,4 +1,4 @@
-"""Which objects the heads of a detector can learn, by size and class."""
+"""Find the objects that the heads of a detector can learn, by size and class."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from detkit.doctor.findings import Report
 
-MATCH_IMAGES = 24                        # training images that are examined
-MAX_UNMATCHED_SHARE = 0.05               # of the objects that nothing learns; above it the finding is a warning
-MAX_UNMATCHED_SHARE_UNTRAINED = 0.3      # where predictions decide, which are those of an untrained model
-MAX_SHARE_BELOW_STRIDE = 0.2             # of the objects that are smaller than the finest stride, likewise
-SIZES = dict(small=(0., 32.), medium=(32., 96.), large=(96., float('inf')))     # side in pixels, as COCO divides areas
+MATCH_IMAGES = 24                        # number of training images checked
+MAX_UNMATCHED_SHARE = 0.05               # fraction of objects matched to nothing; above it, the finding is a warning
+MAX_UNMATCHED_SHARE_UNTRAINED = 0.3      # the same for assigners that use predictions, as the model is untrained
+MAX_SHARE_BELOW_STRIDE = 0.2             # the same for the fraction of objects smaller than the finest stride
+SIZES = dict(small=(0., 32.), medium=(32., 96.), large=(96., float('inf')))     # side in pixels, at COCO's area limits
 REMEDIES = dict(
     geometry='They are never learnt. A larger input, finer strides, or with anchors smaller scales or a lower pos_iou_thr make them so.',
     predictions='The assigner goes by predictions, here of an untrained model: no more than a hint at objects that cover each other.',
@@ -23,11 +23,11 @@ REMEDIES = dict(
 
 @dataclass
 class MatchedObjects:
-    """The objects of the images that a head has seen."""
+    """The objects of the images given to a head."""
 
     assigned_by: str
-    matched: list[Tensor] = field(default_factory=list)    # per image (G,) bool: something learns the object
-    sides: list[Tensor] = field(default_factory=list)      # per image (G,) root of the box's area, pixels of the network input
+    matched: list[Tensor] = field(default_factory=list)    # per image (G,) bool: the object is matched
+    sides: list[Tensor] = field(default_factory=list)      # per image (G,): square root of the box area, pixels of the network input
     labels: list[Tensor] = field(default_factory=list)     # per image (G,) int64
 
     def add(self, matched_objects: list[Tensor], samples: list[Any]) -> None:
@@ -41,7 +41,7 @@ class MatchedObjects:
 
 
 def judge_matching(name: str, strides: Sequence[int], objects: MatchedObjects, classes: Sequence[str], report: Report) -> None:
-    """Report the objects that nothing in head ``name`` learns; ``report.facts['matching'][name]`` has the numbers."""
+    """Report the objects that head ``name`` does not match; ``report.facts['matching'][name]`` has the numbers."""
     matched, sides, labels = torch.cat(objects.matched), torch.cat(objects.sides), torch.cat(objects.labels)
     if not len(matched):
         report.add('warning', 'no object reaches the head', 'train', f'in {MATCH_IMAGES} images', 'Look at the training pipeline: which of '
@@ -69,11 +69,11 @@ def judge_matching(name: str, strides: Sequence[int], objects: MatchedObjects, c
 
 
 def unmatched_of_all(matched: Tensor, group: Tensor) -> tuple[int, int]:
-    """How many objects of a group (n,) bool nothing learns, and how many there are."""
+    """Return the number of unmatched objects of a group (n,) bool, and the number of objects in it."""
     return int((~matched & group).sum()), int(group.sum())
 
 
 def listed(counts: dict[str, tuple[int, int]], limit: int = 6) -> str:
-    """``small 3 of 20, large 1 of 4``: the groups that lose objects, the largest share first."""
+    """Return the groups with unmatched objects, largest fraction first: ``small 3 of 20, large 1 of 4``."""
     worst = sorted((k for k, (lost, _) in counts.items() if lost), key=lambda k: -counts[k][0] / counts[k][1])
     return ', '.join(f'{k} {counts[k][0]} of {counts[k][1]}' for k in worst[:limit]) + (', ...' if len(worst) > limit else '')

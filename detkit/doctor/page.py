@@ -1,4 +1,4 @@
-"""The report as one HTML file, its pictures inside."""
+"""The report as one HTML file with embedded images."""
 from __future__ import annotations
 
 import base64
@@ -13,7 +13,7 @@ from detkit.doctor.findings import Report
 from detkit.doctor.pictures import MOST_PIXELS
 from detkit.opencv import cv2
 
-SIDE = 320           # of a picture on the page, pixels
+SIDE = 320           # image side on the page, pixels
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #1a1a1a; background: #fff }
 section { border-left: 6px solid; padding: .4em 1em; margin: 1em 0; background: #f6f6f6 }
@@ -29,7 +29,7 @@ pre { background: #f6f6f6; padding: .6em; overflow-x: auto }
 
 
 def page(report: Report, places: int = 20) -> str:
-    """The whole page."""
+    """Return the HTML of the whole page."""
     counts = ' '.join(f'{sum(f.level == level for f in report.findings)} {level}s' + ('' if level == 'note' else ',')
                       for level in ('fault', 'warning', 'note'))
     body = [f'<h1>{html.escape(report.config or "data set")}</h1><p>{counts}</p>']
@@ -47,7 +47,7 @@ def page(report: Report, places: int = 20) -> str:
 
 
 def figure(picture: dict[str, Any]) -> str:
-    """A picture with its boxes; '' for one that cannot be read, which the text has named."""
+    """Return the HTML of an image with its boxes; '' if it cannot be read, which has its own finding."""
     data = drawn(picture['path'], picture.get('boxes') or [])
     caption = html.escape(picture.get('caption') or picture['path'])
     return f'<figure><img alt="" src="data:image/jpeg;base64,{data}"><figcaption>{caption}</figcaption></figure>' if data else ''

@@ -1,4 +1,4 @@
-"""Every picture of a data set opened once: is it there, whole, of the stated size, and like which others?"""
+"""Open every image of a dataset once: check that it exists, is complete and has the stated size, and find duplicates."""
 from __future__ import annotations
 
 import hashlib
@@ -15,16 +15,16 @@ from detkit.data.formats.pictures import picture_size, without_pixel_limit
 from detkit.data.transforms.loading import UnreadableImage, read_image
 from detkit.opencv import cv2
 
-MOST_PIXELS = 150_000_000      # of a picture that is decoded; larger ones are named
-EXTREME = 20                   # ratio of the sides
-THUMB = 32                     # side of the picture that is compared
+MOST_PIXELS = 150_000_000      # limit for decoding; larger images are reported
+EXTREME = 20                   # aspect ratio limit
+THUMB = 32                     # side of the thumbnail used for comparison
 SUFFIX_OF = {'JPEG': ('.jpg', '.jpeg', '.jfif'), 'PNG': ('.png',), 'BMP': ('.bmp',), 'GIF': ('.gif',), 'WEBP': ('.webp',),
              'TIFF': ('.tif', '.tiff')}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What is known of a file. ``trouble``: (level, kind, what, remedy) each."""
+    """What is known of an image file. ``trouble``: (level, kind, description, remedy) of each problem."""
 
     path: str
     width: int = 0
@@ -36,16 +36,16 @@ class Picture:
 
 
 def look_at_all(paths: Iterable[str], workers: int | None = None) -> Iterator[Picture]:
-    """In the order of ``paths``; a few are opened at a time."""
+    """Yield the checked images in the order of ``paths``; a few are opened at the same time."""
     paths, workers = list(paths), workers or min(os.cpu_count() or 1, 8)
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(paths), 64 * workers):       # a bound on what waits in memory, and Ctrl-C ends it soon
+        for start in range(0, len(paths), 64 * workers):       # limits the results in memory, and lets Ctrl-C stop soon
             yield from pool.map(look_at, paths[start:start + 64 * workers])
 
 
 def look_at(path: str) -> Picture:
     replace = 'Replace the file, or take the image out of the annotations (detkit doctor --fix does).'
-    if Path(path).exists() and not Path(path).is_file():       # opening a pipe would wait for ever
+    if Path(path).exists() and not Path(path).is_file():       # opening a pipe would block
         return Picture(path, trouble=(('fault', 'picture unreadable', 'it is no ordinary file', replace),))
     try:
         width, height = picture_size(path)
@@ -91,7 +91,7 @@ def decoded(path: str, width: int, height: int, turned: bool, trouble: list, rep
 
 
 def damage(path: str) -> str:
-    """What a strict decoder says of the file, '' if nothing."""
+    """Return the errors that a strict decoder reports for the file, '' if none."""
     from PIL import Image
     try:
         with without_pixel_limit(), Image.open(path) as picture:
@@ -102,14 +102,14 @@ def damage(path: str) -> str:
 
 
 def sees_through(path: str) -> bool:
-    """Whether a pixel is not opaque; an alpha channel that is 255 everywhere means nothing."""
+    """Return whether a pixel is not opaque; an alpha channel of 255 everywhere has no effect."""
     from PIL import Image
     with Image.open(path) as picture:
         return picture.getchannel('A').getextrema()[0] < 255
 
 
 def oddities(path: str) -> list[tuple[str, str, str, str]]:
-    """What is legal and often not meant."""
+    """Return properties that are valid but often unintended."""
     from PIL import Image
     found = []
     with Image.open(path) as picture:

@@ -1,4 +1,4 @@
-"""The data sets of a config, read so that one fault does not hide the others."""
+"""Read the datasets of a config so that one error does not hide the others."""
 from __future__ import annotations
 
 import logging
@@ -22,7 +22,7 @@ SPLITS = ('train', 'val', 'test')
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the log of what is built and measured on the way."""
+    """Silence the log while datasets and models are built and evaluated."""
     logger = MMLogger.get_current_instance()
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -34,12 +34,12 @@ def quiet() -> Iterator[None]:
 
 @dataclass
 class Part:
-    """One annotation file of a split. ``content``: a COCO dict of its sound entries, None if it cannot be used."""
+    """One annotation file of a split. ``content``: a COCO dict of its valid entries, None if the file cannot be used."""
 
     split: str
     dataset: DetDataset
     content: dict | None
-    faults: list[str] = field(default_factory=list)            # of the entries that were left out
+    faults: list[str] = field(default_factory=list)            # errors of the entries that were left out
     path_of: dict[Any, str] = field(default_factory=dict)      # image id -> file
 
     @property
@@ -48,7 +48,7 @@ class Part:
 
 
 def parts_of(cfg: Config, splits: tuple[str, ...], report: Report) -> Iterator[Part]:
-    """Each data set of each split, wrappers taken off; a file that two splits share is read once, for the first."""
+    """Yield each dataset of each split, without wrappers; a file shared by several splits is read once, for the first."""
     seen = set()
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')

@@ -1,4 +1,4 @@
-"""The files that a config names besides those of its data sets: weights, and the annotations of evaluators."""
+"""Check the other files named in a config: weights, and the annotations of evaluators."""
 from __future__ import annotations
 
 import os
@@ -18,7 +18,7 @@ EVALUATOR_FILE_MISSING = 'file of the evaluator missing'
 
 
 def examine_referenced_files(cfg: Config, splits: tuple[str, ...], report: Report) -> None:
-    """Report the files that are missing or cannot be read. URLs and names of published weights are not fetched."""
+    """Report files that are missing or cannot be read. URLs and names of published weights are not downloaded."""
     weights = list(weights_named(cfg.get('model'), ('model',)))
     for keys, source in [(('load_from',), cfg.load_from), *weights] if cfg.get('load_from') else weights:
         if '://' not in source:
@@ -43,7 +43,7 @@ def examine_weights(key: str, source: str, trusted: bool, report: Report) -> Non
 
 
 def weights_named(part: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Config keys and source of all weights that the parts of a model load."""
+    """Yield config keys and source of all weights that the parts of a model load."""
     if isinstance(part, (list, tuple)):
         for i, one in enumerate(part):
             yield from weights_named(one, (*keys, f'[{i}]'))
@@ -56,7 +56,7 @@ def weights_named(part: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str,
 
 
 def evaluator_files(cfg: Config, split: str) -> Iterator[tuple[str, str]]:
-    """Config key and path of the annotations that the evaluators of ``split`` read."""
+    """Yield config key and path of the annotations that the evaluators of ``split`` read."""
     described = cfg.get(f'{split}_evaluator') or []
     for i, one in enumerate(described if isinstance(described, (list, tuple)) else [described]):
         for name in ('ann_file', 'seg_prefix'):

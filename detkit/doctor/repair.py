@@ -1,4 +1,4 @@
-"""A repaired copy of an annotation file, and the list of what was changed. What cannot be mended is left out; nothing is guessed."""
+"""Repair a copy of an annotation file and list the changes. Entries that cannot be repaired are left out; nothing is guessed."""
 from __future__ import annotations
 
 import copy
@@ -20,9 +20,9 @@ UNREADABLE = ('picture missing', 'picture unreadable', 'picture cut short', 'pic
 
 
 def repair(content: dict, pictures: Mapping[Any, Picture]) -> tuple[dict, list[str]]:
-    """``content``: a COCO dict with whatever faults; it is not changed. ``pictures``: image id -> what is known of its file.
+    """Repair ``content``, a COCO dict with any errors; it is not changed. ``pictures``: image id -> what is known of its file.
 
-    Returns a sound copy, and a line for each change.
+    Returns a valid copy, and one message per change.
     """
     said: list[str] = []
     sound, faults = sift(copy.deepcopy(content))
@@ -46,7 +46,7 @@ def name_of(annotation: dict) -> str:
 
 
 def check_pictures(content: dict, pictures: Mapping[Any, Picture], said: list[str]) -> None:
-    """Without images that cannot be read; sizes as the files have them."""
+    """Drop images that cannot be read; set sizes to those of the files."""
     kept = []
     for image in content['images']:
         found = pictures.get(image['id'])
@@ -64,7 +64,7 @@ def check_pictures(content: dict, pictures: Mapping[Any, Picture], said: list[st
 
 
 def join_images(content: dict, said: list[str]) -> None:
-    """One entry a file; its annotations come together, if the entries agree in their size."""
+    """Merge image entries of the same file and their annotations, if the entries agree in size."""
     first: dict[str, dict] = {}
     moved, dropped = {}, set()
     for image in content['images']:
@@ -82,7 +82,7 @@ def join_images(content: dict, said: list[str]) -> None:
 
 
 def mend(a: dict, image: dict, seen: set, said: list[str]) -> bool:
-    """Cut box and mask at the border, drop what cannot be used; False for an annotation that is to be left out."""
+    """Clip box and mask to the image and drop unusable parts; return False if the annotation must be left out."""
     width, height = image['width'], image['height']
     x, y, w, h = a['bbox']
     x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
@@ -125,7 +125,7 @@ def mend_mask(a: dict, width: int, height: int, said: list[str]) -> None:
 
 
 def renumber(content: dict, said: list[str]) -> None:
-    """Ids of annotations of their own, kept where they are."""
+    """Give duplicate annotation ids new ids; other ids are kept."""
     used: set = set()
     free = max((a['id'] for a in content['annotations'] if isinstance(a.get('id'), int)), default=0) + 1
     for a in content['annotations']:
@@ -137,7 +137,7 @@ def renumber(content: dict, said: list[str]) -> None:
 
 
 def write_repaired(folder: Path, name: str, part: Part, pictures: Mapping[Any, Picture]) -> tuple[Path, int]:
-    """``folder/NAME.json`` and ``folder/NAME_changes.json``; the path of the first, and how many changes there are."""
+    """Write ``folder/NAME.json`` and ``folder/NAME_changes.json``; return the path of the first, and the number of changes."""
     mended, said = repair(part.content, pictures)
     said = [f'removed: {fault}' for fault in part.faults] + said
     path = folder / f'{name}.json'

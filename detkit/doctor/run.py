@@ -1,4 +1,4 @@
-"""The config against its data: classes, the way of the ground truth through the evaluator, what learns from what, and whether it learns."""
+"""Check the config with its data: classes, ground truth through the evaluator, matching of objects, and a short training probe."""
 from __future__ import annotations
 
 import copy
@@ -36,7 +36,7 @@ PROBE_RATE, MUST_FALL, LEAST_STEPS = 1e-3, 0.7, 6
 
 
 def examine_run(cfg: Config, splits: tuple[str, ...], report: Report, probe: bool = True, say: Callable[[str], None] = print) -> None:
-    """What can be known only with the data sets and the model built; the same in every call."""
+    """Run the checks that need the built datasets and the model; deterministic."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         examine_built(cfg, splits, report, probe, say)
@@ -48,7 +48,7 @@ def examine_built(cfg: Config, splits: tuple[str, ...], report: Report, probe: b
         loader = cfg.get(f'{split}_dataloader')
         if loader:
             try:
-                with quiet():                 # what it leaves out has been found already
+                with quiet():                 # entries left out have been reported already
                     datasets[split] = build_dataset(as_in_a_run(loader['dataset'], datasets.get('train')), seed=0)
             except (ConfigError, ValueError) as error:
                 report.add('fault', 'data set cannot be used', split, str(error), 'The message says what to do.')
@@ -78,16 +78,16 @@ def examine_built(cfg: Config, splits: tuple[str, ...], report: Report, probe: b
 
 
 def as_in_a_run(described: Any, train: Any) -> Any:
-    """A data set's config without caches, its labels in the order of the training set where they are the same by name."""
+    """Return a dataset config without caches, with labels in the order of the training set if the class names are the same."""
     described = without_cache(described)
     try:
         return follow_classes(described, class_names(getattr(train, 'metainfo', None)), '', '', [])
-    except ConfigError:                       # other names: that is a finding already
+    except ConfigError:                       # other names have their own finding
         return described
 
 
 def without_cache(described: Any) -> Any:
-    """A data set's config whose parts neither read nor build a cache."""
+    """Return a dataset config whose parts neither read nor build a cache."""
     if isinstance(described, (list, tuple)):
         return [without_cache(d) for d in described]
     if not isinstance(described, dict):
@@ -96,7 +96,7 @@ def without_cache(described: Any) -> Any:
 
 
 def untrained(described: Any) -> Any:
-    """A model's config without weights to be fetched."""
+    """Return a model config without pretrained weights."""
     if isinstance(described, (list, tuple)):
         return [untrained(d) for d in described]
     if not isinstance(described, dict):
@@ -107,7 +107,7 @@ def untrained(described: Any) -> Any:
 
 def check_class_counts(model: nn.Module, dataset: Any, split: str, report: Report) -> None:
     classes = dataset.metainfo['classes']
-    for name, count in class_counts(model) if classes else ():       # that there is no class is a finding already
+    for name, count in class_counts(model) if classes else ():       # missing classes have their own finding
         if count != len(classes):
             named = ', '.join(classes[:8]) + (', ...' if len(classes) > 8 else '')
             report.add('fault', 'classes of head and data differ', split,
@@ -117,7 +117,7 @@ def check_class_counts(model: nn.Module, dataset: Any, split: str, report: Repor
 
 # ---------------------------------------------------------------------------------------------------------- round trip
 def round_trip(dataset: Any, evaluator: Any, split: str, report: Report) -> None:
-    """Ground truth as if a perfect detector had found it: to the network's pixels, back, into the evaluator. AP must be 1."""
+    """Evaluate ground truth as detections, after mapping boxes to network input pixels and back. AP must be 1."""
     described = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     try:
         with quiet():
@@ -137,7 +137,7 @@ def round_trip(dataset: Any, evaluator: Any, split: str, report: Report) -> None
     scores = {k: float(v) for k, v in numbers.items() if k.endswith('_mAP')}
     report.facts.setdefault(split, {})['round_trip'] = scores
     if not any(not i['ignore_flag'] for instances in truth.values() for i in instances):
-        return                                # nothing to be found: there is no AP, and others have said that nothing is there
+        return                                # no objects, so there is no AP; other checks have reported it
     for name, score in scores.items():
         if not score >= PERFECT:
             reasons = losses_of(metrics, truth, dataset) or ['no cause was found: look at the evaluator']
@@ -147,7 +147,7 @@ def round_trip(dataset: Any, evaluator: Any, split: str, report: Report) -> None
 
 
 def returned(sample: Any, instances: list[dict], with_masks: bool) -> InstanceData:
-    """The objects after their way to the network's input and back, as certain detections."""
+    """Return the objects, mapped to the network input and back, as detections with score 1."""
     boxes = torch.tensor([i['bbox'] for i in instances], dtype=torch.float32).reshape(-1, 4)
     x, y = sample.scale_factor if 'scale_factor' in sample else (1., 1.)
     on_input = clip_boxes(scale_boxes(boxes, (x, y)), sample.img_shape[:2])
@@ -166,7 +166,7 @@ def bitmap(instance: dict, height: int, width: int) -> np.ndarray:
 
 
 def losses_of(metrics: Evaluator, found: dict[Any, list[dict]], dataset: Any) -> list[str]:
-    """Where ground truth that the evaluator knows is lost."""
+    """Return the reasons why ground truth known to the evaluator is lost."""
     reasons = []
     classes = set(dataset.metainfo['classes'])
     for metric in metrics.metrics:
@@ -190,7 +190,7 @@ def losses_of(metrics: Evaluator, found: dict[Any, list[dict]], dataset: Any) ->
 
 # ------------------------------------------------------------------------------------------------------------ matching
 def batches(dataset: Any, model: nn.Module) -> Callable[[int], Iterator[dict]]:
-    """Gives up to so many preprocessed training images, in batches of four, spread over the data set."""
+    """Return a function that yields up to ``count`` preprocessed training images, in batches of four, evenly spaced in the dataset."""
     def run(count: int) -> Iterator[dict]:
         indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
         for start in range(0, len(indices), 4):
@@ -199,7 +199,7 @@ def batches(dataset: Any, model: nn.Module) -> Callable[[int], Iterator[dict]]:
     return run
 
 
-UNUSABLE = (RuntimeError, ValueError, IndexError, KeyError)     # what samples and losses raise for data that do not fit
+UNUSABLE = (RuntimeError, ValueError, IndexError, KeyError)     # raised by samples and losses if the data do not fit
 
 
 def not_computed(error: Exception, report: Report) -> None:
@@ -209,7 +209,7 @@ def not_computed(error: Exception, report: Report) -> None:
 
 
 def examine_matching(model: nn.Module, batch_of: Callable[[int], Iterator[dict]], report: Report, classes: Sequence[str] = ()) -> None:
-    """Report the objects that no prior, cell or query of a head can learn, and the heads of which that cannot be said."""
+    """Report objects that no prior, cell or query of a head matches, and heads for which this is unknown."""
     heads, reasons = {}, {}
     model.train()
     try:
@@ -234,7 +234,7 @@ def examine_matching(model: nn.Module, batch_of: Callable[[int], Iterator[dict]]
 
 
 def targets_of_heads(model: nn.Module, batch: dict) -> dict[str, Any]:
-    """What ``model.targets`` says of each head, or a reason in its place."""
+    """Return the result of ``model.targets`` for each head, or a reason why there is none."""
     samples = batch['data_samples']
     if not isinstance(model, Detector):
         return dict(model=f'{type(model).__name__} is not a Detector of detkit, so it has no targets(outputs, samples)')
@@ -243,20 +243,22 @@ def targets_of_heads(model: nn.Module, batch: dict) -> dict[str, Any]:
     outputs = model.network(batch['inputs'], **model.context(samples, training=True))
     try:
         return model.targets(outputs, samples)
-    except (AttributeError, TypeError) as error:          # a detector or head of the user's, made for other names
+    except (AttributeError, TypeError) as error:          # a custom detector or head with another interface
         return dict(model=f'targets(outputs, samples) of {type(model).__name__} ends with {type(error).__name__}: {error}')
 
 
 def terms(model: nn.Module, batch: dict) -> dict[str, Tensor]:
-    """Loss terms of a batch, each one number."""
+    """Return the loss terms of a batch, each a scalar."""
     found = model(batch['inputs'], copy.deepcopy(batch['data_samples']), mode='loss')
     return {k: sum(v) if isinstance(v, (list, tuple)) else v for k, v in found.items() if 'loss' in k}
 
 
 # --------------------------------------------------------------------------------------------------------------- probe
 def overfit(model: nn.Module, batch_of: Callable[[int], Iterator[dict]], report: Report) -> None:
-    """Some steps of AdamW on one batch; the loss must fall from its highest value. Another optimiser than the config's: what is asked is
-    whether the model can learn these labels at all. (Losses weighted by the quality of boxes, as RTMDet's, rise before they fall.)
+    """Train on one batch with a few steps of AdamW; the loss must fall from its highest value.
+
+    The config's optimizer is not used, because the question is only whether the model can learn these labels. (Losses weighted by box
+    quality, as in RTMDet, rise before they fall.)
     """
     try:
         batch = next((b for b in batch_of(4 * PROBE_IMAGES) if any(len(s.gt_instances.labels) for s in b['data_samples'])), None)

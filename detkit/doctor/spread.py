@@ -1,4 +1,4 @@
-"""How the data are spread: over classes, over splits, over sizes."""
+"""Report the distribution of the data over classes, splits and sizes."""
 from __future__ import annotations
 
 from collections import Counter
@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 from detkit.doctor.findings import Report
 
-RARE = 10            # objects of a class below which a detector hardly learns it
-UNEVEN = 5.          # a class's share in one split over its share in another
-EMPTY_SHARE = 0.5    # of images without objects
+RARE = 10            # a class with fewer objects can hardly be learned
+UNEVEN = 5.          # ratio of a class's fractions in two splits
+EMPTY_SHARE = 0.5    # fraction of images without objects
 
 
 def examine_spread(counts: dict[str, Counter], images: dict[str, tuple[int, int]], classes: Sequence[str], report: Report) -> None:
-    """``counts``: split -> objects of each class. ``images``: split -> how many, how many without an object."""
+    """Report rare and unevenly distributed classes.
+
+    ``counts``: split -> objects of each class. ``images``: split -> (number of images, number of images without objects).
+    """
     train = counts.get('train')
     for name in classes:
         if train and not train[name]:

@@ -1,4 +1,4 @@
-"""Pictures that are the same, or nearly: within a split, and across splits, where they let a model be tested on what it was trained on."""
+"""Find identical and nearly identical images within a split and across splits, where they would leak training images into a test."""
 from __future__ import annotations
 
 from collections import defaultdict
@@ -9,21 +9,21 @@ import numpy as np
 from detkit.doctor.pictures import Picture
 from detkit.opencv import cv2
 
-BITS_APART = 3         # of 64: at most so many differ in near twins; 4 bands of 16 bits then share one band at least
-LEVELS_APART = 5.      # mean difference of the small grey pictures, of 255
-FLAT = 8.              # standard deviation below which a picture is too empty to be compared
-ALIKE = 0.99           # least correlation of the small pictures
-NEIGHBOURS = 300       # in a crowd of look-alikes, such as the frames of a film, each is compared with so many that follow it
+BITS_APART = 3         # of 64: maximum number of different bits of near-duplicates; 4 bands of 16 bits then share at least one band
+LEVELS_APART = 5.      # mean difference of the grey thumbnails, of 255
+FLAT = 8.              # standard deviation; images below it are too uniform to compare
+ALIKE = 0.99           # minimum correlation of the thumbnails
+NEIGHBOURS = 300       # in a large group of similar images, such as video frames, each is compared with this many following images
 
 
 def difference_hash(thumb: np.ndarray) -> int:
-    """64 bits: is each cell of an 8x8 grid brighter than its right neighbour?"""
+    """Return 64 bits: whether each cell of an 8x8 grid is brighter than its right neighbour."""
     small = cv2.resize(thumb, (9, 8), interpolation=cv2.INTER_AREA).astype(int)
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), 'big')
 
 
 def same_files(pictures: Sequence[Picture]) -> list[list[int]]:
-    """Groups of pictures with the same bytes."""
+    """Return groups of images with identical bytes."""
     groups = defaultdict(list)
     for i, p in enumerate(pictures):
         if p.digest:
@@ -32,7 +32,7 @@ def same_files(pictures: Sequence[Picture]) -> list[list[int]]:
 
 
 def near_twins(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
-    """Pairs that look alike and are not the same file: resized, saved anew, slightly cut or changed in brightness."""
+    """Yield pairs that look alike and are not the same file: resized, saved again, slightly cropped or changed in brightness."""
     usable = [i for i, p in enumerate(pictures) if p.thumb is not None and p.thumb.std() >= FLAT]
     hashes = {i: difference_hash(pictures[i].thumb) for i in usable}
     bands = defaultdict(list)
@@ -51,7 +51,7 @@ def near_twins(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
 
 
 def alike(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two small pictures differ by no more than noise, or a change of brightness."""
+    """Return whether two thumbnails differ only by noise or a change of brightness."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     a, b = a - a.mean(), b - b.mean()
     return bool(np.abs(a - b).mean() < LEVELS_APART and (a * b).sum() > ALIKE * np.sqrt((a * a).sum() * (b * b).sum()))

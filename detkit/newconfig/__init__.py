@@ -1,4 +1,4 @@
-"""A config for one's own data: the data are looked at, and a short file is written that trains. What ``detkit new-config`` runs."""
+"""Write a short config that trains on the user's data; used by ``detkit new-config``."""
 from detkit.newconfig.run import Outcome, new_config
 
 __all__ = ['Outcome', 'new_config']

@@ -1,4 +1,4 @@
-"""Numbers of a training that follow from the data and the machine: size of the network input, epochs, batch."""
+"""Training settings computed from the data and the machine: network input size, epochs, batch size."""
 from __future__ import annotations
 
 import math
@@ -9,17 +9,17 @@ import numpy as np
 
 SIZE_MULTIPLE = 32                 # of the network input: the coarsest stride of most detectors
 MAX_SIDE = dict(cpu=640, gpu=1333)
-MIN_CPU_SIDE = 320                 # images are not made smaller than that to save time
-SMALL_OBJECT, TINY_OBJECT = 16, 8  # pixels in the network input that the smallest tenth of the objects should have, and must have
+MIN_CPU_SIDE = 320                 # images are not made smaller than this to save time
+SMALL_OBJECT, TINY_OBJECT = 16, 8  # pixels in the network input: desired and required size of the smallest tenth of the objects
 MAX_ZOOM = 2.0
-IMAGES_SEEN = dict(scratch=20_000, pretrained=6_000)    # over the whole training
+IMAGES_SEEN = dict(scratch=20_000, pretrained=6_000)    # in the whole training
 MIN_STEPS, MIN_EPOCHS, MAX_EPOCHS = 1500, 12, 300
 MAX_CPU_BATCH, MIN_STEPS_PER_EPOCH, MAX_WORKERS = 8, 4, 4
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What follows from the data and the machine."""
+    """Settings computed from the data and the machine."""
 
     image_size: tuple[int, int]    # (width, height) of the network input
     max_epochs: int
@@ -29,10 +29,10 @@ class Numbers:
 
 
 def choose_image_size(content: dict, on_gpu: bool) -> tuple[int, int]:
-    """(width, height) of the network input: the images' own where that is not too large, in multiples of 32.
+    """Return (width, height) of the network input: the images' own size if not too large, in multiples of 32.
 
-    The aspect ratio is that of the median image, or 1 where upright and lying images are mixed. On a CPU images become smaller as long
-    as the smallest tenth of the objects keeps SMALL_OBJECT pixels; objects below TINY_OBJECT pixels make them larger.
+    The aspect ratio is that of the median image, or 1 if portrait and landscape images are mixed. On a CPU, images are reduced as long as
+    the smallest tenth of the objects keeps SMALL_OBJECT pixels; objects below TINY_OBJECT pixels increase the size.
     """
     sizes = np.array([(i['width'], i['height']) for i in content['images']], float)
     width, height = np.median(sizes, axis=0)
@@ -51,7 +51,7 @@ def choose_image_size(content: dict, on_gpu: bool) -> tuple[int, int]:
 
 
 def choose_numbers(content: dict, recipe_batch: int, pretrained: bool, on_gpu: bool, cores: int | None = None) -> Numbers:
-    """The rest of them: small sets get more epochs, and batches of which an epoch has some."""
+    """Return all settings: small datasets get more epochs, and batches small enough for several steps per epoch."""
     count = len(content['images'])
     batch = min(recipe_batch, max(1, count // MIN_STEPS_PER_EPOCH), recipe_batch if on_gpu else MAX_CPU_BATCH)
     seen = max(IMAGES_SEEN['pretrained' if pretrained else 'scratch'], MIN_STEPS * batch)
@@ -61,5 +61,5 @@ def choose_numbers(content: dict, recipe_batch: int, pretrained: bool, on_gpu: b
 
 
 def round_epochs(value: float) -> int:
-    """To a number that a person would write: 98 becomes 100, 17 stays."""
+    """Round to a usual number: 98 becomes 100, 17 stays."""
     return round(value, -1) if (value := round(value)) >= 25 else value

@@ -15,11 +15,11 @@ from detkit.registry import ConfigError
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config to start from."""
+    """A config used as the base of a new config."""
 
-    base: str                      # what the new file has as _base_
+    base: str                      # value of _base_ in the new file
     cfg: Config
-    variables: frozenset[str]      # those that a file made from it may set; see detkit.recipe_variables
+    variables: frozenset[str]      # variables that a file based on it may set; see detkit.recipe_variables
 
     @property
     def with_masks(self) -> bool:
@@ -40,11 +40,11 @@ class Recipe:
 
     @property
     def tests_at_another_size(self) -> bool:
-        """Whether the recipe makes another size of ``image_size`` for validation and test."""
+        """Whether the recipe uses a size other than ``image_size`` for validation and test."""
         return self.has('test_size') and tuple(self.cfg.test_size) != tuple(self.cfg.image_size)
 
     def kept(self, numbers: Numbers) -> Numbers:
-        """``numbers`` with the epochs of a recipe that has no variable for them."""
+        """Return ``numbers`` with the recipe's epochs if it has no variable for them."""
         epochs = (self.cfg.get('train_cfg') or {}).get('max_epochs')
         return numbers if self.has('max_epochs') or not epochs else replace(numbers, max_epochs=int(epochs))
 
@@ -63,10 +63,10 @@ def metrics_of(evaluator: dict) -> list[str]:
 
 
 def read_recipe(name: str, out: Path) -> Recipe:
-    """The recipe ``name``: a shipped one, or a config file.
+    """Read the recipe ``name``: a shipped one, or a config file.
 
     Raises:
-        ConfigError: no such config (with the nearest name), or one that new-config cannot fill in, with the reason.
+        ConfigError: the config does not exist (the message has the nearest name), or new-config cannot use it (with the reason).
     """
     path, cfg = find_config(name), load_config(name)
     if path == out.resolve():
@@ -87,7 +87,7 @@ def read_recipe(name: str, out: Path) -> Recipe:
 
 
 def innermost(cfg: Config, split: str) -> dict | None:
-    """The data set that reads the annotations, wrappers taken off; None where there are several."""
+    """Return the dataset config that reads the annotations, without wrappers; None if there are several."""
     dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
     while isinstance(dataset, dict) and 'dataset' in dataset:
         dataset = dataset['dataset']
@@ -95,7 +95,7 @@ def innermost(cfg: Config, split: str) -> dict | None:
 
 
 def depth(cfg: Config, split: str) -> int:
-    """How many wrappers the data set of ``split`` has."""
+    """Return the number of wrappers of the dataset of ``split``."""
     dataset, count = cfg[f'{split}_dataloader']['dataset'], 0
     while 'dataset' in dataset:
         dataset, count = dataset['dataset'], count + 1

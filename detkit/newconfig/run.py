@@ -1,4 +1,4 @@
-"""From a folder of data to a config, step by step."""
+"""Create a config from a folder of data."""
 from __future__ import annotations
 
 import os
@@ -23,22 +23,22 @@ from detkit.registry import ConfigError, register_all_modules
 @dataclass(frozen=True)
 class Outcome:
     config: Path
-    annotations: tuple[Path, ...]     # files that were written for splits
-    report: Report | None             # the doctor's
+    annotations: tuple[Path, ...]     # files written for splits
+    report: Report | None             # of the doctor
 
 
 def new_config(data: str | os.PathLike | Sequence[str], model: str | None = None, out: str | os.PathLike = 'my.py',
                kind: str | None = None, images: str | os.PathLike | None = None, run_doctor: bool = True, force: bool = False,
                say: Callable[[str], None] = print) -> Outcome:
-    """Look at ``data`` and write a config that trains on it.
+    """Read ``data`` and write a config that trains on it.
 
     Args:
         data: a folder or an annotation file, or ``['train=FILE', 'val=FILE', 'test=FILE']``.
-        model: a shipped recipe or a config file; None: a small one, which depends on whether there is a GPU.
-        out: the new file. Annotations of splits that no file holds are written beside it, as ``my_train.json``.
-        kind: format of the annotations (coco, yolo, voc, csv); None: found. images: their folder, where it is not found.
-        run_doctor: examine the data and the config, and show the findings. force: overwrite existing files.
-        say: gets each line for the user.
+        model: a shipped recipe or a config file; None: a small one, chosen by whether there is a GPU.
+        out: the new file. Annotations of splits without a file are written beside it, as ``my_train.json``.
+        kind: annotation format (coco, yolo, voc, csv); None: detect it. images: image folder, if it cannot be found.
+        run_doctor: check the data and the config, and show the findings. force: overwrite existing files.
+        say: called with each line for the user.
 
     Raises:
         ConfigError: the model cannot be used, or ``out`` exists. ValueError: the data cannot be used; the message says why.
@@ -73,17 +73,17 @@ def new_config(data: str | os.PathLike | Sequence[str], model: str | None = None
 
 
 def check_absent(paths: Sequence[Path], force: bool) -> None:
-    """Raise ConfigError for a file that would be overwritten."""
+    """Raise ConfigError if a file would be overwritten."""
     existing = next((path for path in paths if path.exists()), None)
     if existing and not force:
         raise ConfigError(f'{existing} exists. Choose another --out, or overwrite it with --force.')
 
 
 def make_plan(found: FoundData, recipe: Recipe, out: Path, on_gpu: bool, say: Callable[[str], None]) -> Plan:
-    """Decide what the file says.
+    """Decide the content of the new file.
 
     Raises:
-        ValueError: no objects, no masks for a model of masks, too few images.
+        ValueError: no objects, no masks for a model with masks, too few images.
     """
     splits = complete_splits(found, say)
     classes = class_names(found.format, splits)
@@ -110,7 +110,7 @@ def make_plan(found: FoundData, recipe: Recipe, out: Path, on_gpu: bool, say: Ca
 
 
 def to_be_written(split: Split) -> Split:
-    """Masks are measured against a COCO file, so one is written where the annotations are in another format."""
+    """Mark a split without a COCO file for writing one: mask metrics need a COCO file."""
     return split if split.dataset and split.dataset['type'] == 'CocoDataset' else replace(split, dataset=None)
 
 
@@ -129,7 +129,7 @@ def summary(plan: Plan, found_format: str, written: list[Path]) -> list[str]:
 
 
 def next_commands(plan: Plan) -> str:
-    """What to run next, from the folder where the user is."""
+    """Return the next commands to run, with paths relative to the current folder."""
     here = Path.cwd()
     config = str(plan.out.relative_to(here) if plan.out.is_relative_to(here) else plan.out)
     last = f'iter_{plan.max_iters}' if plan.recipe.counts_iterations else f'epoch_{plan.numbers.max_epochs}'

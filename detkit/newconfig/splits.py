@@ -1,4 +1,4 @@
-"""From what was found in a folder to train, val and perhaps test, and their classes."""
+"""Derive train, val, an optional test split, and the classes from the data found."""
 from __future__ import annotations
 
 import dataclasses
@@ -9,15 +9,15 @@ from detkit.data.classes import spelled_otherwise
 from detkit.data.discover import FoundData, Split
 from detkit.data.edit import split as split_content
 
-VAL_SHARE, SPLIT_SEED = 0.2, 0     # of the images that are held out where there is no val split
+VAL_SHARE, SPLIT_SEED = 0.2, 0     # fraction of images held out if there is no val split
 MIN_IMAGES_TO_SPLIT = 5
 
 
 def complete_splits(found: FoundData, say: Callable[[str], None]) -> dict[str, Split]:
-    """Splits with ``train`` and ``val``: those that were found, or parts of what was found, which still have to be written.
+    """Return splits including ``train`` and ``val``: those found, or parts of them that must still be written.
 
     Raises:
-        ValueError: no val split and too few images to hold some out, or nothing to learn from.
+        ValueError: no val split and too few images to hold some out, or no objects to train on.
     """
     splits = dict(found.splits)
     if 'train' in splits and 'val' in splits and same_images(splits['train'], splits['val']):
@@ -50,7 +50,7 @@ def complete_splits(found: FoundData, say: Callable[[str], None]) -> dict[str, S
 
 
 def replaced(split: Split, content: dict) -> Split:
-    """``split`` with other content, which no file holds yet."""
+    """Return ``split`` with other content, not yet written to a file."""
     return dataclasses.replace(split, content=content, dataset=None)
 
 
@@ -60,9 +60,9 @@ def same_images(first: Split, second: Split) -> bool:
 
 
 def class_names(found_format: str, splits: dict[str, Split]) -> tuple[str, ...]:
-    """The classes: those that the annotations of train list, or, where a format lists none (VOC, CSV), those that occur, by name.
+    """Return the classes listed in the train annotations; for formats without a list (VOC, CSV), those that occur, sorted by name.
 
-    A COCO category that only groups others (Roboflow's exports begin with one) is left out.
+    A COCO category that only groups others (the first one in Roboflow's exports) is left out.
     """
     if found_format in ('voc', 'csv'):
         return tuple(sorted({c['name'] for s in splits.values() for c in s.content['categories']}))
@@ -78,7 +78,7 @@ def by_id(categories: Sequence[dict]) -> list[dict]:
 
 
 def refuse_spellings(splits: dict[str, Split]) -> None:
-    """Raise ValueError where another split writes a class of train in another spelling: its objects would be left out."""
+    """Raise ValueError if another split spells a class of train differently: its objects would be left out."""
     train = splits['train']
     known = [c['name'] for c in train.content['categories']]
     for split in splits.values():
@@ -89,7 +89,7 @@ def refuse_spellings(splits: dict[str, Split]) -> None:
 
 
 def with_all_classes(splits: dict[str, Split], classes: tuple[str, ...], say: Callable[[str], None]) -> dict[str, Split]:
-    """``splits``, those COCO files replaced that lack one of ``classes``: a data set takes no class that its file lacks.
+    """Return ``splits``, with COCO content replaced if it lacks one of ``classes``, which a dataset does not accept.
 
     Objects of other classes than ``classes`` give a note.
     """
@@ -108,7 +108,7 @@ def with_all_classes(splits: dict[str, Split], classes: tuple[str, ...], say: Ca
 
 
 def with_classes(content: dict, classes: Sequence[str]) -> dict:
-    """``content`` with categories 1 to K in the order of ``classes``; objects of others are left out."""
+    """Return ``content`` with categories 1 to K in the order of ``classes``; objects of other classes are left out."""
     numbers = {name: n for n, name in enumerate(classes, 1)}
     names = {c['id']: c['name'] for c in content['categories']}
     kept = [{**a, 'category_id': numbers[names[a['category_id']]]} for a in content['annotations'] if names[a['category_id']] in numbers]

@@ -1,4 +1,4 @@
-"""The text of a new config: variables of the recipe first, then what these do not reach."""
+"""The text of a new config: first the variables of the recipe, then settings that have no variable."""
 from __future__ import annotations
 
 import copy
@@ -16,23 +16,23 @@ from detkit.newconfig.numbers import Numbers
 from detkit.newconfig.recipe import Recipe, depth
 
 LINE_WIDTH = 112
-COCO_DETECTIONS = 100              # of an image, which COCO's AP counts
+COCO_DETECTIONS = 100              # per image, as counted by COCO's AP
 WARMUPS = ('LinearLR', 'ConstantLR')
 
 
 @dataclass
 class Plan:
-    """All that the new file says."""
+    """The content of the new file."""
 
     recipe: Recipe
     root: Path
-    splits: dict[str, Split]       # train, val and perhaps test
+    splits: dict[str, Split]       # train, val and optionally test
     classes: tuple[str, ...]
     numbers: Numbers
     out: Path
 
     def written_file(self, split: str) -> Path:
-        """Where the annotations of a split are written that no data set reads as they are."""
+        """Return the path for the annotations of a split that no dataset class can read directly."""
         return self.out.with_name(f'{self.out.stem}_{split}.json')
 
     def ann_file(self, split: str) -> str:
@@ -40,7 +40,7 @@ class Plan:
         return self.relative(source.dataset['ann_file'] if source.dataset else self.written_file(split))
 
     def image_prefix(self, split: str) -> str:
-        """The folder that file names are relative to; '' where the data set finds its images by itself."""
+        """Return the folder to which file names are relative; '' if the dataset finds its images by itself."""
         source = self.splits[split]
         if source.dataset and 'data_prefix' not in source.dataset:
             return ''
@@ -53,16 +53,16 @@ class Plan:
 
     @property
     def max_iters(self) -> int:
-        """Steps of the whole training."""
+        """Number of steps of the whole training."""
         return self.numbers.max_epochs * math.ceil(len(self.splits['train'].content['images']) / self.numbers.batch_size)
 
     def source_of(self, split: str) -> str:
-        """The split whose data ``split`` (train, val, test) uses."""
+        """Return the split whose data ``split`` (train, val, test) uses."""
         return split if split in self.splits else 'val'
 
 
 def variables_of(plan: Plan) -> dict[str, Any]:
-    """The variables of the recipe, in the order in which they are written."""
+    """Return the variables of the recipe, in the order in which they are written."""
     numbers, found = plan.numbers, {'data_root': os.path.join(plan.root, ''), 'classes': plan.classes}
     for split in ('train', 'val', 'test'):
         found[f'{split}_ann_file'] = plan.ann_file(plan.source_of(split))
@@ -84,14 +84,14 @@ def variables_of(plan: Plan) -> dict[str, Any]:
 
 
 def warmup_of(cfg: Any) -> int:
-    """Steps of the warm-up, where it is counted in steps."""
+    """Return the number of warm-up steps, if the warm-up is counted in steps."""
     schedulers = cfg.get('param_scheduler') or []
     schedulers = schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]
     return max((s.get('end', 0) for s in schedulers if s.get('type') in WARMUPS and not s.get('by_epoch', True)), default=0)
 
 
 def settings_of(plan: Plan, variables: dict[str, Any]) -> dict[str, Any]:
-    """What the variables of the recipe do not reach, as sections of a config: other formats, and recipes without the variables."""
+    """Return settings without a recipe variable, as config sections: for other formats, and recipes without the variables."""
     cfg, given = plan.recipe.cfg, plan.recipe.has
     out: dict[str, Any] = {}
     for split in ('train', 'val', 'test'):
@@ -141,13 +141,13 @@ def settings_of(plan: Plan, variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def detections_needed(plan: Plan) -> int:
-    """The objects of the fullest image, up to the next hundred."""
+    """Return the maximum number of objects in an image, rounded up to a multiple of 100."""
     counts = [Counter(a['image_id'] for a in s.content['annotations'] if not a.get('iscrowd')) for s in plan.splits.values()]
     return math.ceil(max(n for count in counts for n in count.values()) / 100) * 100 if any(counts) else 0
 
 
 def raised_limits(test_cfg: dict, limit: int) -> dict[str, Any]:
-    """The parts of ``test_cfg`` whose ``max_per_img`` is lower than ``limit``, with that."""
+    """Return the parts of ``test_cfg`` whose ``max_per_img`` is below ``limit``, set to ``limit``."""
     out: dict[str, Any] = {}
     for key, value in test_cfg.items():
         inner = raised_limits(value, limit) if isinstance(value, dict) else {}
@@ -159,7 +159,7 @@ def raised_limits(test_cfg: dict, limit: int) -> dict[str, Any]:
 
 
 def class_counts(model: Any, count: int) -> Any:
-    """The parts of a model's config that name ``num_classes``, with ``count``; lists are given whole."""
+    """Return the parts of a model config with ``num_classes``, set to ``count``; lists are returned whole."""
     if isinstance(model, (list, tuple)):
         return [copy.deepcopy(dict(m, **class_counts(m, count))) if isinstance(m, dict) else m for m in model]
     out = {}
@@ -179,7 +179,7 @@ def names_classes(node: dict) -> bool:
 
 
 def code_of(value: Any) -> str:
-    """``value`` as it is written in a config: dicts with keywords."""
+    """Return ``value`` as config code: dicts with keyword arguments."""
     if isinstance(value, dict):
         return f"dict({', '.join(f'{k}={code_of(v)}' for k, v in value.items())})"
     if isinstance(value, (list, tuple)):
@@ -189,7 +189,7 @@ def code_of(value: Any) -> str:
 
 
 def text_of(plan: Plan) -> str:
-    """The config as text."""
+    """Return the text of the config."""
     train = plan.splits['train'].content
     variables = variables_of(plan)
     settings = settings_of(plan, variables)
@@ -220,7 +220,7 @@ def text_of(plan: Plan) -> str:
 
 
 def assignment(name: str, value: Any, comment: str) -> list[str]:
-    """The lines of ``name = value  # comment``; what is too long for one line has an entry a line."""
+    """Return the lines of ``name = value  # comment``; a value too long for one line has one line per entry."""
     line = f'{name} = {code_of(value)}'
     if len(line) > LINE_WIDTH:
         lines = f'{name} = {broken_code(value)}'.splitlines()
@@ -229,7 +229,7 @@ def assignment(name: str, value: Any, comment: str) -> list[str]:
 
 
 def broken_code(value: Any, indent: str = '    ') -> str:
-    """As ``code_of``, over several lines where it is long."""
+    """Return config code as ``code_of``, over several lines if it is long."""
     text = code_of(value)
     if len(text) + len(indent) <= LINE_WIDTH:
         return text
@@ -246,7 +246,7 @@ def broken_code(value: Any, indent: str = '    ') -> str:
 
 
 def filled_lines(parts: list[str], width: int) -> list[str]:
-    """Lines of whole ``parts``, as many to a line as fit into ``width``; a part keeps the spaces in it."""
+    """Fill lines up to ``width`` with whole ``parts``; spaces within a part are kept."""
     lines = ['']
     for part in parts:
         if lines[-1] and len(lines[-1]) + 1 + len(part) > width:
@@ -272,7 +272,7 @@ def wrapped(text: str) -> list[str]:
 
 
 def count_objects(plan: Plan) -> Counter:
-    """Objects of each class in train."""
+    """Return the number of objects of each class in train."""
     content = plan.splits['train'].content
     names = {c['id']: c['name'] for c in content['categories']}
     return Counter(names[a['category_id']] for a in content['annotations'])

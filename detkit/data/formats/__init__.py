@@ -1,1 +1,1 @@
-"""Annotation files of other formats, read into COCO's dict and written from it."""
+"""Read annotation files of other formats into COCO dicts, and write them."""

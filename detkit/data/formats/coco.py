@@ -1,4 +1,4 @@
-"""COCO's annotation format (https://cocodataset.org/#format-data): reading, and the faults that make an entry unusable."""
+"""Read COCO's annotation format (https://cocodataset.org/#format-data) and find the errors that make an entry unusable."""
 from __future__ import annotations
 
 import json
@@ -14,17 +14,17 @@ KEYS = dict(images=('id', 'file_name', 'width', 'height'), categories=('id', 'na
 IDS = ('id', 'image_id', 'category_id')
 NEEDED = 'Give a COCO file: an object with the lists images, annotations, categories.'
 
-Check = Callable[[dict], tuple[str, str, str] | None]      # entry -> kind, what, remedy of its first fault
+Check = Callable[[dict], tuple[str, str, str] | None]      # entry -> kind, description and remedy of its first error
 
 
 def read_coco(path: str, amend: Callable[[dict], None] | None = None, on_fault: OnFault = stop, annotated: bool = True) -> dict:
-    """Read and check a COCO file: keys, types, ids, and that file names stay below the image folder. Gives its sound entries.
+    """Read a COCO file, check keys, types, ids and that file names stay in the image folder; return its valid entries.
 
-    ``amend`` may change each image's entry before it is checked. ``annotated``: the file needs a list of annotations; test images are
-    published without.
+    ``amend`` may change each image entry before the check. ``annotated``: the file must have a list of annotations; files of test images
+    are published without one.
 
     Raises:
-        BrokenAnnotations: naming the file, the entry at fault and the remedy; of entries, as ``on_fault`` decides.
+        BrokenAnnotations: names the file, the entry and the remedy; for errors in entries, ``on_fault`` decides.
     """
     content = load_coco(path, annotated)
     for image in content['images'] if amend else ():
@@ -36,12 +36,12 @@ def read_coco(path: str, amend: Callable[[dict], None] | None = None, on_fault: 
 
 
 def load_coco(path: str, annotated: bool = True) -> dict:
-    """The content of a COCO file whose three lists are there; their entries are not looked at.
+    """Return the content of a COCO file that has the three lists; their entries are not checked.
 
-    ``annotated``: see ``read_coco``; an empty list stands for the missing one.
+    ``annotated``: see ``read_coco``; a missing list is replaced by an empty one.
 
     Raises:
-        BrokenAnnotations: it cannot be read, is not JSON, or has other content.
+        BrokenAnnotations: the file cannot be read, is not JSON, or has other content.
     """
     def broken(kind: str, what: str, remedy: str) -> BrokenAnnotations:
         return Fault(kind, '', what, remedy).error(path)
@@ -60,7 +60,7 @@ def load_coco(path: str, annotated: bool = True) -> dict:
     except json.JSONDecodeError as error:
         raise broken('not JSON', f'not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})',
                      'Was it copied or downloaded in full?') from None
-    except ValueError as error:     # a number of thousands of digits
+    except ValueError as error:     # a number with thousands of digits
         raise broken('not JSON', f'not valid JSON ({error})', 'Write it again with its exporter.') from None
     except RecursionError:
         raise broken('nested too deeply', 'nested too deeply to be an annotation file', 'Write it again with its exporter.') from None
@@ -78,9 +78,9 @@ def load_coco(path: str, annotated: bool = True) -> dict:
 
 
 def sift(content: dict) -> tuple[dict, Iterator[Fault]]:
-    """The content with its sound entries alone, and what is wrong with the others; the first is complete once the second is used up.
+    """Return the content with only its valid entries, and an iterator over the errors of the others.
 
-    Backslashes in file names become slashes.
+    The content is complete only after the iterator is exhausted. Backslashes in file names become slashes.
     """
     sound = {**content, **{key: [] for key in KEYS}}
     return sound, sifted(content, sound)
@@ -99,7 +99,7 @@ def with_slashes(images: list[dict]) -> list[dict]:
 
 
 def part(content: dict, key: str, sound: list, check: Check) -> Iterator[Fault]:
-    """The faults of one list; entries without any are put into ``sound``."""
+    """Yield the errors of one list; entries without errors are appended to ``sound``."""
     counts = Counter(str(e['id']) for e in content[key] if 'id' in e)
     told = set()
     for n, entry in enumerate(content[key]):
@@ -110,7 +110,7 @@ def part(content: dict, key: str, sound: list, check: Check) -> Iterator[Fault]:
         elif counts.get(name, 0) > 1:
             if name not in told:
                 yield Fault('id not unique', '', f'the id {name} stands {counts[name]} times in {key}', 'Give each entry an id of its own.')
-            if name not in told or key == 'annotations':      # nothing points to an annotation: all of them can be used
+            if name not in told or key == 'annotations':      # no entry refers to an annotation id, so all duplicates can be used
                 sound.append(entry)
             told.add(name)
         else:
@@ -167,7 +167,7 @@ def annotation_fault(annotation: dict, images: KnownIds, categories: KnownIds) -
 
 
 class KnownIds(set):
-    """The ids of a list of entries; one that is written in another type (``'000012'`` for 12) is found by its number."""
+    """The ids of a list of entries; an id of another type (``'000012'`` for 12) is found by its number."""
 
     @cached_property
     def by_number(self) -> dict[int | None, Any]:
@@ -179,7 +179,7 @@ class KnownIds(set):
 
 
 def number_of(value: Any) -> int | None:
-    """The whole number that an id is or that its text says, or None."""
+    """Return the integer value of an id or of its text, or None."""
     try:
         return int(value) if not isinstance(value, str) or value.strip().isdecimal() else None
     except (OverflowError, ValueError):
@@ -187,9 +187,9 @@ def number_of(value: Any) -> int | None:
 
 
 def coco_dict(images: list[dict], annotations: list[dict], classes: list[str] | tuple[str, ...]) -> dict:
-    """A COCO dict; categories are numbered from 1 in the order of ``classes``, and annotations get ids from 1 on.
+    """Build a COCO dict; categories are numbered from 1 in the order of ``classes``, annotation ids start at 1.
 
-    ``annotations`` carry ``category`` (a name) and ``bbox`` (x, y, width, height); what else they carry is kept.
+    ``annotations`` have ``category`` (a name) and ``bbox`` (x, y, width, height); other keys are kept.
     """
     numbers = {name: n for n, name in enumerate(classes, 1)}
     entries = []
@@ -202,5 +202,5 @@ def coco_dict(images: list[dict], annotations: list[dict], classes: list[str] | 
 
 
 def whole(value: float) -> Any:
-    """A float without decimals as an int, so that files stay short and comparisons exact."""
+    """Return a float without decimals as an int, for short files and exact comparisons."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,4 +1,4 @@
-"""CrowdHuman's odgt files: a JSON object a line (https://arxiv.org/abs/1805.00123, https://www.crowdhuman.org/download.html)."""
+"""CrowdHuman's odgt files: one JSON object per line (https://arxiv.org/abs/1805.00123, https://www.crowdhuman.org/download.html)."""
 from __future__ import annotations
 
 import json
@@ -16,12 +16,12 @@ BOXES = ('fbox', 'vbox', 'hbox')      # full body, visible part, head
 
 def odgt_to_coco(path: Path, images: Path, sizes: dict[str, list[int]] | None = None, box: str = 'fbox',
                  on_fault: OnFault = stop) -> dict:
-    """An odgt file -> a COCO dict; the visible and head boxes stay with their person. Whatever is to be ignored becomes a crowd.
+    """Convert an odgt file to a COCO dict; each person keeps the visible and head boxes. Ignored boxes become crowds.
 
-    ``sizes``: (height, width) by ID, as MMDetection's id_hw files; else the pictures' headers are read. ``box``: which of BOXES counts.
+    ``sizes``: (height, width) by ID, as in MMDetection's id_hw files; otherwise image headers are read. ``box``: one of BOXES.
 
     Raises:
-        BrokenAnnotations: naming file and line; of lines, as ``on_fault`` decides.
+        BrokenAnnotations: names the file and line; for errors in lines, ``on_fault`` decides.
     """
     found, annotations = [], []
     first_line: dict[str, int] = {}
@@ -42,7 +42,7 @@ def odgt_to_coco(path: Path, images: Path, sizes: dict[str, list[int]] | None = 
 
 
 def read_entry(line: str, box: str, path: Path, number: int) -> tuple[str, list[dict]]:
-    """ID and people of one line."""
+    """Return the ID and the people of one line."""
     try:
         row = json.loads(line)
         key, people = str(row['ID']), [person(p, box) for p in row.get('gtboxes', [])]

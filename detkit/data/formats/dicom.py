@@ -1,4 +1,4 @@
-"""DICOM files through pydicom (extra ``medical``): size, values, and the slices of a series."""
+"""Read DICOM files with pydicom (extra ``medical``): size, values, and the slices of a series."""
 from __future__ import annotations
 
 from functools import lru_cache
@@ -21,10 +21,10 @@ def pydicom_module() -> Any:
 
 
 def read_header(path: str | Path) -> Any:
-    """The dataset without its pixels.
+    """Return the DICOM dataset without its pixels.
 
     Raises:
-        UnreadablePicture: no DICOM file.
+        UnreadablePicture: not a DICOM file.
     """
     pydicom = pydicom_module()
     try:
@@ -36,10 +36,10 @@ def read_header(path: str | Path) -> Any:
 
 
 def dicom_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of a slice.
+    """Return the size (width, height) of a slice.
 
     Raises:
-        UnreadablePicture: no DICOM file, or none with pixels.
+        UnreadablePicture: not a DICOM file, or it has no pixels.
     """
     header = read_header(path)
     if 'Rows' not in header or 'Columns' not in header:
@@ -48,10 +48,10 @@ def dicom_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_values(path: str | Path, data: bytes | None = None) -> tuple[np.ndarray, Any]:
-    """Values float32 (H, W) after slope and intercept (Hounsfield units for CT), and the dataset. ``data``: the bytes, where known.
+    """Return float32 values (H, W) after slope and intercept (Hounsfield units for CT), and the DICOM dataset. ``data``: bytes, if read.
 
     Raises:
-        UnreadablePicture: no DICOM file, one with several frames or colours, or in a compression that is not installed.
+        UnreadablePicture: not a DICOM file, several frames or colours, or a compression that is not installed.
     """
     pydicom = pydicom_module()
     try:
@@ -72,7 +72,7 @@ def read_values(path: str | Path, data: bytes | None = None) -> tuple[np.ndarray
 
 @lru_cache(maxsize=64)
 def slices_beside(folder: str) -> dict[str, list[str]]:
-    """Series -> its files in ``folder``, in their order along the body (or by their number, where no position is written)."""
+    """Return series -> its files in ``folder``, ordered by position (or by number, if the files have no position)."""
     series: dict[str, list[tuple]] = {}
     for path in sorted(Path(folder).iterdir()):
         if path.suffix.lower() not in ('.dcm', '') or not path.is_file():
@@ -80,13 +80,13 @@ def slices_beside(folder: str) -> dict[str, list[str]]:
         try:
             header = read_header(path)
         except UnreadablePicture:
-            continue          # other files may lie in the folder; the one that was asked for is read, and named, by its own
+            continue          # the folder may contain other files; the requested file is read separately and raises its own error
         series.setdefault(str(header.get('SeriesInstanceUID', '')), []).append((position_of(header), str(path)))
     return {uid: [p for _, p in sorted(found)] for uid, found in series.items()}
 
 
 def position_of(header: Any) -> float:
-    """Where a slice lies along the normal of its plane, mm; else its number."""
+    """Return the position of a slice along its plane normal, mm; without a position, its number."""
     place, turn = header.get('ImagePositionPatient'), header.get('ImageOrientationPatient')
     if place is not None and turn is not None and len(place) == 3 and len(turn) == 6:
         normal = np.cross([float(v) for v in turn[:3]], [float(v) for v in turn[3:]])

@@ -1,35 +1,35 @@
-"""Faults of annotation files (what, where, and what to do) and of pictures."""
+"""Errors in annotation files (what, where, and what to do) and in image files."""
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-LARGEST = 10**7     # pixels; a coordinate beyond it is a fault
+LARGEST = 10**7     # pixels; a coordinate beyond it is an error
 
 
 class BrokenAnnotations(ValueError):
-    """An annotation file, or an entry of one, that cannot be used; the message says where and what to do. ``kind``: as of Fault."""
+    """An annotation file or one of its entries cannot be used; the message says where and what to do. ``kind``: as in Fault."""
 
     kind = 'annotation unusable'
 
 
 class UnreadablePicture(ValueError):
-    """No picture, or one without a readable header; the message is the reason alone."""
+    """Not an image, or an image without a readable header; the message is only the reason."""
 
 
-OnFault = Callable[[BrokenAnnotations], None]      # called for an entry that cannot be used; if it returns, the entry is left out
+OnFault = Callable[[BrokenAnnotations], None]      # called for an unusable entry; if it returns, the entry is left out
 
 
 def stop(error: BrokenAnnotations) -> None:
-    """The usual OnFault: the first fault ends the reading."""
+    """Raise the error: the default OnFault."""
     raise error
 
 
 @dataclass(frozen=True)
 class Fault:
     kind: str       # a few words, the same for all faults of this kind
-    place: str      # entry, line; '' for the file as a whole
-    what: str       # completes the sentence that begins with the place
+    place: str      # entry or line; '' for the whole file
+    what: str       # completes the sentence that starts with the place
     remedy: str
 
     def __str__(self) -> str:

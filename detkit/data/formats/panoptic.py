@@ -1,5 +1,5 @@
-"""COCO's panoptic annotations (https://cocodataset.org/#format-data): a JSON file that lists the segments of each image, and one picture
-an image whose colours are the segments' ids.
+"""COCO's panoptic annotations (https://cocodataset.org/#format-data): a JSON file that lists the segments of each image, and for each
+image a PNG whose colours are the segment ids.
 """
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ LARGEST_ID = 256**3 - 1      # three bytes of a colour
 
 
 def read_panoptic(path: str, on_fault: OnFault = stop, annotated: bool = True) -> dict:
-    """Read and check a panoptic file. Gives it as a COCO dict of sound entries: each segment is an annotation, which carries the name of
-    its image's picture as ``seg_file``, if the file names one. ``annotated``: see ``read_coco``.
+    """Read and check a panoptic file; return a COCO dict of its valid entries, in which each segment is an annotation.
+
+    If the file names the panoptic image, the annotation has its name as ``seg_file``. ``annotated``: see ``read_coco``.
 
     Raises:
-        BrokenAnnotations: naming the file, the segment at fault and the remedy; of entries, as ``on_fault`` decides.
+        BrokenAnnotations: names the file, the segment and the remedy; for errors in entries, ``on_fault`` decides.
     """
     content = load_coco(path, annotated)
     sound: dict[str, Any] = {**content, 'images': [], 'categories': [], 'annotations': []}

@@ -1,4 +1,4 @@
-"""What the header of a picture says, without decoding it."""
+"""Read image headers without decoding, and find image files."""
 from __future__ import annotations
 
 import os
@@ -16,36 +16,36 @@ SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.tif', '.tiff', '
 TURNED = (5, 6, 7, 8)      # EXIF orientations that swap width and height
 ORIENTATION = 0x0112
 LIMIT_LOCK = Lock()
-LIMITS: list[int | None] = []      # Pillow's limit, and an entry for each thread that has it lifted; empty while it holds
+LIMITS: list[int | None] = []      # Pillow's limit, and one entry for each thread that disabled it; empty while the limit is active
 
 
 def picture_size(path: str | Path, upright: bool = True) -> tuple[int, int]:
-    """(width, height) in pixels, of the picture as EXIF turns it unless ``upright`` is False. Takes no memory, however large it is.
+    """Return the size (width, height) in pixels, after the EXIF rotation unless ``upright`` is False. Does not decode the image.
 
     Raises:
-        UnreadablePicture: there is no file, or its header says no size.
+        UnreadablePicture: the file does not exist, or its header has no size.
     """
     if Path(path).suffix.lower() == '.dcm':
         from detkit.data.formats.dicom import dicom_size
         return dicom_size(path)
     from PIL import Image, UnidentifiedImageError
     try:
-        with without_pixel_limit(), Image.open(path) as picture:       # only the header is read; size is the caller's matter
+        with without_pixel_limit(), Image.open(path) as picture:       # only the header is read; the caller checks the size
             width, height = picture.size
-            says = picture.format in ('JPEG', 'TIFF', 'WEBP') or 'exif' in picture.info    # a PNG without it would be read to its end
+            says = picture.format in ('JPEG', 'TIFF', 'WEBP') or 'exif' in picture.info    # a PNG without 'exif' would be read to its end
             turned = upright and says and picture.getexif().get(ORIENTATION) in TURNED
             return (height, width) if turned else (width, height)
     except FileNotFoundError:
         raise UnreadablePicture(f'no such file{similar_name(path, SUFFIXES)}') from None
     except UnidentifiedImageError:
         raise UnreadablePicture('no picture, or a damaged one') from None
-    except (OSError, SyntaxError, ValueError) as error:                # SyntaxError: Pillow's word for a broken PNG
+    except (OSError, SyntaxError, ValueError) as error:                # SyntaxError: Pillow raises it for a broken PNG
         raise UnreadablePicture(str(error) or type(error).__name__) from None
 
 
 @contextmanager
 def without_pixel_limit() -> Iterator[None]:
-    """Pillow opens pictures of any size meanwhile. Its limit is one for all threads, and comes back when the last of them leaves."""
+    """Let Pillow open images of any size in this context. The limit is global; it is restored when the last thread leaves."""
     from PIL import Image
     with LIMIT_LOCK:
         if not LIMITS:
@@ -62,10 +62,10 @@ def without_pixel_limit() -> Iterator[None]:
 
 
 def size_of(path: str | Path, source: str | Path) -> tuple[int, int]:
-    """As ``picture_size``, for an annotation file that does not say the size.
+    """Return the size as ``picture_size`` does, for an annotation file without image sizes.
 
     Raises:
-        BrokenAnnotations: naming ``source`` and the picture.
+        BrokenAnnotations: names ``source`` and the image.
     """
     try:
         return picture_size(path)
@@ -75,12 +75,12 @@ def size_of(path: str | Path, source: str | Path) -> tuple[int, int]:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """All pictures below ``folder``, by name; folders that are links are followed, hidden files (macOS writes ``._a.jpg``) left out."""
+    """Return all images in ``folder`` and its subfolders, by name; symlinked folders are followed, hidden files (``._a.jpg``) left out."""
     return sorted(p for p in files_below(folder) if p.suffix.lower() in SUFFIXES)
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files below ``folder`` but hidden ones and those in hidden folders; a link to a folder above itself is not followed."""
+    """Yield all files in ``folder`` and its subfolders, without hidden files and folders; symlinks to a parent folder are not followed."""
     above: dict[str, frozenset[str]] = {}
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -91,19 +91,19 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that systems and editors leave behind: ``._a.jpg``, ``.DS_Store``, ``.ipynb_checkpoints``."""
+    """Return whether the name is hidden: files of systems and editors, such as ``._a.jpg``, ``.DS_Store``, ``.ipynb_checkpoints``."""
     return name.startswith('.')
 
 
 def picture_path(folder: str, name: str) -> str:
-    """Where the picture ``name`` of an annotation file lies; ``name`` may be in the other Unicode form than on disk."""
+    """Return the path of the image ``name`` of an annotation file; the name on disk may use another Unicode form."""
     return existing_path(os.path.join(folder, name))
 
 
 def picture_of_stem(folder: str, stem: str) -> str:
-    """The name below ``folder`` of the picture ``stem`` (which may lie in a subfolder), with the suffix that it has there, in any case.
+    """Return the file name in ``folder`` of the image ``stem`` (which may include a subfolder), with the suffix found there, in any case.
 
-    ``.jpg`` is tried first and is the answer when there is no such picture.
+    ``.jpg`` is tried first and is returned if there is no image.
     """
     usual = f'{stem}.jpg'
     if os.path.isfile(os.path.join(folder, usual)):
@@ -118,6 +118,6 @@ def picture_of_stem(folder: str, stem: str) -> str:
 
 @lru_cache(maxsize=16)
 def list_pictures(folder: str, modified: int) -> dict[str, str]:
-    """Composed name with its suffix in lower case -> name on disk, of the pictures in ``folder``, which was last ``modified`` then."""
+    """Return composed name with lower-case suffix -> name on disk, for the images in ``folder``; ``modified`` is part of the cache key."""
     parts = ((name, *os.path.splitext(unicodedata.normalize('NFC', name))) for name in sorted(os.listdir(folder), reverse=True))
     return {stem + suffix.lower(): name for name, stem, suffix in parts if suffix.lower() in SUFFIXES}

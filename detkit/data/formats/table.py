@@ -1,4 +1,4 @@
-"""Tables: a plain CSV with a line an object, and those of Open Images."""
+"""Tables: a plain CSV with one line per object, and the tables of Open Images."""
 from __future__ import annotations
 
 import csv
@@ -19,18 +19,19 @@ NAMES = {'file': ('file', 'file_name', 'filename', 'image', 'image_path', 'img',
          'height': ('height', 'image_height', 'img_height'),
          'x1': ('x1', 'xmin', 'x_min', 'left'), 'y1': ('y1', 'ymin', 'y_min', 'top'),
          'x2': ('x2', 'xmax', 'x_max', 'right'), 'y2': ('y2', 'ymax', 'y_max', 'bottom')}
-PLAIN = ('file', 'x1', 'y1', 'x2', 'y2', 'class')        # the order where no header names the columns
+PLAIN = ('file', 'x1', 'y1', 'x2', 'y2', 'class')        # column order without a header
 CORNERS = ('x1', 'y1', 'x2', 'y2')
 
 
 def csv_to_coco(path: Path, images: Path, classes: Sequence[str] | None = None, on_fault: OnFault = stop) -> dict:
-    """A CSV -> a COCO dict: ``file,x1,y1,x2,y2,class`` in pixels, in any order and by other usual names if a header names the columns.
+    """Convert a CSV to a COCO dict: ``file,x1,y1,x2,y2,class`` in pixels; a header allows any order and other common names.
 
-    A line with a file alone is an image without objects. Sizes come from columns ``width``, ``height``, else from the pictures in
-    ``images``. Comma, semicolon and tab are known by the first line. ``classes``: their order; None: those that occur, by name.
+    A line with only a file is an image without objects. Sizes come from the columns ``width``, ``height``, or from the images in
+    ``images``. The delimiter (comma, semicolon, tab) is detected from the first line. ``classes``: their order; None: the classes that
+    occur, sorted by name.
 
     Raises:
-        BrokenAnnotations: naming file and line; of lines, as ``on_fault`` decides.
+        BrokenAnnotations: names the file and line; for errors in lines, ``on_fault`` decides.
     """
     found: dict[str, dict] = {}
     annotations = []
@@ -48,7 +49,7 @@ def csv_to_coco(path: Path, images: Path, classes: Sequence[str] | None = None, 
 
 
 def read_row(row: dict[str, str], found: dict[str, dict], images: Path, path: Path, line: int) -> tuple[dict, list[dict]]:
-    """The image of a line, one of ``found`` where it is there, and its object, if it has one."""
+    """Return the image of a line, from ``found`` if it exists, and its objects (at most one)."""
     name = row['file'].replace('\\', '/').removeprefix('./')
     check_name(name, path, line)
     image = found.get(name)
@@ -67,7 +68,7 @@ def read_row(row: dict[str, str], found: dict[str, dict], images: Path, path: Pa
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, values by our names of the columns)."""
+    """Yield (line number, values by detkit's column names)."""
     text = read_text(path, remedy='Give a CSV file in UTF-8.')
     first_line = next((line for line in text.splitlines() if line.strip()), '')
     if not first_line:
@@ -88,10 +89,10 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def table_rows(reader: Any, path: Path) -> Iterator[tuple[int, Any]]:
-    """(number of its last line, row) of a reader of the csv module.
+    """Yield (number of its last line, row) of a csv reader.
 
     Raises:
-        BrokenAnnotations: naming the line that it cannot read.
+        BrokenAnnotations: names the line that cannot be read.
     """
     rows = iter(reader)
     while True:
@@ -99,17 +100,17 @@ def table_rows(reader: Any, path: Path) -> Iterator[tuple[int, Any]]:
             row = next(rows)
         except StopIteration:
             return
-        except (csv.Error, UnicodeDecodeError) as error:      # a zero byte, a quote that does not end; another encoding
+        except (csv.Error, UnicodeDecodeError) as error:      # a zero byte, an unterminated quote, or another encoding
             raise BrokenAnnotations(f'{path}: line {reader.line_num + 1} cannot be read ({error}). Save the file as CSV in '
                                     f'UTF-8.') from None
         yield reader.line_num, row
 
 
 def columns_of(row: Sequence[str], path: Path, line: int) -> tuple[list[str], bool]:
-    """Our names of the columns, and whether the row names them.
+    """Return detkit's column names, and whether the row is a header.
 
     Raises:
-        BrokenAnnotations: a column is missing, or named twice.
+        BrokenAnnotations: a column is missing or occurs twice.
     """
     names = {other: ours for ours, others in NAMES.items() for other in others}
     given = [re.sub(r'[\s-]+', '_', v.strip().lower()) for v in row]
@@ -118,7 +119,7 @@ def columns_of(row: Sequence[str], path: Path, line: int) -> tuple[list[str], bo
     columns = [names.get(v, v) for v in given]
     for key in NAMES:
         places = [i for i, column in enumerate(columns) if column == key]
-        if key == 'file' and len(places) > 1:                 # a number of the image may stand beside its name
+        if key == 'file' and len(places) > 1:                 # a column with image numbers may exist beside the file names
             columns = ['' if i in places and given[i] == 'image_id' else c for i, c in enumerate(columns)]
             places = [i for i in places if columns[i]]
         if len(places) > 1:
@@ -159,15 +160,15 @@ def check_name(name: str, path: Path, line: int) -> None:
 
 
 def open_images_to_coco(boxes: Path, labels: Path, images: Path, sizes: Path | None = None, on_fault: OnFault = stop) -> dict:
-    """Open Images (https://storage.googleapis.com/openimages/web/download_v7.html) -> a COCO dict; image ids are its own.
+    """Convert Open Images (https://storage.googleapis.com/openimages/web/download_v7.html) to a COCO dict; image ids are unchanged.
 
     Args:
-        boxes: ``...-annotations-bbox.csv``; shares of the image. Groups (``IsGroupOf``) become crowds.
-        labels: ``class-descriptions-boxable.csv``: the code of each class, and its name, in the order of the classes.
-        images: folder of ``ID.jpg``. sizes: a CSV ``ImageID,Width,Height``; without it the pictures' headers are read.
+        boxes: ``...-annotations-bbox.csv``; coordinates are fractions of the image. Groups (``IsGroupOf``) become crowds.
+        labels: ``class-descriptions-boxable.csv``: the code and the name of each class, in the class order.
+        images: folder of ``ID.jpg``. sizes: a CSV ``ImageID,Width,Height``; without it, image headers are read.
 
     Raises:
-        BrokenAnnotations: naming file and line.
+        BrokenAnnotations: names the file and line.
     """
     names = {}
     with open_csv(labels) as file:
@@ -197,7 +198,7 @@ def open_images_to_coco(boxes: Path, labels: Path, images: Path, sizes: Path | N
 
 def read_open_image(row: dict[str, str], found: dict[str, dict], known: dict[str, tuple[int, int]], names: dict[str, str], images: Path,
                     path: Path, line: int) -> tuple[dict, dict]:
-    """The image of a line, one of ``found`` where it is there, and its object. ``known``: sizes."""
+    """Return the image of a line, from ``found`` if it exists, and its object. ``known``: sizes."""
     key = (row['ImageID'] or '').strip()
     check_name(key, path, line)
     if row.get('LabelName') not in names:

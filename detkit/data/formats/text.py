@@ -1,4 +1,4 @@
-"""Text files that people and their editors write: with a byte-order mark or without, with any line ends."""
+"""Read text files from various editors: with or without a byte-order mark, with any line ends."""
 from __future__ import annotations
 
 import codecs
@@ -12,10 +12,10 @@ MARKS = {codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16'}
 
 
 def read_text(path: Path, kind: str = 'text', remedy: str = '') -> str:
-    """The content of a file in UTF-8, or in UTF-16 with its mark (as PowerShell and Excel write it); the mark is taken off.
+    """Return the content of a file in UTF-8, or in UTF-16 with a byte-order mark (PowerShell, Excel), without the mark.
 
     Raises:
-        BrokenAnnotations: naming the file, and the first byte that is not UTF-8.
+        BrokenAnnotations: names the file and the first byte that is not UTF-8.
     """
     try:
         data = path.read_bytes()
@@ -28,7 +28,7 @@ def read_text(path: Path, kind: str = 'text', remedy: str = '') -> str:
 
 
 def read_lines(path: Path, kind: str = 'text', remedy: str = '') -> Iterator[tuple[int, str]]:
-    """(number from 1, line without spaces around it) of each line that is not blank; line ends of Windows, Linux and old Macs.
+    """Yield (number from 1, stripped line) of each non-blank line; accepts line ends of Windows, Linux and old Macs.
 
     Raises:
         BrokenAnnotations: as ``read_text``.

@@ -1,7 +1,7 @@
-"""Pascal VOC: one XML file a picture (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html#SECTION00092000000000000000).
+"""Pascal VOC: one XML file per image (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html#SECTION00092000000000000000).
 
-Its boxes are whole pixels counted from 1, the last one included. ``offset`` (1, or 0 for files of tools that count from 0) is taken
-from all four numbers, as MMDetection does: x2 is then where the box ends, one pixel short of what the VOC devkit would draw.
+VOC boxes are integer pixels counted from 1, including the last pixel. ``offset`` (1, or 0 for tools that count from 0) is subtracted
+from all four numbers, as in MMDetection: x2 is then the end of the box, one pixel less than the VOC devkit would draw.
 """
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from detkit.files import existing_path, similar_name
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 FLAGS = ('difficult', 'truncated', 'occluded')
-SET = ('1', 'true', 'yes')      # what says that a flag is set
-COPY_SHIFT = 2      # pixels by which labelImg moves a duplicated box
+SET = ('1', 'true', 'yes')      # values of a flag that is set
+COPY_SHIFT = 2      # pixels by which labelImg shifts a duplicated box
 DECLARATION = re.compile(rb'<\?xml[^>]*encoding\s*=\s*["\']([A-Za-z0-9._-]+)["\'][^>]*\?>')
 EXPAT_ENCODINGS = ('utf-8', 'iso-8859-1', 'us-ascii')
 FLAGGED = re.compile(r'(\S.*?)\s+(?:-1|0|1)$')
-FindSize = Callable[[str], tuple[int, int]]      # folder that the file names -> (width, height) of its picture
+FindSize = Callable[[str], tuple[int, int]]      # folder named in the file -> (width, height) of its image
 
 
 def read_voc(path: Path, find_size: FindSize | None = None) -> dict[str, Any]:
-    """One file: ``file_name``, ``folder``, ``width``, ``height``, and ``objects``: dicts with ``name``, ``box`` (xmin, ymin, xmax, ymax)
-    as written, and the flags that are set. Nothing outside the file is read, whatever entities it defines.
+    """Read one file. Nothing outside the file is read, whatever entities it defines.
 
-    ``find_size``: called for a file without ``size``, as MMDetection reads it from the picture. ``file_name``: the last part of what is
-    written, which may be a path of another machine.
+    Returns ``file_name``, ``folder``, ``width``, ``height``, and ``objects``: dicts with ``name``, ``box`` (xmin, ymin, xmax, ymax) as
+    written, and the flags that are set. ``find_size``: called for a file without ``size``, as MMDetection reads it from the image.
+    ``file_name``: the last part of the name in the file, which may be a path on another machine.
 
     Raises:
-        BrokenAnnotations: naming the file and what is wrong with it: no XML of VOC, something missing or no number, corners swapped, a box
-            that leaves the image, a file name that leaves the folder.
+        BrokenAnnotations: names the file and the error: not VOC XML, a missing or non-numeric value, swapped corners, a box outside the
+            image, a file name that leaves the folder.
     """
     tree = parse_xml(path)
     folder = (tree.findtext('folder') or '').strip()
@@ -73,10 +73,10 @@ def read_voc(path: Path, find_size: FindSize | None = None) -> dict[str, Any]:
 
 
 def parse_xml(path: Path) -> ET.Element:
-    """The root ``annotation`` of a VOC file, its tags without name spaces.
+    """Return the root ``annotation`` of a VOC file, with tags without namespaces.
 
     Raises:
-        BrokenAnnotations: there is no such file, or it is not XML, or not of VOC.
+        BrokenAnnotations: the file does not exist, is not XML, or is not VOC.
     """
     try:
         data = path.read_bytes().removeprefix(codecs.BOM_UTF8).lstrip()
@@ -86,7 +86,7 @@ def parse_xml(path: Path) -> ET.Element:
                                 f'take it out.') from None
     except OSError as error:
         raise BrokenAnnotations(f'{path}: cannot be read ({error.strerror}).') from None
-    except (ET.ParseError, LookupError, RecursionError, ValueError) as error:    # LookupError: no such encoding; ValueError: another one
+    except (ET.ParseError, LookupError, RecursionError, ValueError) as error:    # LookupError: unknown encoding; ValueError: wrong encoding
         raise BrokenAnnotations(f'{path}: not valid XML ({error}). Was it copied or downloaded in full, and is its encoding the one that '
                                 f'its first line names (UTF-8 if it names none)?') from None
     for element in tree.iter():
@@ -97,10 +97,10 @@ def parse_xml(path: Path) -> ET.Element:
 
 
 def decode_declared(data: bytes) -> bytes | str:
-    """XML whose first line names an encoding that the parser does not know (GB2312, Shift_JIS, ...) as text; other files as they are.
+    """Decode XML whose first line names an encoding unknown to the parser (GB2312, Shift_JIS, ...); return other files unchanged.
 
     Raises:
-        LookupError: Python does not know the encoding either. UnicodeDecodeError: the file is in another one.
+        LookupError: Python does not know the encoding either. UnicodeDecodeError: the file has another encoding.
     """
     declared = DECLARATION.match(data)
     name = declared.group(1).decode().lower() if declared else ''
@@ -108,20 +108,20 @@ def decode_declared(data: bytes) -> bytes | str:
         return data
     body = data[declared.end():]
     if name.startswith(('utf-16', 'utf-32', 'unicode')):
-        return body.decode('utf-8')         # its first line was read as ASCII: some writers name the encoding that they had in memory
+        return body.decode('utf-8')         # the parser read this line as ASCII, so the declared encoding is wrong: that of the writer's memory
     try:
         return body.decode(name)
     except UnicodeDecodeError:
         if name not in ('gb2312', 'gbk'):
             raise
-        return body.decode('gb18030')       # programs on Windows declare GB2312 and write characters of its successors
+        return body.decode('gb18030')       # Windows programs declare GB2312 but use characters of its successors
 
 
 def read_object(element: ET.Element, number: int, path: Path) -> dict[str, Any]:
-    """An ``object`` as a dict; ``number``: counted from 1 in its file.
+    """Return an ``object`` as a dict; ``number``: its number in the file, from 1.
 
     Raises:
-        BrokenAnnotations: it has no name, or not one box of four numbers.
+        BrokenAnnotations: it has no name, or not exactly one box of four numbers.
     """
     name = (element.findtext('name') or '').strip()
     place = f"{path}: object {number}{f' ({name})' if name else ''}"
@@ -145,13 +145,13 @@ def read_object(element: ET.Element, number: int, path: Path) -> dict[str, Any]:
 
 
 def listed_names(path: Path, annotations: Path, pictures: str = 'JPEGImages') -> list[str]:
-    """The names, without suffix, of the pictures that a text file lists; each once.
+    """Return the image names, without suffix and without duplicates, listed in a text file.
 
-    A line is a name, which may hold spaces and lie in a subfolder; or a name and a flag (-1, 0, 1), as the lists of one class in
-    ImageSets/Main; or the path of a picture or its XML file, below a folder named as ``annotations`` or ``pictures``.
+    A line is a name, which may contain spaces and subfolders; a name and a flag (-1, 0, 1), as in the lists of one class in
+    ImageSets/Main; or the path of an image or its XML file, in a folder with the name of ``annotations`` or ``pictures``.
 
     Raises:
-        BrokenAnnotations: the list cannot be read, or a line leads out of the folder.
+        BrokenAnnotations: the list cannot be read, or a line leaves the folder.
     """
     names: dict[str, int] = {}
     repeated: list[tuple[str, int]] = []
@@ -173,7 +173,7 @@ def listed_names(path: Path, annotations: Path, pictures: str = 'JPEGImages') ->
 
 
 def listed_name(line: str, annotations: Path, pictures: str) -> str:
-    """The name that a line of a list means: the line as it is where that file exists."""
+    """Return the name in a line of a list: the whole line if that file exists."""
     def exists(name: str) -> bool:
         return xml_file(annotations, name).is_file()
 
@@ -189,13 +189,13 @@ def listed_name(line: str, annotations: Path, pictures: str) -> str:
 
 
 def xml_file(annotations: Path, name: str) -> Path:
-    """The XML file of the image ``name``; its suffix may be in capital letters."""
+    """Return the XML file of the image ``name``; its suffix may be upper case."""
     paths = [Path(existing_path(os.path.join(annotations, name + suffix))) for suffix in ('.xml', '.XML')]
     return paths[1] if not paths[0].is_file() and paths[1].is_file() else paths[0]
 
 
 def without_copies(objects: Sequence[dict]) -> list[dict]:
-    """Without boxes of no size, and without copies: labelImg's "duplicate box" leaves the same box again, moved by (+2, +2)."""
+    """Drop empty boxes and duplicates: labelImg's "duplicate box" creates the same box again, shifted by (+2, +2)."""
     kept = [o for o in objects if o['box'][2] > o['box'][0] and o['box'][3] > o['box'][1]]
     present = {(o['name'], *o['box']) for o in kept}
     return [o for o in kept if (o['name'], *(v - COPY_SHIFT for v in o['box'])) not in present]
@@ -204,14 +204,14 @@ def without_copies(objects: Sequence[dict]) -> list[dict]:
 def voc_to_coco(files: Sequence[Path], classes: Sequence[str] | None = None, ids: Sequence[Any] | None = None, offset: int = 1,
                 pictures: Sequence[str] | None = None, folder: str = '', in_named_folder: bool = False, truncate: bool = False,
                 drop_copies: bool = False, on_fault: OnFault = stop) -> dict:
-    """Pascal VOC files -> one COCO dict; objects that are ``difficult`` keep that flag.
+    """Convert Pascal VOC files to one COCO dict; ``difficult`` objects keep that flag.
 
     Args:
-        classes: their order; None: those that occur, by name. ids: of the image of each file, all different; default: numbers from 1 on.
-        pictures: ``file_name`` of each, default the file's own name with ``.jpg``. folder: where they lie, for files without ``size``.
-        in_named_folder: a picture lies in the ``folder`` that its file names, as those of WIDER Face.
-        truncate: decimals of a box are cut off, as MMDetection does.
-        drop_copies: leave out what labelImg's "duplicate box" leaves behind, and boxes of no size.
+        classes: their order; None: the classes that occur, sorted by name. ids: unique image id of each file; default: numbers from 1.
+        pictures: ``file_name`` of each, default: the name of the XML file with ``.jpg``. folder: image folder, for files without ``size``.
+        in_named_folder: an image is in the ``folder`` that its file names, as in WIDER Face.
+        truncate: drop decimals of a box, as MMDetection does.
+        drop_copies: leave out duplicates made by labelImg's "duplicate box", and empty boxes.
 
     Raises:
         BrokenAnnotations: an unreadable file, as ``on_fault`` decides, or a class that is not in ``classes``.
@@ -237,12 +237,12 @@ def voc_to_coco(files: Sequence[Path], classes: Sequence[str] | None = None, ids
 
 
 def size_in(source: Path, folder: str, picture: str, in_named_folder: bool, named: str) -> tuple[int, int]:
-    """(width, height) of a picture; see ``voc_to_coco``. ``named``: the folder that the XML file names."""
+    """Return (width, height) of an image; see ``voc_to_coco``. ``named``: the folder named in the XML file."""
     return size_of(picture_path(folder, os.path.join(named, picture) if in_named_folder else picture), source)
 
 
 def voc_xml(image: dict, objects: Sequence[tuple[str, dict]], offset: int = 1) -> str:
-    """The file of one COCO image; ``objects``: (class, COCO annotation) each. Decimals of a box are kept."""
+    """Return the XML text of one COCO image; ``objects``: (class, COCO annotation) pairs. Decimals of a box are kept."""
     root = ET.Element('annotation')
     ET.SubElement(root, 'filename').text = Path(image['file_name']).name
     size = ET.SubElement(root, 'size')

@@ -1,7 +1,7 @@
-"""YOLO's text files: a line an object, ``class cx cy w h`` in shares of the image, or ``class x1 y1 x2 y2 x3 y3 ...`` for a polygon.
+"""YOLO text files: one line per object, ``class cx cy w h`` as fractions of the image, or ``class x1 y1 x2 y2 x3 y3 ...`` for a polygon.
 
-A ``data.yaml`` names the classes and, for each split, a folder of images, a text file that lists them, or several of these. The labels
-of ``.../images/a.jpg`` are ``.../labels/a.txt``; an image without that file has no objects.
+A ``data.yaml`` names the classes and, for each split, an image folder, a text file that lists images, or several of these. The labels
+of ``.../images/a.jpg`` are in ``.../labels/a.txt``; an image without that file has no objects.
 """
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from detkit.files import existing_path, find_data
 SPLITS = ('train', 'val', 'test')
 OTHER_NAMES = dict(val=('valid', 'validation'))
 ESCAPE = "In double quotes a backslash begins an escape: write '/' in its place, or single quotes."
-NULLS = ('', '~', 'null', 'Null', 'NULL')     # what YAML means by nothing, where no class name stands
-SLACK = 1e-3        # shares by which rounding may carry a box over the image's border
-DIGITS = 9          # decimals written; a share of a million pixels is still exact to a thousandth
+NULLS = ('', '~', 'null', 'Null', 'NULL')     # YAML's null values, which are not class names
+SLACK = 1e-3        # fraction by which rounding may move a box beyond the image border
+DIGITS = 9          # decimals written; accurate to 0.001 pixels for a million pixels
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, every scalar as text: a class may be called ``yes``, ``01``, ``null`` or ``1e3``.
+    """Return the mapping in a YAML file, with every scalar as text: a class may be named ``yes``, ``01``, ``null`` or ``1e3``.
 
     Raises:
-        BrokenAnnotations: no YAML, no mapping, or one with the same key twice.
+        BrokenAnnotations: not YAML, not a mapping, or a duplicate key.
     """
     import yaml
 
     class TextLoader(yaml.BaseLoader):
-        """BaseLoader, which knows text alone, and refuses repeated keys."""
+        """A BaseLoader, which returns only text, that rejects duplicate keys."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
             keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -60,10 +60,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_names(path: Path) -> tuple[dict, list[str]]:
-    """A data.yaml's content, all of it text, and its class names, in the order of their numbers.
+    """Return a data.yaml's content, all as text, and its class names, in the order of their numbers.
 
     Raises:
-        BrokenAnnotations: no YAML, or without usable names, or with another number of them than ``nc`` says.
+        BrokenAnnotations: not YAML, no usable names, or their number differs from ``nc``.
     """
     content = read_yaml(path)
     names = content.get('names')
@@ -89,10 +89,10 @@ def read_names(path: Path) -> tuple[dict, list[str]]:
 
 
 def split_images(path: Path, content: dict, split: str) -> list[Path]:
-    """The pictures of one split.
+    """Return the images of one split.
 
     Raises:
-        BrokenAnnotations: the split is not named, its folder or list is not there, or has no picture.
+        BrokenAnnotations: the split is not defined, or its folder or list does not exist or has no images.
     """
     given = next((content[k] for k in (split, *OTHER_NAMES.get(split, ())) if content.get(k)), None)
     if not given:
@@ -118,7 +118,7 @@ def split_images(path: Path, content: dict, split: str) -> list[Path]:
 
 
 def without_repeats(pictures: list[Path], where: str) -> list[Path]:
-    """``pictures``, each file once; a warning counts the others, whose objects would be learnt and measured twice."""
+    """Return ``pictures`` without duplicate files; a warning counts the duplicates, which would be trained on and evaluated twice."""
     once: dict[str, Path] = {}
     again = [picture for picture in pictures if once.setdefault(os.path.abspath(picture), picture) is not picture]
     if again:
@@ -127,8 +127,8 @@ def without_repeats(pictures: list[Path], where: str) -> list[Path]:
 
 
 def folders_of_set(path: Path, content: dict) -> list[Path]:
-    """Where the entries of a data.yaml may begin: its ``path`` as seen from the yaml, from here and from ``$DETKIT_DATA_ROOT``, then the
-    folder of the yaml.
+    """Return the folders to which entries of a data.yaml may be relative: its ``path`` (relative to the yaml, to the current folder and to
+    ``$DETKIT_DATA_ROOT``), then the folder of the yaml.
     """
     given = os.path.expanduser(str(content.get('path') or '.').replace('\\', '/'))
     candidates = (path.parent / given, Path(given), find_data(given)) if given != '.' else ()
@@ -136,7 +136,7 @@ def folders_of_set(path: Path, content: dict) -> list[Path]:
 
 
 def place_of(entry: str, roots: Sequence[Path]) -> Path | None:
-    """The folder or list that an entry names; Roboflow writes ``../train/images`` for ``train/images`` beside its data.yaml."""
+    """Return the folder or list that an entry names; Roboflow writes ``../train/images`` for ``train/images`` beside its data.yaml."""
     entry = os.path.expanduser(entry.strip().replace('\\', '/'))
     for name in (entry, entry[3:]) if entry.startswith('../') else (entry,):
         for root in roots:
@@ -147,12 +147,12 @@ def place_of(entry: str, roots: Sequence[Path]) -> Path | None:
 
 
 def without_dots(root: Path, name: str) -> str:
-    """``root / name``; a path that leads out of ``root`` is written without ``..``."""
+    """Return ``root / name``; a path outside ``root`` is written without ``..``."""
     return os.path.normpath(root.resolve() / name) if '..' in name.split('/') else str(root / name)
 
 
 def listed_images(path: Path, roots: Sequence[Path] = ()) -> list[Path]:
-    """The pictures that a text file lists, a line each: absolute, or seen from the list or else from one of ``roots``."""
+    """Return the images listed in a text file, one per line: absolute, or relative to the list or to one of ``roots``."""
     found = []
     for _, line in read_lines(path):
         name = os.path.expanduser(line.replace('\\', '/'))
@@ -163,9 +163,9 @@ def listed_images(path: Path, roots: Sequence[Path] = ()) -> list[Path]:
 
 
 def label_file(image: Path) -> Path:
-    """The label file of an image: the last folder called ``images`` becomes ``labels``; without one, beside it.
+    """Return the label file of an image: the last folder named ``images`` becomes ``labels``; without one, it is beside the image.
 
-    The folders are those of the path, also where one is a link. On disk they and the suffix may be in capital letters.
+    The folders are those of the given path, even if one is a symlink. On disk they and the suffix may be upper case.
     """
     parts, lower = list(image.parts), [part.lower() for part in image.parts]
     candidates = []
@@ -179,10 +179,10 @@ def label_file(image: Path) -> Path:
 
 
 def read_labels(path: Path, classes: int, width: int, height: int) -> list[dict[str, Any]]:
-    """The objects of one label file: ``label``, ``bbox`` (x, y, width, height; pixels) and, for a polygon, ``segmentation``.
+    """Return the objects of one label file: ``label``, ``bbox`` (x, y, width, height; pixels) and, for a polygon, ``segmentation``.
 
     Raises:
-        BrokenAnnotations: naming file and line.
+        BrokenAnnotations: names the file and line.
     """
     found = []
     for number, line in read_lines(path):
@@ -222,22 +222,22 @@ def polygon_of(numbers: Sequence[float], width: int, height: int) -> dict[str, A
 
 
 def tidy(value: float) -> float:
-    """To a ten-thousandth of a pixel, so that what was a whole pixel before it was divided is one again."""
+    """Round to 0.0001 pixels, so that a value that was an integer before the division is an integer again."""
     return whole(round(value, 4))
 
 
 def yolo_to_coco(path: Path, split: str, on_fault: OnFault = stop) -> dict:
-    """One split of the set that a data.yaml describes -> a COCO dict; see ``read_yolo``."""
+    """Convert one split of a data.yaml to a COCO dict; see ``read_yolo``."""
     return read_yolo(path, split, on_fault)[0]
 
 
 def read_yolo(path: Path, split: str, on_fault: OnFault = stop) -> tuple[dict, Path]:
-    """One split of the set that a data.yaml describes as a COCO dict, and the folder to which its file names are relative.
+    """Return one split of a data.yaml as a COCO dict, and the folder to which its file names are relative.
 
-    That is the folder of the yaml if all pictures lie below it, else its ``path``, else the next folder above the yaml that holds them.
+    The folder is that of the yaml if it contains all images, else its ``path``, else the next parent of the yaml that contains them.
 
     Raises:
-        BrokenAnnotations: naming file and line; of pictures and their labels, as ``on_fault`` decides.
+        BrokenAnnotations: names the file and line; for images and their labels, ``on_fault`` decides.
     """
     content, names = read_names(path)
     pictures = split_images(path, content, split)
@@ -258,7 +258,7 @@ def read_yolo(path: Path, split: str, on_fault: OnFault = stop) -> tuple[dict, P
 
 
 def common_folder(pictures: list[Path], folders: Sequence[Path]) -> Path:
-    """The first of ``folders`` that holds all pictures, else the next one above the first that does. Makes paths absolute in place then."""
+    """Return the first of ``folders`` that contains all images, else the next parent of the first that does; then makes paths absolute."""
     for folder in folders:
         if all(p.is_relative_to(folder) for p in pictures):
             return folder
@@ -267,7 +267,7 @@ def common_folder(pictures: list[Path], folders: Sequence[Path]) -> Path:
 
 
 def yolo_lines(image: dict, annotations: Sequence[dict], labels: dict[int, int], polygons: bool) -> str:
-    """The label file of a COCO image; ``labels``: category id -> number. ``polygons``: write the outline in place of the box."""
+    """Return the label file of a COCO image; ``labels``: category id -> number. ``polygons``: write polygons instead of boxes."""
     lines = []
     for a in annotations:
         if polygons:

@@ -169,7 +169,7 @@ def truncated_blend(image: np.ndarray, other: np.ndarray, share: float) -> np.nd
 
 
 def blended(image: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    """Return ``share * image + (1 - share) * other``, rounded for uint8 and clipped to 0..255. A share above 1 moves away from ``other``."""
+    """Return ``share * image + (1 - share) * other``, rounded for uint8, clipped to 0..255. A share above 1 moves away from ``other``."""
     values = cv2.addWeighted(image, share, other, 1 - share, 0)
     return values if values.dtype == np.uint8 else values.clip(0, 255)
 

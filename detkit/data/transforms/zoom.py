@@ -74,7 +74,7 @@ class Expand(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomCenterCropPad(BaseTransform):
-    """Crop a window around a random point (CornerNet, https://arxiv.org/abs/1808.01244, Sec. 4.1); outside the image it has the mean colour.
+    """Crop a window around a random point and fill it outside the image (CornerNet, https://arxiv.org/abs/1808.01244, Sec. 4.1).
 
     Args:
         crop_size: (width, height) in pixels, multiplied by a random choice of ``ratios``.
