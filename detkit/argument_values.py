@@ -1,7 +1,7 @@
-"""What the values of a config may be: their types from annotations, their ranges from the names of arguments.
+"""Check config values: types from annotations, ranges from argument names.
 
-An int is accepted for a float; a bool is no number, and text is none either. Objects that are no plain Python value (a tensor, a module
-that is built already) are left to the class that takes them.
+An int is accepted for a float; a bool or a str is not accepted as a number. Objects other than plain Python values (tensors, built
+modules) are not checked here.
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = {int: 'a whole number', float: 'a number', bool: 'True or False', str: '
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a value: ``keys`` lead from it to the part at fault, ``value``; ``expected`` completes "it should be ..."."""
+    """An invalid value: ``keys`` lead to ``value``, the invalid part; ``expected`` completes "it should be ..."."""
 
     keys: tuple[str, ...]
     value: Any
@@ -38,20 +38,19 @@ class Fault:
 # ------------------------------------------------------------------------------------------------------------------ types
 @cache
 def annotations_of(function: Any) -> dict[str, Any]:
-    """The annotations of a class's constructor, of a function, or of a dataclass's fields, as types; those that cannot be resolved are
-    left out."""
+    """Return the annotations of a constructor, a function, or a dataclass, as types, without those that cannot be resolved."""
     if hasattr(function, '__dataclass_fields__'):
         holder = function
     else:
         holder = function.__init__ if isinstance(function, type) else function
     try:
         return typing.get_type_hints(holder, include_extras=True)
-    except Exception:                                  # one of them names a type that exists for type checkers alone
+    except Exception:                                  # an annotation names a type that exists only for type checkers
         return {name: kind for name, kind in getattr(holder, '__annotations__', {}).items() if not isinstance(kind, str)}
 
 
 def type_fault(value: Any, kind: Any) -> Fault | None:
-    """How ``value`` differs from the annotation ``kind``; None where it fits, or where the annotation says nothing of plain values."""
+    """Return how ``value`` differs from the annotation ``kind``; None if it matches, or if ``kind`` does not describe plain values."""
     origin, members = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return union_fault(value, members)
@@ -77,19 +76,19 @@ def type_fault(value: Any, kind: Any) -> Fault | None:
 
 
 def union_fault(value: Any, members: tuple) -> Fault | None:
-    """As ``type_fault``: beside a kind of plain values, a class says nothing of them (``float | Tensor``)."""
+    """Return the result of ``type_fault`` for a union; beside a plain type, a class is not checked (``float | Tensor``)."""
     plain = [member for member in members if not is_opaque(member)]
     if not isinstance(value, PLAIN) and not isinstance(value, numbers.Number) or not set(plain) - {type(None)}:
         return None
     faults = [type_fault(value, member) for member in plain]
     if None in faults:
         return None
-    inner = max(faults, key=lambda fault: len(fault.keys))      # of a list whose entries are at fault, the innermost is named
+    inner = max(faults, key=lambda fault: len(fault.keys))      # for nested lists, report the innermost error
     return inner if inner.keys else Fault((), value, ' or '.join(dict.fromkeys(fault.expected for fault in faults)))
 
 
 def is_opaque(kind: Any) -> bool:
-    """Whether an annotation is of a class of which plain values are no instances, such as a tensor or a module."""
+    """Return whether an annotation is a class without plain values as instances, such as a tensor or a module."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType, typing.Annotated, typing.Literal):
         return False
     kind = typing.get_origin(kind) or kind
@@ -98,7 +97,7 @@ def is_opaque(kind: Any) -> bool:
 
 
 def items_fault(value: Any, kind: type, members: tuple) -> Fault | None:
-    """As ``type_fault``, for the entries of a list or tuple."""
+    """Return the result of ``type_fault`` for the entries of a list or tuple."""
     if issubclass(kind, tuple) and members and members[-1] is not Ellipsis:
         if len(value) != len(members):
             return Fault((), value, f'{len(members)} values')
@@ -109,7 +108,7 @@ def items_fault(value: Any, kind: type, members: tuple) -> Fault | None:
 
 
 def first_fault(entries: Iterable[tuple[str, Any]], kinds: Sequence) -> Fault | None:
-    """The first fault of (key, value) pairs, each with its annotation."""
+    """Return the first error among (key, value) pairs, each with its annotation."""
     for (key, entry), kind in zip(entries, kinds):
         fault = type_fault(entry, kind)
         if fault:
@@ -137,7 +136,7 @@ def expected(kind: Any) -> str:
 # ----------------------------------------------------------------------------------------------------------------- ranges
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, both included unless ``above``: then ``low`` itself is not."""
+    """Numbers from ``low`` to ``high``, both included; with ``above``, ``low`` is excluded."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -152,13 +151,13 @@ class Range:
         return f'above {self.low:g}' if self.above else f'at least {self.low:g}'
 
 
-COUNT, INDEX, LIMIT = Range(1), Range(0), Range(-1)         # LIMIT: MMDetection's -1 stands for "no limit", "none" or "the last"
+COUNT, INDEX, LIMIT = Range(1), Range(0), Range(-1)         # LIMIT: in MMDetection -1 means "no limit", "none" or "the last"
 SHARE, NON_NEGATIVE, POSITIVE = Range(0, 1), Range(0), Range(0, above=True)
 SHARE_OR_NONE, POSITIVE_SHARE = Range(-1, 1), Range(0, 1, above=True)
 PIXEL_VALUE = Range(0, 255)
 
-# The numbers that an argument of this name may have, wherever it stands; for a sequence, each of its entries. ``Class.argument`` comes
-# first. A name that is in no line may have any number.
+# Valid numbers by argument name, for all classes; for a sequence, of each entry. ``Class.argument`` has priority. A name without an
+# entry may have any number.
 RANGES: dict[str, Range] = {name: range_ for range_, names in (
     (COUNT, '''in_channels out_channels feat_channels num_classes stem_channels base_channels num_stages depth depths groups base_width
         strides dilations stride dilation kernel_size conv_kernel_size conv_out_channels fc_out_channels num_heads embed_dims num_feats
@@ -203,7 +202,7 @@ RANGES: dict[str, Range] = {name: range_ for range_, names in (
 
 
 def range_fault(value: Any, name: str, cls: str = '') -> Fault | None:
-    """What in ``value`` lies outside the range of the argument ``name`` of the class ``cls``; no number is a NaN."""
+    """Return the part of ``value`` outside the range of argument ``name`` of class ``cls``; NaN is always outside."""
     return number_fault(value, RANGES.get(f'{cls}.{name}', RANGES.get(name)))
 
 
@@ -223,7 +222,7 @@ def number_fault(value: Any, allowed: Range | None) -> Fault | None:
 
 # Annotations of mmengine that its own examples contradict.
 CORRECTED = {'Visualizer.vis_backends': list | dict | None}
-# The types of arguments whose classes, mmengine's initializers, have no annotation.
+# Types of arguments of mmengine's initializers, which have no annotations.
 UNANNOTATED = {'checkpoint': str, 'layer': str | list[str], 'bias_prob': float, 'val': float, 'a': float, 'b': float, 'gain': float,
                'std': float, 'distribution': Literal['normal', 'uniform'], 'mode': Literal['fan_in', 'fan_out'], 'nonlinearity': str}
 
@@ -231,3 +230,5 @@ UNANNOTATED = {'checkpoint': str, 'layer': str | list[str], 'bias_prob': float, 
 def value_fault(value: Any, kind: Any, name: str, cls: str = '') -> Fault | None:
     """``type_fault``, then ``range_fault``."""
     return type_fault(value, CORRECTED.get(f'{cls}.{name}', kind)) or range_fault(value, name, cls)
+    """Return the result of ``type_fault``, then of ``range_fault``."""
+    return type_fault(value, kind) or range_fault(value, name, cls)

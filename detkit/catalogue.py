@@ -1,7 +1,7 @@
-"""Where each registered name lives: registry -> module -> names. One line for each module.
+"""The module of each registered name: registry -> module -> names. One line per module.
 
-A class with several names (``SingleStageDetector`` is ``RetinaNet`` too) has all of them in its line and takes them from here
-(``names_in``): a head with a detector's name of its own is added in this file alone. A test holds the table against the
+A class with several names (``SingleStageDetector`` is also ``RetinaNet``) has all of them in its line and reads them from here
+(``names_in``), so a head with its own detector name is added only in this file. A test compares the table with the
 ``register_module`` decorators.
 """
 
@@ -151,5 +151,5 @@ CATALOGUE: dict[str, dict[str, str]] = {
 
 
 def names_in(registry: str, module: str) -> list[str]:
-    """Return the names that ``module`` registers in ``registry``: for a class that has all of them."""
+    """Return the names that ``module`` registers in ``registry``, for a class that has all of them."""
     return CATALOGUE[registry][module].split()

@@ -1,9 +1,8 @@
-"""Which configs detkit builds, and whether a model's state-dict keys are MMDetection's, so that its checkpoints load.
+"""Check which configs detkit can build, and whether their state-dict keys match MMDetection's, so that its checkpoints load.
 
-A model is built on the meta device: shapes without memory. Weights are neither made nor read nor fetched; that happens in
-``init_weights``, which nothing here calls. ``compat_keys.json`` holds what MMDetection 3.3.0 builds from its own configs.
-
-A config is Python and runs when it is read: look only at folders whose configs you would run.
+A model is built on the meta device: shapes without memory. Weights are neither initialised nor loaded nor downloaded; only
+``init_weights`` would do that, and it is not called here. ``compat_keys.json`` describes the models that MMDetection 3.3.0 builds from
+its own configs. A config is Python and is executed when it is read: use only folders whose configs you would run.
 """
 from __future__ import annotations
 
@@ -26,21 +25,21 @@ from detkit.registry import MODELS, ConfigError, join_keys
 EQUAL, DIFFERS, UNKNOWN, NO_MODEL, FAILS = 'keys equal', 'other keys', 'not known', 'no model', 'fails'
 STATUSES = (EQUAL, DIFFERS, UNKNOWN, NO_MODEL, FAILS)
 BUILT = (EQUAL, DIFFERS, UNKNOWN)
-NAMED = 3                      # configs that a report names for one reason, unless all are asked for
+NAMED = 3                      # configs listed per reason in a report, unless all are requested
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one config."""
+    """The result for one config."""
 
-    config: str                # path below the folder that was asked for
+    config: str                # path relative to the given folder
     family: str                # its folder
     status: str                # one of STATUSES
-    reason: str = ''           # one line, where it fails or differs
-    n: int | None = None       # state-dict entries; these three where a model was built
+    reason: str = ''           # one line, if it fails or differs
+    n: int | None = None       # number of state-dict entries; these three are set if a model was built
     params: int | None = None
     sha: str | None = None
-    trace: str = ''            # of a failure
+    trace: str = ''            # traceback of a failure
 
     @property
     def bad(self) -> bool:
@@ -49,13 +48,13 @@ class Outcome:
 
 def compare(sources: Iterable[str | Path], families: Iterable[str] = (), say: Callable[[str], None] | None = None,
             verbose: bool = False) -> list[Outcome]:
-    """Build the model of every config in ``sources`` (folders, files, ``package::folder``, names of shipped ones).
+    """Build the model of every config in ``sources`` (folders, files, ``package::folder``, names of shipped configs).
 
-    ``families``: folders to look at only. ``say`` gets each family's row of the table as soon as it is known, and the reasons
-    at the end; ``verbose``: also a line for each config, and the way to each failure.
+    ``families``: check only these folders. ``say`` is called with each family's table row as soon as it is known, and with the reasons at
+    the end; ``verbose``: also one line per config, and the traceback of each failure.
 
     Raises:
-        ConfigError: a source that does not exist, or one that holds no config, or none of ``families``.
+        ConfigError: a source does not exist, contains no config, or has none of ``families``.
     """
     found = [entry for source in sources for entry in list_configs(source)]
     wanted = set(families)
@@ -84,7 +83,7 @@ def compare(sources: Iterable[str | Path], families: Iterable[str] = (), say: Ca
 
 # ---------------------------------------------------------------------------------------------------------- one config
 def examine(path: Path, name: str, family: str, built: dict[str, Any]) -> Outcome:
-    """Read the config at ``path``, build its model, look its keys up. ``built`` keeps what equal ``model`` sections gave."""
+    """Read the config at ``path``, build its model, and compare its keys. ``built``: cache of results by ``model`` section."""
     try:
         cfg = load_config(path)
         model = cfg.get('model')
@@ -94,7 +93,7 @@ def examine(path: Path, name: str, family: str, built: dict[str, Any]) -> Outcom
         if key not in built:
             built[key] = attempt(model)
         found = built[key]
-    except (Exception, SystemExit) as error:    # a config is a program: it may raise anything, or leave
+    except (Exception, SystemExit) as error:    # a config is a program: it may raise any error, or exit
         return Outcome(name, family, FAILS, one_line(error, {}), trace=traceback.format_exc())
     if isinstance(found, tuple):
         return Outcome(name, family, FAILS, found[0], trace=found[1])
@@ -104,16 +103,16 @@ def examine(path: Path, name: str, family: str, built: dict[str, Any]) -> Outcom
 
 
 def attempt(model: dict) -> dict[str, int | str] | tuple[str, str]:
-    """The digest of what ``model`` builds, or why it does not: one line, and the traceback."""
+    """Return the digest of the model built from ``model``, or the error: one line, and the traceback."""
     try:
         with torch.device('meta'):
             return digest(MODELS.build(model))
-    except Exception as error:                  # classes of the user's own may raise anything
+    except Exception as error:                  # a user's class may raise any error
         return one_line(error, model), traceback.format_exc()
 
 
 def digest(model: nn.Module) -> dict[str, int | str]:
-    """Number of state-dict entries ``n``, of parameters ``params``, and 16 hex digits over the sorted names and shapes."""
+    """Return the number of state-dict entries ``n``, of parameters ``params``, and 16 hex digits over sorted names and shapes, ``sha``."""
     entries = sorted((key, tuple(value.shape)) for key, value in model.state_dict().items())
     return dict(n=len(entries), params=sum(p.numel() for p in model.parameters()),
                 sha=hashlib.sha256(repr(entries).encode()).hexdigest()[:16])
@@ -121,17 +120,17 @@ def digest(model: nn.Module) -> dict[str, int | str]:
 
 @cache
 def known_keys() -> dict[str, dict[str, int | str]]:
-    """Config of MMDetection 3.3.0, ``family/name.py`` -> detector ``type``, ``n``, ``params``, ``sha``: see ``digest``."""
+    """Return MMDetection 3.3.0's config, ``family/name.py`` -> detector ``type``, ``n``, ``params``, ``sha``: see ``digest``."""
     return json.loads((Path(__file__).parent / 'compat_keys.json').read_text(encoding='utf-8'))
 
 
 def recorded(path: Path) -> dict[str, int | str] | None:
-    """What MMDetection builds from its config of this folder and name, or None."""
+    """Return the digest of MMDetection's model for its config with this folder and name, or None."""
     return known_keys().get('/'.join(path.parts[-2:]))
 
 
 def difference(found: dict[str, int | str], want: dict[str, int | str] | None) -> str:
-    """How the digest ``found`` differs from MMDetection's ``want``; nothing when it does not, or when none is known."""
+    """Return how the digest ``found`` differs from MMDetection's ``want``; '' if it does not, or if ``want`` is None."""
     if want is None or found['sha'] == want['sha'] and found['params'] == want['params']:
         return ''
     if (found['n'], found['params']) == (want['n'], want['params']):
@@ -140,7 +139,7 @@ def difference(found: dict[str, int | str], want: dict[str, int | str] | None) -
 
 
 def one_line(error: BaseException, model: dict) -> str:
-    """Return the message for a user. What a constructor raised on a ``num_classes`` that is no number is explained by that."""
+    """Return the message for a user. A constructor error caused by a ``num_classes`` that is not a number is explained."""
     if not isinstance(error, ConfigError) or error.__cause__ is not None:
         for keys, value in class_counts(model):
             if isinstance(value, bool) or not isinstance(value, int):
@@ -151,7 +150,7 @@ def one_line(error: BaseException, model: dict) -> str:
 
 
 def class_counts(node: Any, keys: tuple[str, ...] = ('model',)) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(way, value) of every ``num_classes`` below ``node``."""
+    """Yield (key path, value) of every ``num_classes`` in ``node``."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key == 'num_classes':
@@ -164,13 +163,13 @@ def class_counts(node: Any, keys: tuple[str, ...] = ('model',)) -> Iterator[tupl
 
 # ------------------------------------------------------------------------------------------------------------- finding
 def list_configs(source: str | Path) -> list[tuple[Path, str, str]]:
-    """(path, name, family) of every config that ``source`` means: a folder with those below it, or what ``find_config`` finds.
+    """Return (path, name, family) of every config in ``source``: a folder with its subfolders, or a name for ``find_config``.
 
-    Folders whose names begin with ``_`` or ``.`` hold parts of configs and are passed over. A family is a folder below
-    ``source``; ``source`` itself for configs that lie in it.
+    Folders whose names start with ``_`` or ``.`` contain parts of configs and are skipped. A family is a subfolder of ``source``, or
+    ``source`` itself for configs directly in it.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no config.
     """
     folder = find_folder(source)
     if folder is None:
@@ -184,7 +183,7 @@ def list_configs(source: str | Path) -> list[tuple[Path, str, str]]:
 
 
 def find_folder(source: str | Path) -> Path | None:
-    """The folder that ``source`` means, as a path or ``package::folder``; None when it means no folder."""
+    """Return the folder given by ``source``, a path or ``package::folder``; None if it is not a folder."""
     package, separator, inner = str(source).partition('::')
     folders = [root / inner for root in config_roots(package)] if separator else [Path(source).expanduser()]
     return next((folder for folder in folders if folder.is_dir()), None)
@@ -201,8 +200,10 @@ def row(family: str, cells: tuple, width: int) -> str:
 
 
 def reasons(outcomes: list[Outcome], verbose: bool) -> Iterator[str]:
-    """A line for each reason with how often it occurs, the most frequent first, and where. Advice after its first sentence is left
-    out unless ``verbose``."""
+    """Yield one line per reason with its count and locations, most frequent first.
+
+    Without ``verbose``, only the first sentence of the advice is kept.
+    """
     for status in (DIFFERS, FAILS):
         groups: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
@@ -220,7 +221,7 @@ def reasons(outcomes: list[Outcome], verbose: bool) -> Iterator[str]:
 
 
 def report(sources: list[str], families: list[str], out: str | None, verbose: bool) -> int:
-    """``compare`` for a terminal: the table as it grows; ``out`` gets every outcome as JSON. 1 when a config fails or differs."""
+    """Run ``compare`` and print the table; write all outcomes as JSON to ``out``. Returns 1 if a config fails or differs."""
     outcomes = compare(sources, families, lambda line: print(line, flush=True), verbose)
     if out:
         write_json(out, [asdict(outcome) for outcome in outcomes], indent=1)

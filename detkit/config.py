@@ -1,8 +1,7 @@
-"""Config files: found by path or name, read with MMDetection's scope turned into ours, overridden from the command line.
+"""Read config files by path or name, translate MMDetection's scope to detkit's, and apply command-line overrides.
 
-Floor 0: mmengine's Config is imported, torch is not. Whatever is wrong with a config is a ConfigError that names file, line, key.
-
-A config file is Python and runs when it is read: read only files that you would run.
+Layer 0: imports mmengine's Config, but not torch. Every error in a config is a ConfigError that names file, line and key. A config
+file is Python and is executed when it is read: read only files that you would run.
 """
 from __future__ import annotations
 
@@ -58,16 +57,16 @@ _reading = threading.RLock()
 
 
 def load_config(source: str | Path | dict | Config, options: dict | Sequence[str] | None = None) -> Config:
-    """A config, ready for ``build_runner``: scopes translated, custom modules imported, overrides merged.
+    """Return a config ready for ``build_runner``: scopes translated, custom modules imported, overrides merged.
 
-    ``source``: a ``.py``, ``.json`` or ``.yaml`` file; the name of a shipped config (``rtmdet_tiny_8xb32-300e_coco``, with or
-    without folder and ending); ``detkit::rtmdet/x.py``; a dict; or a Config, which is copied.
-    ``options``: ``{'optim_wrapper.optimizer.lr': 0.01}``, or the words of ``--cfg-options`` (see ``parse_options``). A key
-    without a dot may also name a variable of the file (``data_root``, ``max_epochs``): everything made from it follows.
+    ``source``: a ``.py``, ``.json`` or ``.yaml`` file; the name of a shipped config (``rtmdet_tiny_8xb32-300e_coco``, with or without
+    folder and suffix); ``detkit::rtmdet/x.py``; a dict; or a Config, which is copied.
+    ``options``: ``{'optim_wrapper.optimizer.lr': 0.01}``, or the words of ``--cfg-options`` (see ``parse_options``). A key without a dot
+    may also name a variable of the file (``data_root``, ``max_epochs``); everything computed from the variable changes too.
 
     Raises:
-        ConfigError: no such file, broken syntax, an unknown scope, a module that cannot be imported, an override that would
-            change nothing.
+        ConfigError: the file does not exist, invalid syntax, an unknown scope, a module that cannot be imported, or an override
+            without effect.
     """
     options = parse_options(options) if options is not None and not isinstance(options, dict) else dict(options or {})
     if isinstance(source, (str, os.PathLike)):
@@ -95,8 +94,7 @@ def load_config(source: str | Path | dict | Config, options: dict | Sequence[str
 
 
 def check_reader(cfg: Config) -> None:
-    """Raise ConfigError for a config that mmengine's own ``Config.fromfile`` has read from a file whose variables it does not pass on to
-    the bases, or with a name that nothing reads."""
+    """Raise ConfigError for an unused name, or if mmengine's ``Config.fromfile`` read a file that sets variables of its bases."""
     path = Path(cfg.filename or '')
     if hasattr(cfg, '_variables') or path.suffix not in SUFFIXES or not path.is_file():
         return
@@ -110,7 +108,7 @@ def check_reader(cfg: Config) -> None:
 
 
 class LoadedConfig(Config):
-    """mmengine's Config; a section of MMDetection 2 that it does not have is named with the one of today."""
+    """mmengine's Config; access to a section of MMDetection 2 raises an error with the current name."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -132,7 +130,7 @@ def old_section_message(name: str) -> str | None:
 
 
 def check_settings(cfg: Config, tree: FileTree | None, replaced: set[str]) -> None:
-    """Raise ConfigError for a setting that would change nothing. ``tree``: the files ``cfg`` was read from, if any."""
+    """Raise ConfigError for a setting without effect. ``tree``: the files from which ``cfg`` was read, if any."""
     if tree:
         check_variable_options(tree, replaced)
         check_file_settings(tree, cfg._cfg_dict)
@@ -143,7 +141,7 @@ def check_settings(cfg: Config, tree: FileTree | None, replaced: set[str]) -> No
 
 @contextmanager
 def lazily() -> Iterator[None]:
-    """Look at lazy objects without importing what they stand for."""
+    """Access lazy objects in this context without importing them."""
     before, ConfigDict.lazy = ConfigDict.lazy, True
     try:
         yield
@@ -152,14 +150,13 @@ def lazily() -> Iterator[None]:
 
 
 def without_yapf(cfg: Config) -> None:
-    """Let ``cfg.pretty_text`` be as mmengine writes it, indented already: yapf takes a second on a large config each time the text is
-    asked for, which is at every checkpoint."""
+    """Make ``cfg.pretty_text`` skip yapf: mmengine's text is indented already, and yapf takes a second per call (at every checkpoint)."""
     object.__setattr__(cfg, '_format_python_code', False)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
 def read_file(tree: FileTree, overrides: dict[str, Any]) -> tuple[Config, set[str]]:
-    """Read a config and its bases; top-level assignments named in ``overrides`` get that value instead of their own.
+    """Read a config and its bases; top-level assignments named in ``overrides`` get the value given there.
 
     Returns the config and the names that were replaced.
     """
@@ -179,7 +176,7 @@ def read_file(tree: FileTree, overrides: dict[str, Any]) -> tuple[Config, set[st
 
 
 def name_classes(node: Any, skipped: Iterable[str] = ()) -> Any:
-    """``node`` with ``'torch.optim.sgd.SGD'`` for a class or function that a file imports beside ``_base_``: a name can be written."""
+    """Replace classes and functions that a file imports beside ``_base_`` by their dotted names, which can be written to a file."""
     if isinstance(node, (type, FunctionType)) and getattr(sys.modules.get(node.__module__), node.__qualname__, None) is node:
         return f'{node.__module__}.{node.__qualname__}'
     if isinstance(node, dict):
@@ -195,7 +192,7 @@ BASE_TEMPLATE = re.compile(r"""(["']?)\{\{\s*_base_\.([\w.]+)\s*\}\}\1""")
 
 
 def substitute_templates(filename: str, copy_of_it: str) -> dict[str, str]:
-    """Write ``filename`` at ``copy_of_it`` with a placeholder, in quotes, for each ``{{_base_.x}}``, with or without quotes of its own.
+    """Write ``filename`` to ``copy_of_it`` with a quoted placeholder for each ``{{_base_.x}}``, whether quoted or not.
 
     Returns placeholder -> ``x``.
     """
@@ -212,7 +209,7 @@ def substitute_templates(filename: str, copy_of_it: str) -> dict[str, str]:
 
 
 class BaseValues(ast.NodeTransformer):
-    """Puts a copy of ``_base_.x`` in the place of each placeholder of ``substitute_templates``: a file works with the value."""
+    """Replace each placeholder of ``substitute_templates`` by a copy of ``_base_.x``, so that the file uses the value."""
 
     def __init__(self, placeholders: dict[str, str]) -> None:
         self.placeholders = placeholders
@@ -228,9 +225,9 @@ class BaseValues(ast.NodeTransformer):
 
 @contextmanager
 def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -> Iterator[None]:
-    """Replace some steps of mmengine's reader while the block runs; ``detkit.mmengine_patches`` says why."""
-    current = dict(overrides)                              # in the file that is being read
-    placeholders: dict[str, str] = {}                      # of all files
+    """Replace some steps of mmengine's config reader in this context; ``detkit.mmengine_patches`` gives the reasons."""
+    current = dict(overrides)                              # for the file that is being read
+    placeholders: dict[str, str] = {}                      # for all files
 
     class Assigns(RemoveAssignFromAST):
         def visit_Module(self, node: ast.Module) -> ast.AST:
@@ -257,7 +254,7 @@ def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -
         return names.is_lazy or path == tree.root and not names.bases and is_lazy(filename)
 
     def reader(read: Callable[..., Any], content: Callable[[Any], dict]) -> Callable[..., Any]:
-        """``read``, a function of mmengine's, with the variables that the file sets given to its bases beforehand."""
+        """Wrap ``read``, a function of mmengine: variables that the file sets are passed to its bases first."""
         def read_one(filename: str, *args: Any, **kwargs: Any) -> Any:
             nonlocal current
             path, outer = Path(filename).resolve(), current
@@ -290,19 +287,19 @@ def our_reading(tree: FileTree, overrides: dict[str, Any], replaced: set[str]) -
 
 
 def is_standard_library(module: str) -> bool:
-    """Whether a config may import ``module`` and use it at once. mmengine takes ``os``, frozen since Python 3.11, for a foreign one."""
+    """Return whether a config may import and use ``module``. mmengine takes ``os``, frozen since Python 3.11, for a third-party module."""
     return module.startswith('mmengine.config') or module.split('.')[0] in sys.stdlib_module_names
 
 
 def plain(value: Any) -> Any:
-    """``value`` with plain dicts in place of mmengine's."""
+    """Return ``value`` with plain dicts instead of mmengine's."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return type(value)(plain(item) for item in value) if type(value) in (list, tuple) else value
 
 
 def replace_assignments(module: ast.Module, overrides: dict[str, Any], replaced: set[str]) -> ast.Module:
-    """Give each top-level name that ``overrides`` has the value from there, wherever it is set; note the names in ``replaced``."""
+    """Set each top-level name in ``overrides`` to the value given there, wherever it is assigned; add the names to ``replaced``."""
     body = []
     for node in module.body:
         names = {name for name, _ in bound_names(node)} & set(overrides)
@@ -320,7 +317,7 @@ def assignment(name: str, value: Any) -> ast.stmt:
 
 # ------------------------------------------------------------------------------------------------------ after reading
 def import_custom(cfg: Config) -> None:
-    """Import the modules in ``custom_imports``, so that they register their classes. The working folder is searched too."""
+    """Import the modules in ``custom_imports``, so that they register their classes. The working folder is also searched."""
     wanted = cfg.get('custom_imports')
     if not wanted:
         return
@@ -332,20 +329,20 @@ def import_custom(cfg: Config) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            theirs = module.split('.')[0] in PRETRAINING       # we have some of its classes; what is missing is said by its name
+            theirs = module.split('.')[0] in PRETRAINING       # detkit has some of its classes; the missing ones raise their own errors
             if not theirs and not wanted.get('allow_failed_imports', False):
                 raise ConfigError(f"custom_imports.imports: cannot import '{module}' ({error}). Is it installed, or is its folder "
                                   f'in PYTHONPATH? With allow_failed_imports=True a config is read without it.') from error
 
 
 def translate_scope(cfg: Config) -> None:
-    """MMDetection's scope means ours, everywhere in ``cfg``: an installed mmdet is never used."""
+    """Replace MMDetection's scope by detkit's everywhere in ``cfg``: an installed mmdet is never used."""
     scope = cfg.get('default_scope') or 'detkit'
     if scope not in OUR_SCOPES:
         raise ConfigError(f"default_scope: '{scope}' is unknown. Register your classes in detkit.registry, name their module in "
                           f"custom_imports, and leave default_scope out or set it to 'detkit'.")
     with lazily():
-        for name in getattr(cfg, '_imported_names', ()):   # what a lazy config imports is no setting of it
+        for name in getattr(cfg, '_imported_names', ()):   # imports of a lazy config are not settings
             if isinstance(dict.get(cfg._cfg_dict, name), (LazyAttr, LazyObject, FunctionType, ModuleType, type)):
                 dict.pop(cfg._cfg_dict, name)
         translated(cfg._cfg_dict)
@@ -353,8 +350,9 @@ def translate_scope(cfg: Config) -> None:
 
 
 def translated(node: Any) -> Any:
-    """``node`` without ``_scope_`` keys of ours and without lazy classes of MMDetection, of mmcv, or of mmpretrain where ours are like
-    them: their names stand instead."""
+    """Return ``node`` without detkit's ``_scope_`` keys, and with names instead of lazy classes of MMDetection, mmcv, or mmpretrain (if
+    detkit's class is compatible).
+    """
     if isinstance(node, (LazyAttr, LazyObject)):
         package, name = str(node.module).split('.')[0], str(node).rpartition('.')[2]
         theirs = package in ('mmdet', 'mmcv') or package in PRETRAINING and name in LIKE_MMPRETRAIN
@@ -371,10 +369,10 @@ def translated(node: Any) -> Any:
 
 
 def merge_options(cfg: Config, options: dict[str, Any], variables: set[str]) -> None:
-    """Set ``options`` in ``cfg``; those in ``variables`` have already been replaced where the file assigns them.
+    """Set ``options`` in ``cfg``; those in ``variables`` have already been replaced at their assignment in the file.
 
     Raises:
-        ConfigError: a key that leads nowhere.
+        ConfigError: a key does not exist.
     """
     for key in options:
         if key not in variables:
@@ -386,7 +384,7 @@ def merge_options(cfg: Config, options: dict[str, Any], variables: set[str]) -> 
 
 
 def over(cfg: Config, key: str, value: Any) -> Any:
-    """A copy of ``value`` for merging; a dict that takes the place of None or of a number says so, as mmengine wants it."""
+    """Return a copy of ``value`` for merging; a dict that replaces None or a number is marked for mmengine."""
     value, node, there = copy.deepcopy(value), cfg._cfg_dict, True
     for part in key.split('.'):
         there = there and part in node if isinstance(node, dict) else there
@@ -403,7 +401,7 @@ def check_option(cfg: Config, key: str) -> None:
         if first in node:
             raise ConfigError(f"--cfg-options {key}: '{first}' is a variable of the config; nothing reads it afterwards, so the "
                               f'setting would change nothing. Name the key that it went into, or replace the variable whole.')
-        place = PLACES.get(key) if key not in ('max_epochs', 'max_iters') else None      # the near name of these two is the better advice
+        place = PLACES.get(key) if key not in ('max_epochs', 'max_iters') else None      # for these two, a similar name is a better hint
         near = f' In a file it is {place}.' if place else did_you_mean(first, {*node, *READ})
         raise ConfigError(f"--cfg-options {key}: the config has no '{first}'.{near}")
     keys = key.split('.')
@@ -417,7 +415,7 @@ def check_option(cfg: Config, key: str) -> None:
                 near = did_you_mean(part, node) if i < len(keys) - 1 else ''
                 if near:
                     raise ConfigError(f"--cfg-options {key}: {done} has no '{part}'.{near}")
-                return                                  # a new key: whoever is built from the dict judges it
+                return                                  # a new key: checked when the dict is built
             node = node[part]
         else:
             raise ConfigError(f"--cfg-options {key}: {done} is {node!r}, no dict that could hold '{part}'. "
@@ -427,10 +425,10 @@ def check_option(cfg: Config, key: str) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ writing
 def dump_config(cfg: Config, path: str | Path) -> None:
-    """Write ``cfg`` at ``path`` (.py, .json, .yaml by its ending), whole or not at all.
+    """Write ``cfg`` to ``path`` (.py, .json or .yaml, by suffix), completely or not at all.
 
     Raises:
-        ConfigError: another ending, or a value that has no text, such as a function.
+        ConfigError: another suffix, or a value without a text form, such as a function.
     """
     if Path(path).suffix not in SUFFIXES:
         raise ConfigError(f"'{path}': a config ends in {', '.join(SUFFIXES)}.")

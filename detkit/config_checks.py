@@ -1,4 +1,4 @@
-"""Settings that would change nothing are refused: names at the top of a file that nothing reads, and settings of MMDetection 2."""
+"""Reject settings without effect: unused names at the top of a file, and settings of MMDetection 2."""
 from __future__ import annotations
 
 import difflib
@@ -14,9 +14,9 @@ from detkit.config_names import READ, ConfigNames
 from detkit.registry import TRANSFORMS, ConfigError, did_you_mean
 from detkit.renamed_settings import PLACES, SECTIONS, old_sections, old_settings
 
-MIN_SIMILARITY = 0.89   # of a key to a section's name, to be taken for a slip; no variable of MMDetection's own configs reaches it
+MIN_SIMILARITY = 0.89   # above it, a key is taken for a misspelled section; no variable in MMDetection's configs reaches it
 
-# MMDetection 3.3.0's own configs carry these without effect: file -> names.
+# MMDetection 3.3.0's own configs contain these names without effect: file -> names.
 CARRIED = {
     'bytetrack_yolox_x_8xb4-80e_crowdhuman-mot17halftrain_test-mot17halfval.py': 'interval',
     'bytetrack_yolox_x_8xb4-80e_crowdhuman-mot20train_test-mot20test.py': 'test_pipeline',
@@ -38,10 +38,10 @@ CARRIED = {
 
 
 def check_file_settings(tree: FileTree, cfg: dict) -> None:
-    """Raise ConfigError when a name at the top of one of the files changes nothing, or is MMDetection 2's.
+    """Raise ConfigError if a name at the top of a file has no effect or is a setting of MMDetection 2.
 
-    A file without ``model`` is a part of a config, whose names its user may read: it is left alone. So are names that begin with
-    an underscore, and files inside an installed package.
+    A file without ``model`` is a part of a config; its names may be used elsewhere, so they are not checked. Names that start with an
+    underscore and files of installed packages are not checked either.
     """
     check_old_settings(cfg, tree)
     if 'model' not in cfg:
@@ -53,7 +53,7 @@ def check_file_settings(tree: FileTree, cfg: dict) -> None:
 
 
 def unused_names(tree: FileTree) -> Iterator[tuple[Path, str]]:
-    """``(file, name)`` of every name at the top of a file that neither it, nor a file that has it as a base, nor detkit reads."""
+    """Yield ``(file, name)`` for every top-level name that neither its file, nor a file based on it, nor detkit reads."""
     readers: dict[Path, set[str]] = {path: set() for path in tree.names}     # file -> names that files above it read
     for path, names in tree.names.items():
         for base in tree.below(path):
@@ -70,15 +70,15 @@ def unused_names(tree: FileTree) -> Iterator[tuple[Path, str]]:
 
 
 def is_dumped(names: ConfigNames) -> bool:
-    """Whether the file is a whole config written by ``Config.dump``: values only. Its variables have been put into their places."""
+    """Return whether the file is a complete config written by ``Config.dump``: only values, with all variables substituted."""
     return names.reads_nothing and not names.bases and 'model' in names.bound
 
 
 def contradicted_names(tree: FileTree, cfg: dict) -> Iterator[str]:
-    """A line for each plain value at the top of a dumped config that its sections have under the same key with other values only.
+    """Yield a message for each plain top-level value of a dumped config that differs from all values under the same key in its sections.
 
-    Nothing reads such a value: somebody has probably edited it there. It is no error, because a recipe whose child set a section and left
-    the variable of its base as it was is dumped like that as well.
+    Such a value is not read: probably a user has edited it there. It is only a message, because a recipe that sets a section but leaves
+    the variable of its base unchanged gives the same dump.
     """
     for path, names in tree.names.items():
         if not is_dumped(names):
@@ -95,7 +95,7 @@ def contradicted_names(tree: FileTree, cfg: dict) -> Iterator[str]:
 
 
 def places_of(name: str, node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
-    """Yield ``(key path, value)`` wherever the key ``name`` has a plain value inside ``node``."""
+    """Yield ``(key path, value)`` for each plain value with the key ``name`` inside ``node``."""
     items = dict.items(node) if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
     for key, value in items:
         path = f'{prefix}[{key}]' if isinstance(key, int) else f'{prefix}.{key}' if prefix else str(key)
@@ -111,7 +111,7 @@ def is_same_as_in_base(tree: FileTree, path: Path, name: str) -> bool:
 
 
 def way_to_set(tree: FileTree, path: Path, name: str) -> str:
-    """How to set the variable ``name`` of a base of ``path``, or '' if no base has one that something is made from."""
+    """Return how to set the variable ``name`` of a base of ``path``, or '' if no base has a variable that is used."""
     for base in tree.below(path):
         names = tree.names[base]
         made = sorted({key for key in reached(names, name) if key in READ})
@@ -122,13 +122,13 @@ def way_to_set(tree: FileTree, path: Path, name: str) -> str:
 
 
 def reached(names: ConfigNames, name: str, seen: frozenset[str] = frozenset()) -> set[str]:
-    """The names at the top of the file that are made from ``name``, directly or by way of others."""
+    """Return the top-level names of the file that depend on ``name``, directly or indirectly."""
     direct = set(names.readers.get(name, ())) - seen
     return direct.union(*(reached(names, other, seen | direct | {name}) for other in direct))
 
 
 def suggestion(name: str, tree: FileTree) -> str:
-    """What was probably meant by a name that nothing reads."""
+    """Return a suggestion for a name that is not read."""
     declared = tree.variables(list(tree.names))
     for counted, other in (('max_epochs', 'max_iters'), ('max_iters', 'max_epochs')):
         if name == counted and other in declared:
@@ -142,11 +142,11 @@ def suggestion(name: str, tree: FileTree) -> str:
 
 
 def misspelt_section(key: str, sections: frozenset[str] = READ) -> str | None:
-    """The section of a config that ``key`` is a misspelling of, if any."""
+    """Return the section of a config that ``key`` probably misspells, or None."""
     return next(iter(difflib.get_close_matches(key, sections, n=1, cutoff=MIN_SIMILARITY)), None)
 
 
-# What a section may be; objects that are built already are always allowed.
+# Allowed types of sections; objects that are already built are always allowed.
 KINDS = {'a dict': ((dict,), """model data_preprocessor train_dataloader val_dataloader test_dataloader train_cfg val_cfg test_cfg
              optim_wrapper default_hooks env_cfg log_processor visualizer randomness custom_imports auto_scale_lr model_wrapper_cfg
              tta_model"""),
@@ -158,12 +158,12 @@ KINDS = {'a dict': ((dict,), """model data_preprocessor train_dataloader val_dat
          'a list of names of modules': ((dict, list, tuple), 'activation_checkpointing'),
          'a text': ((str,), 'load_from work_dir experiment_name launcher default_scope'),
          "a level such as 'INFO'": ((str,), 'log_level')}
-MAX_SEED = 2 ** 32 - 1     # of numpy
+MAX_SEED = 2 ** 32 - 1     # numpy's limit
 LOG_LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'WARN', 'INFO', 'DEBUG', 'NOTSET')
 
 
 def check_kinds(cfg: dict) -> None:
-    """Raise ConfigError for a section that is a plain value of a kind it cannot be: ``train_cfg=3``, ``resume='maybe'``."""
+    """Raise ConfigError for a section with a plain value of an invalid type: ``train_cfg=3``, ``resume='maybe'``."""
     for kind, (types, names) in KINDS.items():
         for key in names.split():
             value = dict.get(cfg, key)
@@ -187,9 +187,9 @@ def check_kinds(cfg: dict) -> None:
 
 
 def check_keys(cfg: Config) -> None:
-    """Raise ConfigError for a key at the top that is a misspelt section, or a variable that was set after its file had been read.
+    """Raise ConfigError for a misspelled section, or a variable that was changed after its file had been read.
 
-    ``load_config`` has checked the names of files and notes their values; what differs from them now has been set in Python.
+    ``load_config`` has checked the names in files and stored their values; values that differ now were set in Python.
     """
     noted = getattr(cfg, '_variables', None)
     if '_base_' in cfg:
@@ -213,13 +213,13 @@ def check_keys(cfg: Config) -> None:
 
 
 def note_values(cfg: Config) -> None:
-    """Note in ``cfg`` what it holds now, so that ``check_keys`` sees what is set later."""
+    """Store the current values of ``cfg``, so that ``check_keys`` detects later changes."""
     object.__setattr__(cfg, '_variables', {key: repr(value) for key, value in dict.items(cfg._cfg_dict) if key not in READ})
     object.__setattr__(cfg, '_sections', Counter(map(repr, values_in_sections(cfg))))
 
 
 def is_put_in_place(value: Any, cfg: Config) -> bool:
-    """Whether ``value`` has been written into a section too since ``note_values``; of a text, whether one there begins with it."""
+    """Return whether ``value`` has also been written into a section since ``note_values``; for a str, also as the start of a longer str."""
     before = Counter(getattr(cfg, '_sections', ()))
     for node in values_in_sections(cfg):
         text = repr(node)
@@ -231,7 +231,7 @@ def is_put_in_place(value: Any, cfg: Config) -> bool:
 
 
 def values_in_sections(cfg: Config) -> Iterator[Any]:
-    """Every value in the sections of ``cfg`` that are read, with those inside."""
+    """Yield every value in the sections of ``cfg``, including nested values."""
     queue = [value for key, value in dict.items(cfg._cfg_dict) if key in READ]
     while queue:
         node = queue.pop()
@@ -240,7 +240,7 @@ def values_in_sections(cfg: Config) -> Iterator[Any]:
 
 
 def check_old_settings(cfg: dict, tree: FileTree | None = None) -> None:
-    """Raise ConfigError when ``cfg`` has settings in MMDetection 2's form. ``tree``: the files that it was read from."""
+    """Raise ConfigError if ``cfg`` has settings in MMDetection 2's form. ``tree``: the files from which it was read."""
     carried = {name for path in tree.names for name in CARRIED.get(path.name, '').split()} if tree else set()
     used = {name for names in tree.names.values() for name in names.used | names.from_bases} if tree else set()
     old = [(where(tree, key), key, now) for key, now in old_sections(cfg).items()
@@ -254,7 +254,7 @@ def check_old_settings(cfg: dict, tree: FileTree | None = None) -> None:
 
 
 def where(tree: FileTree | None, word: str) -> str:
-    """``file:line: `` of the first place in the files, beginning with the one that was named, where ``word`` stands; or ''."""
+    """Return ``file:line: `` of the first occurrence of ``word`` in the files, starting with the file given by the user; or ''."""
     for path in reversed(tree.names) if tree else ():
         line = tree.line_of(path, word)
         if line:
@@ -263,13 +263,13 @@ def where(tree: FileTree | None, word: str) -> str:
 
 
 def check_variable_options(tree: FileTree, replaced: set[str]) -> None:
-    """Raise ConfigError when an option replaces a variable that nothing is made from.
+    """Raise ConfigError if an option replaces an unused variable.
 
-    A dumped config has its variables still, but their values stand in the sections already.
+    A dumped config still has its variables, but their values are already substituted in the sections.
     """
     readers = set().union(*(names.from_bases | names.used for names in tree.names.values()))
     for name in sorted(replaced - READ - readers):
-        if name != 'num_classes':                          # it may follow from classes where no model counts them
+        if name != 'num_classes':                          # may be derived from classes even if no model uses it
             path = next(path for path, names in tree.names.items() if name in names.bound)
             raise ConfigError(f"--cfg-options {name}: {path}:{tree.names[path].bound[name]} has it, but nothing is made from it there. "
                               f"{'Set ' + PLACES[name] if name in PLACES else 'Name the key that it went into'}.")

@@ -1,4 +1,4 @@
-"""Config files: where they lie, which of them are bases of which, and errors that name file and line."""
+"""Find config files and their bases, and report errors with file and line."""
 from __future__ import annotations
 
 import ast
@@ -20,16 +20,16 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def config_folder() -> Path:
-    """The shipped recipes: ``configs/`` of this checkout, or the copy inside an installed package."""
+    """Return the folder of shipped recipes: ``configs/`` of this checkout, or the copy in an installed package."""
     folders = [PACKAGE.parent / 'configs', PACKAGE / 'configs']
     return next((f for f in folders if (f / '_base_').is_dir()), folders[0])
 
 
 def find_config(name: str | Path) -> Path:
-    """The file that ``name`` means: a path, ``package::path``, or the name of a shipped config.
+    """Return the file for ``name``: a path, ``package::path``, or the name of a shipped config.
 
     Raises:
-        ConfigError: there is none, or several; with the nearest names.
+        ConfigError: there is none, or there are several; the message has similar names.
     """
     text = os.path.expanduser(str(name))
     if '::' in text:
@@ -54,13 +54,13 @@ def find_config(name: str | Path) -> Path:
 
 
 def list_same_method(stem: str, names: list[str]) -> str:
-    """Shipped configs of the same method as ``stem``, whatever follows."""
+    """Return a text that lists the shipped configs of the same method as ``stem``."""
     method = stem.replace('-', '_').split('_')[0]
     return listed(n for n in sorted(names) if n.startswith(method)).replace(': ', ' Of that method: ', 1)
 
 
 def shipped(path: Path) -> list[Path]:
-    """Shipped configs whose path ends as ``path`` does; its ending may be left out."""
+    """Return the shipped configs whose path ends with ``path``; the suffix is optional."""
     wanted = path if path.suffix in SUFFIXES else path.parent / f'{path.name}.py'
     if path.is_absolute():
         return []
@@ -68,7 +68,7 @@ def shipped(path: Path) -> list[Path]:
 
 
 def packaged(name: str) -> Path:
-    """``detkit::rtmdet/x.py`` -> our file; of another package, the file below its ``.mim/configs``. Nothing is imported."""
+    """Return the file for ``detkit::rtmdet/x.py`` or, for another package, the file in its ``.mim/configs``. Nothing is imported."""
     package, _, inner = name.partition('::')
     if package in ('detkit', ''):
         found = shipped(Path(inner))
@@ -80,7 +80,7 @@ def packaged(name: str) -> Path:
 
 
 def config_roots(package: str) -> list[Path]:
-    """The folders of configs that ``package`` brings. Nothing is imported."""
+    """Return the config folders of ``package``. Nothing is imported."""
     if package in ('detkit', ''):
         return [config_folder()]
     spec = find_spec(package)
@@ -100,7 +100,7 @@ def listed(names: Iterator[str]) -> str:
 
 
 def base_file(entry: str, path: Path, names: ConfigNames) -> Path:
-    """The file that ``entry``, a base of ``path`` as it is written there, means."""
+    """Return the file that the entry ``entry`` in ``_base_`` of ``path`` refers to."""
     if not names.is_lazy:
         return Path(base_path(entry, str(path))[0])
     dots = len(entry) - len(entry.lstrip('.'))
@@ -113,11 +113,11 @@ def base_file(entry: str, path: Path, names: ConfigNames) -> Path:
 
 
 def base_path(base: str, filename: str) -> tuple[str, None]:
-    """Where the entry ``base`` of ``filename``'s ``_base_`` lies; no scope, ours is the only one."""
+    """Return the path of the entry ``base`` in ``_base_`` of ``filename``, and None as scope (detkit has only one)."""
     if '::' in base:
         return str(packaged(base)), None
     path = Path(filename).parent.joinpath(os.path.expanduser(base)).resolve()
-    if not path.is_file():                                 # '..\_base_\x.py', also where Python reads '\r' as one character
+    if not path.is_file():                                 # '..\_base_\x.py', even if Python has read '\r' as one character
         path = Path(filename).parent.joinpath(os.path.expanduser(forward_slashes(base))).resolve()
     if not path.is_file():
         near = [p.name for p in path.parent.glob('*')] if path.parent.is_dir() else []
@@ -127,7 +127,7 @@ def base_path(base: str, filename: str) -> tuple[str, None]:
 
 
 def forward_slashes(path: str) -> str:
-    """``path`` with a slash for each backslash, and for each that Python took for the beginning of another character: ``'\\r'``."""
+    """Return ``path`` with slashes for backslashes, including those that Python read as part of an escape sequence such as ``'\\r'``."""
     for escaped, letter in zip('\a\b\f\n\r\t\v', 'abfnrtv'):
         path = path.replace(escaped, f'/{letter}')
     return path.replace('\\', '/')
@@ -154,7 +154,7 @@ def check_syntax(path: Path) -> None:
 
 @contextmanager
 def located(path: Path) -> Iterator[None]:
-    """Turn any failure of reading ``path`` into one ConfigError that names file and line."""
+    """Convert any error while reading ``path`` to one ConfigError that names file and line."""
     try:
         yield
     except ConfigError:
@@ -163,7 +163,7 @@ def located(path: Path) -> Iterator[None]:
         raise ConfigError(f'{path}:{error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
     except UnicodeDecodeError as error:
         raise ConfigError(f'{path}: is not UTF-8 text ({error.reason} at byte {error.start}).') from error
-    except Exception as error:   # a config is a program: it may raise anything
+    except Exception as error:   # a config is a program: it may raise any error
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         if isinstance(error, RuntimeError) and not text or 'LazyAttr' in text or 'LazyObject' in text:     # LazyAttr.__call__ is silent
             text = 'what a config without _base_ imports from other packages is a name in it; it cannot be called or computed with. ' \
@@ -174,7 +174,7 @@ def located(path: Path) -> Iterator[None]:
 
 
 def line_of(error: Exception, path: Path) -> str:
-    """``:12`` when the failure has a line in ``path``."""
+    """Return ``:12`` if the error has a line number in ``path``, else ''."""
     mark = getattr(error, 'problem_mark', None)               # yaml
     line = mark.line + 1 if mark else error.lineno if isinstance(error, json.JSONDecodeError) else None
     trace = error.__traceback__
@@ -185,8 +185,9 @@ def line_of(error: Exception, path: Path) -> str:
     return f':{line}' if line else ''
 
 def is_recipe(path: Path) -> bool:
-    """Whether variables of ``path`` may be set by files above it: it lies among detkit's recipes, or in a folder made like theirs, whose
-    ``_base_/default_runtime.py`` says ``default_scope = 'detkit'``."""
+    """Return whether other files may set the variables of ``path``: it is one of detkit's recipes, or in a folder with the same structure,
+    whose ``_base_/default_runtime.py`` has ``default_scope = 'detkit'``.
+    """
     return any(map(has_our_scope, path.parents))
 
 
@@ -197,10 +198,10 @@ def has_our_scope(folder: Path) -> bool:
 
 
 class FileTree:
-    """A config file and all files that it has as bases, with their names.
+    """A config file and all its bases, with their names.
 
     Raises:
-        ConfigError: a base that does not exist, a file that cannot be parsed, a file that has itself as a base.
+        ConfigError: a base does not exist, a file cannot be parsed, or a file is a base of itself.
     """
 
     def __init__(self, path: Path) -> None:
@@ -228,19 +229,19 @@ class FileTree:
                               f'{did_you_mean(name, known)}')
 
     def below(self, path: Path) -> list[Path]:
-        """The bases of ``path`` and theirs."""
+        """Return all bases of ``path``, direct and indirect."""
         return [file for base in self.bases[path] for file in (base, *self.below(base))]
 
     def variables(self, paths: list[Path]) -> set[str]:
-        """The variables (see VARIABLES) that those of ``paths`` which are recipes declare."""
+        """Return the variables (see VARIABLES) that the recipes among ``paths`` define."""
         return {name for path in paths if is_recipe(path) for name in self.names[path].bound} & set(VARIABLES)
 
     def settings(self, path: Path) -> set[str]:
-        """The names that ``path`` sets and that are variables of its bases."""
+        """Return the names that ``path`` sets and that are variables of its bases."""
         return self.variables(self.below(path)) & set(self.names[path].bound)
 
     def line_of(self, path: Path, word: str) -> int | None:
-        """The line of ``path`` that sets ``word``, or else the first on which it stands; None if it does not."""
+        """Return the line of ``path`` that sets ``word``, or else its first occurrence; None if there is none."""
         if word in self.names[path].bound:
             return self.names[path].bound[word]
         lines = path.read_text(encoding='utf-8-sig').splitlines()

@@ -1,6 +1,6 @@
-"""Which names a config file sets, reads and takes from its bases: found in its text, nothing is run.
+"""Find the names that a config file sets, reads and takes from its bases, by parsing: nothing is executed.
 
-A top-level name means only what the files do with it. One that no file reads afterwards changes nothing.
+A top-level name matters only if a file reads it afterwards.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import yaml
 
-# What is read of a config. Any other key at the top is a variable of the file: it means only what the file does with it.
+# Config keys that are read. Any other top-level key is a variable of the file, used only by the config files themselves.
 READ = frozenset("""
     model data_preprocessor train_dataloader val_dataloader test_dataloader train_cfg val_cfg test_cfg optim_wrapper param_scheduler
     auto_scale_lr val_evaluator test_evaluator default_hooks custom_hooks load_from resume work_dir launcher env_cfg log_processor
@@ -40,15 +40,15 @@ COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try)
 
 @dataclass
 class ConfigNames:
-    """The names of one config file. Lines count from 1. Shared by all who ask for them: not to be changed."""
-    bound: dict[str, int] = field(default_factory=dict)         # name set at the top -> line of the last place
-    values: dict[str, object] = field(default_factory=dict)     # those set to a literal -> that value
-    used: set[str] = field(default_factory=set)                 # set here and read here afterwards
+    """The names of one config file. Line numbers start at 1. Cached and shared: do not change."""
+    bound: dict[str, int] = field(default_factory=dict)         # name set at the top level -> line of its last assignment
+    values: dict[str, object] = field(default_factory=dict)     # names set to a literal -> its value
+    used: set[str] = field(default_factory=set)                 # set in this file and read here afterwards
     imported: set[str] = field(default_factory=set)             # modules, classes and functions
     from_bases: set[str] = field(default_factory=set)           # names of its bases that it reads
-    templates: set[str] = field(default_factory=set)            # those of them in {{_base_.name}}
-    readers: dict[str, list[str]] = field(default_factory=dict)  # name -> top-level names made from it
-    bases: list[str] = field(default_factory=list)              # as they are written: paths, or modules of read_base()
+    templates: set[str] = field(default_factory=set)            # the subset used in {{_base_.name}}
+    readers: dict[str, list[str]] = field(default_factory=dict)  # name -> top-level names computed from it
+    bases: list[str] = field(default_factory=list)              # as written: paths, or modules of read_base()
     is_lazy: bool = False                                       # its bases are modules of read_base()
     reads_nothing: bool = True                                  # no name is read anywhere, as in a dumped config
 
@@ -57,8 +57,8 @@ def config_names(path: Path) -> ConfigNames:
     """Return the names of the config file ``path``.
 
     Raises:
-        SyntaxError: the file is no Python (``.py``).
-        ValueError: the file is no JSON (``.json``) or YAML (``.yaml``, ``.yml``).
+        SyntaxError: the file is not valid Python (``.py``).
+        ValueError: the file is not valid JSON (``.json``) or YAML (``.yaml``, ``.yml``).
     """
     status = path.stat()
     return parse_names(path, status.st_mtime_ns, status.st_size)
@@ -66,14 +66,14 @@ def config_names(path: Path) -> ConfigNames:
 
 @lru_cache(maxsize=512)
 def parse_names(path: Path, changed: int, size: int) -> ConfigNames:
-    """``config_names`` of the file as it was when it was changed last."""
+    """Return ``config_names`` of the file; ``changed`` and ``size`` are cache keys."""
     text = path.read_text(encoding='utf-8-sig')
     check_file_templates(text)
     return names_of_module(ast.parse(text, str(path)), text) if path.suffix == '.py' else names_of_data(load_data(path, text), text)
 
 
 def check_file_templates(text: str) -> None:
-    """Raise SyntaxError for ``{{ fileName }}`` or ``{{ $NAME }}``, which mmengine would leave as they are."""
+    """Raise SyntaxError for ``{{ fileName }}`` or ``{{ $NAME }}``, which mmengine would not replace."""
     for number, line in enumerate(text.splitlines(), 1):
         for found in OTHER_TEMPLATE.finditer(line.split('#')[0]):
             if found[1] not in FILE_TEMPLATES:
@@ -82,10 +82,10 @@ def check_file_templates(text: str) -> None:
 
 
 def load_data(path: Path, text: str) -> dict:
-    """The dict in a JSON or YAML file; templates without quotes are read as strings.
+    """Return the dict in a JSON or YAML file; unquoted templates are read as strings.
 
     Raises:
-        ValueError: it holds something else, or a key twice.
+        ValueError: the content is not a dict, or has a duplicate key.
     """
     text = re.sub(r'(?<=[:,\[\s])(\{\{[^{}]*\}\})(?=\s*([,\]}\n]|$))', r'"\1"', text)
     if path.suffix == '.json':
@@ -100,10 +100,10 @@ def load_data(path: Path, text: str) -> dict:
 
 
 def dict_of_pairs(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """The dict of ``pairs``.
+    """Return the dict of ``pairs``.
 
     Raises:
-        ValueError: a key stands there twice.
+        ValueError: a duplicate key.
     """
     doubled = next((key for key, count in Counter(key for key, _ in pairs).items() if count > 1), None)
     if doubled is not None:
@@ -112,7 +112,7 @@ def dict_of_pairs(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
 
 
 def check_yaml_keys(node: yaml.Node | None) -> None:
-    """Raise ValueError for a mapping that has a key twice, anywhere in ``node``."""
+    """Raise ValueError for a duplicate key in a mapping anywhere in ``node``."""
     children = list(node.value) if isinstance(getattr(node, 'value', None), list) else []
     if children and isinstance(children[0], tuple):
         dict_of_pairs([(key.value, None) for key, _ in children if isinstance(key.value, str)])
@@ -134,7 +134,7 @@ def names_of_data(content: dict, text: str) -> ConfigNames:
 
 
 def listed_bases(bases: object) -> list[str]:
-    """``_base_`` as a list.
+    """Return ``_base_`` as a list.
 
     Raises:
         ValueError: it is neither a path nor a list of paths.
@@ -146,7 +146,7 @@ def listed_bases(bases: object) -> list[str]:
 
 
 def check_base_name(values: dict[str, object]) -> None:
-    """Raise ValueError for a name like ``_base``, of which ``values`` has the value, that holds the paths of configs."""
+    """Raise ValueError for a name similar to ``_base_``, such as ``_base``, whose value contains config paths."""
     for name, value in values.items():
         paths = [value] if isinstance(value, str) else value
         if name != BASE and name.strip('_').lower() in ('base', 'bases') and isinstance(paths, (list, tuple)) and paths \
@@ -168,7 +168,7 @@ def line_of_key(key: str, text: str) -> int:
 
 
 def check_templates(module: ast.Module, text: str) -> None:
-    """Raise SyntaxError for ``{{_base_.x}}`` in a longer text, where mmengine would leave a placeholder."""
+    """Raise SyntaxError for ``{{_base_.x}}`` inside a longer text, where mmengine would leave a placeholder."""
     comments = {id(node.value) for node in module.body if isinstance(node, ast.Expr)}
     for node in ast.walk(module):
         if isinstance(node, ast.JoinedStr) or isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in comments:
@@ -196,7 +196,7 @@ def names_of_module(module: ast.Module, text: str) -> ConfigNames:
         for name in read:
             found.readers.setdefault(name, []).extend(n for n in names if n != name)
         for name, line in names.items():
-            found.used -= {name} - inside                  # what was read before is the value of before
+            found.used -= {name} - inside                  # earlier reads used the previous value
             found.values.pop(name, None)
             found.bound[name] = line
         found.values.update(literals_of(statement))
@@ -217,12 +217,12 @@ def names_of_module(module: ast.Module, text: str) -> ConfigNames:
 
 
 def assigned_inside(statement: ast.stmt) -> set[str]:
-    """The names that an expression of ``statement`` sets: ``(name := value)``."""
+    """Return the names that expressions in ``statement`` set: ``(name := value)``."""
     return {node.target.id for node in ast.walk(statement) if isinstance(node, ast.NamedExpr)}
 
 
 def literals_of(statement: ast.stmt) -> dict[str, object]:
-    """The values of a plain ``name = literal`` or ``name, other = literal, literal``; templates (``{{ }}``) are no literals."""
+    """Return the values in ``name = literal`` or ``name, other = literal, literal``; templates (``{{ }}``) are not literals."""
     match statement:
         case ast.Assign(targets=[ast.Name() as name]):
             pairs = [(name, statement.value)]
@@ -243,7 +243,7 @@ def literals_of(statement: ast.stmt) -> dict[str, object]:
 
 
 def bound_names(statement: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
-    """The names that a top-level statement sets, also inside if, for and with, and the nodes that do; not those inside functions."""
+    """Yield the names that a top-level statement sets, including inside if, for and with but not functions, and the AST nodes."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield statement.name, statement
         return
@@ -262,7 +262,7 @@ def bound_names(statement: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
 
 
 def loaded(node: ast.AST) -> set[str]:
-    """Names that are read anywhere in ``node``, those that are changed in place (``x += 1``, ``x.append(...)``) among them."""
+    """Return the names read anywhere in ``node``, including names changed in place (``x += 1``, ``x.append(...)``)."""
     names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     own = {n.id for c in ast.walk(node) if isinstance(c, ast.comprehension) for n in ast.walk(c.target) if isinstance(n, ast.Name)}
     return names - own - {'dict', BASE}
@@ -273,7 +273,7 @@ def walk_scopes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def base_attributes(module: ast.Module) -> set[str]:
-    """``name`` of every ``_base_.name``, ``_base_['name']`` and ``_base_.get('name')``."""
+    """Return ``name`` of every ``_base_.name``, ``_base_['name']`` and ``_base_.get('name')``."""
     found = set()
     for node in ast.walk(module):
         match node:
@@ -287,13 +287,13 @@ def base_attributes(module: ast.Module) -> set[str]:
 
 
 def bases_of(module: ast.Module) -> tuple[list[str], bool]:
-    """The entries of ``_base_``, and False; or the modules inside ``with read_base():``, with their dots, and True."""
+    """Return the entries of ``_base_`` and False; or the modules in ``with read_base():``, with leading dots, and True."""
     places = [(node, statement) for statement in module.body for name, node in bound_names(statement) if name == BASE]
     for number, (node, statement) in enumerate(places):
         if number or not (isinstance(statement, ast.Assign) and len(statement.targets) == 1 and statement.targets[0] is node):
             raise SyntaxError(f'{BASE} is read from one plain {BASE} = ... only', ('', node.lineno, 0, 'Put all bases into one list there'))
     for _, node in places:
-        bases = eval(compile(ast.Expression(node.value), '_base_', 'eval'))    # as mmengine does: the file runs anyway
+        bases = eval(compile(ast.Expression(node.value), '_base_', 'eval'))    # as in mmengine: the file is executed anyway
         return listed_bases(bases), False
     withs = [node for node in module.body if isinstance(node, ast.With)]
     return ['.' * n.level + (n.module or '') for node in withs for n in node.body if isinstance(n, ast.ImportFrom)], bool(withs)

@@ -1,10 +1,10 @@
-"""Arguments of MMDetection's configs that detkit accepts without effect, each with the reason. The log names each of them once."""
+"""Arguments of MMDetection configs that detkit accepts without effect, with reasons. Each is logged once."""
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-# Class (``*``: any section of settings) -> argument -> why nothing reads it.
+# Class (``*``: any section of settings) -> argument -> why it is not used.
 IGNORED: dict[str, dict[str, str]] = {
     '*': {'debug': 'MMDetection does not read it either'},
     'CocoMetric': {'sort_categories': 'categories are found by name, whatever their order in the file',
@@ -17,7 +17,7 @@ IGNORED: dict[str, dict[str, str]] = {
     'RandomCenterCropPad': {'std': 'MMDetection does not read it either; what is padded has the value of mean'},
     'RoIAlign': {'use_torchvision': 'there is one kernel'},
 }
-named: set[tuple[str, str]] = set()      # (class, argument) that the log has named in this process
+named: set[tuple[str, str]] = set()      # (class, argument) pairs already logged in this process
 
 
 def is_ignored(cls: str, name: str) -> bool:
@@ -25,7 +25,7 @@ def is_ignored(cls: str, name: str) -> bool:
 
 
 def warn_if_ignored(cls: str, name: str, value: Any) -> None:
-    """Log once in this process that ``name`` of ``cls`` changes nothing."""
+    """Log once per process that ``name`` of ``cls`` has no effect."""
     if is_ignored(cls, name) and (cls, name) not in named:
         named.add((cls, name))
         reason = IGNORED.get(cls, {}).get(name) or IGNORED['*'][name]

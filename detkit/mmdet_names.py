@@ -1,9 +1,8 @@
-"""Names of MMDetection 2 and 3 and of mmcv, and what to write in detkit: one table, for error messages and for the docs.
+"""Names in MMDetection 2 and 3 and in mmcv, and their detkit equivalents: one table for error messages and documentation.
 
-An old import that fails ends in one line that names the new form. ``import detkit`` puts a finder last on ``sys.meta_path``: it is
-asked only when no installed package has a module, and only an ``import`` makes it raise; ``importlib.util.find_spec('mmdet')`` still
-says None. Standard library and
-detkit.catalogue only.
+A failed old import gives one line with the new form. ``import detkit`` appends a finder to ``sys.meta_path``: it is called only if no
+installed package has the module, and raises only for an ``import`` statement; ``importlib.util.find_spec('mmdet')`` still returns None.
+This module imports only the standard library and detkit.catalogue.
 """
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from types import CodeType, FrameType
 from typing import Any, NoReturn
 
 OLD_PACKAGES = ('mmdet', 'mmcv')
-OLD_PARTS = ('apis', 'core', 'datasets', 'utils', 'engine', 'version')      # of mmdet, which a user may look for in detkit
+OLD_PARTS = ('apis', 'core', 'datasets', 'utils', 'engine', 'version')      # of mmdet; users may expect them in detkit
 GUIDE = 'docs/from_mmdetection.md has the table.'
 
 BUILD = 'from detkit.registry import MODELS; MODELS.build(cfg.model)'
@@ -26,7 +25,7 @@ INFER = "from detkit.apis import DetInferencer; DetInferencer(model)('a.jpg', ou
 WRAP = 'nothing: train(cfg) and torchrun wrap the model'
 PRECISION = 'from detkit.engine import train; train(cfg, amp=True)'
 
-# Old name -> new form. Names of registered classes (RetinaNet, CocoDataset, Resize, ...) are found in detkit.catalogue.
+# Old name -> new form. Names of registered classes (RetinaNet, CocoDataset, Resize, ...) are looked up in detkit.catalogue.
 NEW_FORMS: dict[str, str] = {
     'mmdet.__version__': 'import detkit; detkit.__version__',
     'mmdet.apis.init_detector': 'from detkit.apis import init_detector',
@@ -195,8 +194,10 @@ IMPORT = re.compile(r'from (\S+) import (\w+)')
 
 # ---------------------------------------------------------------------------------------------------------- the table
 def new_form(name: str) -> str | None:
-    """What to write for ``mmdet.apis.init_detector`` or the like: by the whole name, by the package and the last part (old code imports
-    from ``mmdet.models.builder`` too), or by detkit's catalogue of registered classes. None: there is nothing of that name."""
+    """Return the new form of a name such as ``mmdet.apis.init_detector``, or None.
+
+    Searches the whole name, then package and last part (old code also imports from ``mmdet.models.builder``), then detkit's catalogue.
+    """
     if name in NEW_FORMS:
         return NEW_FORMS[name]
     package, last = name.split('.')[0], name.rpartition('.')[2]
@@ -216,7 +217,7 @@ def registered_class(name: str) -> str | None:
 
 
 def advice(names: list[str]) -> str:
-    """What to write for each of ``names`` (dotted) that has a new form; those that are imported from one module share a statement."""
+    """Return the new form of each of ``names`` (dotted) that has one; imports from one module share a statement."""
     groups: dict[str, list[str]] = {}
     for name in names:
         form = new_form(name)
@@ -232,7 +233,7 @@ def advice(names: list[str]) -> str:
 
 
 def message(missing: str, module: str, names: list[str]) -> str:
-    """One line: which module there is not, and what to write for each of ``names`` (dotted, as old code imports or uses them)."""
+    """Return a one-line message: the missing module, and the new form of each of ``names`` (dotted, as used in old code)."""
     start = f"No module named '{missing}'. detkit takes its place: "
     if not names:
         return f"{start}write `import detkit`; what '{module}' has is imported from detkit. {GUIDE}"
@@ -243,14 +244,14 @@ def message(missing: str, module: str, names: list[str]) -> str:
 
 # -------------------------------------------------------------------------------------------------------- old imports
 class OldImportFinder:
-    """Raises ModuleNotFoundError, with the new form, where an ``import`` of an old name would raise it anyway."""
+    """Raise ModuleNotFoundError with the new form if an ``import`` of an old name fails."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """None for other modules, for packages that a later finder knows, and for ``importlib.util.find_spec``.
+        """Return None for other modules, packages known to a later finder, and ``importlib.util.find_spec``.
 
         Raises:
-            ModuleNotFoundError: the module of an old import, which no finder knows.
+            ModuleNotFoundError: an old import of a module that no finder knows.
         """
         package, _, part = name.partition('.')
         is_old = name in OLD_PACKAGES or package == 'detkit' and part in OLD_PARTS
@@ -268,13 +269,13 @@ class OldImportFinder:
 
 
 def install_finder() -> None:
-    """Put the finder last, once."""
+    """Append the finder, once."""
     if OldImportFinder not in sys.meta_path:
         sys.meta_path.append(OldImportFinder)
 
 
 def statement(frame: FrameType | None, name: str) -> tuple[str, list[str]]:
-    """The module that the import statement outside ``frame`` asks for, and the dotted old names that it, or the code around it, uses."""
+    """Return the module of the import statement outside ``frame``, and the dotted old names that it or the code around it uses."""
     module = name
     while frame is not None and is_inside(frame):
         if frame.f_code.co_name == '_find_and_load':
@@ -292,20 +293,22 @@ def statement(frame: FrameType | None, name: str) -> tuple[str, list[str]]:
 
 
 def known_part(name: str) -> str:
-    """``mmcv.__version__`` of ``mmcv.__version__.split``: as much of a dotted name as has a new form, or ''."""
+    """Return the longest prefix of a dotted name that has a new form, or '': ``mmcv.__version__`` of ``mmcv.__version__.split``."""
     while name and not new_form(name):
         name = name.rpartition('.')[0]
     return name
 
 
 def is_inside(frame: FrameType) -> bool:
-    """Whether a frame is of the import machinery, or of an installed MMDetection, which is not what the user wrote."""
+    """Return whether a frame belongs to the import machinery or to an installed MMDetection, not to the user's code."""
     return 'importlib' in frame.f_code.co_filename or str(frame.f_globals.get('__name__')).split('.')[0] in OLD_PACKAGES
 
 
 def import_at(code: CodeType, offset: int) -> tuple[str | None, list[str], str | None]:
-    """The import statement at ``offset`` of ``code``: its module, the names that it imports from it, and, for ``import a.b as c``, the
-    variable. All None or empty if another instruction is there, such as a call of ``importlib.import_module``."""
+    """Return the import statement at ``offset`` of ``code``: module, imported names, and the variable of ``import a.b as c``.
+
+    All None or empty if there is another instruction, such as a call of ``importlib.import_module``.
+    """
     instructions = list(dis.get_instructions(code))
     place = next((i for i, instruction in enumerate(instructions) if instruction.offset == offset), None)
     if place is None or instructions[place].opname != 'IMPORT_NAME':
@@ -316,7 +319,7 @@ def import_at(code: CodeType, offset: int) -> tuple[str | None, list[str], str |
 
 
 def uses(code: CodeType, variable: str) -> Iterator[str]:
-    """The dotted names that ``code``, with the functions in it, reads from ``variable``: ``Config.fromfile`` of ``mmcv``."""
+    """Yield the dotted names that ``code``, including its functions, reads from ``variable``: ``Config.fromfile`` of ``mmcv``."""
     chain: list[str] | None = None
     for instruction in dis.get_instructions(code):
         if chain is not None and instruction.opname in ('LOAD_ATTR', 'LOAD_METHOD'):
@@ -333,10 +336,10 @@ def uses(code: CodeType, variable: str) -> Iterator[str]:
 
 # ------------------------------------------------------------------------------------- old names in detkit's own modules
 def missing_attribute(module: str, name: str) -> NoReturn:
-    """For ``__getattr__`` of ``detkit.apis`` and other packages that have a counterpart in MMDetection.
+    """Raise the error for ``__getattr__`` of ``detkit.apis`` and other packages with an MMDetection counterpart.
 
     Raises:
-        ImportError: an old name, or a class that is in another module; the message names the new form.
+        ImportError: an old name, or a class in another module; the message names the new form.
         AttributeError: any other name.
     """
     form = None if name.startswith('_') else new_form(f"mmdet.{module.partition('.')[2]}.{name}")
@@ -346,7 +349,7 @@ def missing_attribute(module: str, name: str) -> NoReturn:
 
 
 def old_method(name: str) -> Callable[..., NoReturn]:
-    """A method of MMDetection 2's detectors: raises TypeError with the new form when it is called."""
+    """Return a replacement for a method of MMDetection 2's detectors: raises TypeError with the new form when called."""
     def method(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(f"detectors have no {name}() since MMDetection 3. Write `{NEW_FORMS[f'model.{name}']}`. {GUIDE}")
     method.__name__ = name
@@ -355,10 +358,10 @@ def old_method(name: str) -> Callable[..., NoReturn]:
 
 
 def old_attribute(name: str) -> NoReturn:
-    """For ``__getattr__`` of data sets.
+    """Raise the error for ``__getattr__`` of datasets.
 
     Raises:
-        AttributeError: always; for an attribute of MMDetection 2's data sets it names the new form.
+        AttributeError: always; for an attribute of MMDetection 2's datasets the message names the new form.
     """
     form = NEW_FORMS.get(f'dataset.{name}')
     raise AttributeError(f"data sets have no '{name}' since MMDetection 3. Write `{form}`. {GUIDE}" if form
@@ -366,6 +369,6 @@ def old_attribute(name: str) -> NoReturn:
 
 
 def table() -> str:
-    """NEW_FORMS in Markdown, as docs/from_mmdetection.md has it."""
+    """Return NEW_FORMS as a Markdown table, used in docs/from_mmdetection.md."""
     rows = [f'| `{old}` | {form if form.startswith("nothing") else f"`{form}`"} |' for old, form in NEW_FORMS.items()]
     return '\n'.join(['| old | new |', '|---|---|', *rows])

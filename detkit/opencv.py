@@ -1,8 +1,8 @@
-"""OpenCV, with a message that a person can act on where it is broken: ``from detkit.opencv import cv2``.
+"""Import OpenCV with a helpful error message if it is broken: ``from detkit.opencv import cv2``.
 
-mmengine asks for ``opencv-python``, albumentations for ``opencv-python-headless``, and both write one folder, ``cv2``. The
-build that pip writes last wins. ``opencv-python`` needs libGL, which slim containers lack; two versions mixed in the one
-folder fail in odd ways. ``python -m detkit.opencv`` ends with the headless build in place and equal versions of both.
+mmengine requires ``opencv-python``, albumentations requires ``opencv-python-headless``, and both install the same folder, ``cv2``: the
+one installed last is used. ``opencv-python`` needs libGL, which slim containers lack; a folder with files of two versions fails in
+unexpected ways. ``python -m detkit.opencv`` installs the headless build last, with equal versions of both.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DISTRIBUTIONS = ('opencv-python', HEADLESS, 'opencv-contrib-python', 'opencv-con
 
 
 def installed() -> dict[str, Distribution]:
-    """The distributions present that write the ``cv2`` folder, by name."""
+    """Return the installed distributions that write the ``cv2`` folder, by name."""
     found = {}
     for name in DISTRIBUTIONS:
         try:
@@ -35,12 +35,12 @@ def installed() -> dict[str, Distribution]:
 
 
 def newest(versions: dict[str, str]) -> str | None:
-    """The highest version, or None where there is none."""
+    """Return the highest version, or None without versions."""
     return max(versions.values(), key=lambda v: [int(p) if p.isdigit() else 0 for p in v.split('.')], default=None)
 
 
 def mending(versions: dict[str, str]) -> list[str]:
-    """The requirements to reinstall in this order, so that all builds have one version and the headless one is written last."""
+    """Return the requirements to reinstall, in order, so that all builds have one version and the headless one is installed last."""
     version = newest(versions)
     if version is None:
         return [HEADLESS]
@@ -49,7 +49,7 @@ def mending(versions: dict[str, str]) -> list[str]:
 
 
 def install_command(requirement: str) -> list[str]:
-    """How this environment installs ``requirement``: with its own pip, or with uv, whose environments have none."""
+    """Return the command that installs ``requirement`` in this environment: with pip, or with uv if there is no pip."""
     uv = shutil.which('uv')
     if find_spec('pip') is None and uv:
         return [uv, 'pip', 'install', '--python', sys.executable, '--reinstall', '--no-deps', requirement]
@@ -57,12 +57,12 @@ def install_command(requirement: str) -> list[str]:
 
 
 def remedy(versions: dict[str, str]) -> str:
-    """The command line that mends this environment."""
+    """Return the command line that repairs this environment."""
     return ' && '.join(shlex.join(install_command(requirement)) for requirement in mending(versions))
 
 
 def headless_in_place() -> bool:
-    """Whether the library in the ``cv2`` folder is the headless build, byte for byte, and no other version is beside it."""
+    """Return whether the ``cv2`` folder has the headless build, byte for byte, and all distributions have one version."""
     found = installed()
     if HEADLESS not in found or len({d.version for d in found.values()}) > 1:
         return False
@@ -71,15 +71,15 @@ def headless_in_place() -> bool:
 
 
 def digest(content: bytes) -> str:
-    """As pip writes it into RECORD."""
+    """Return the digest in the format of pip's RECORD."""
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b'=').decode()
 
 
 def mend() -> None:
-    """Put the headless build in place and bring all distributions to one version; does nothing where that is so already.
+    """Install the headless build last and one version of all distributions; does nothing if this is already so.
 
     Raises:
-        subprocess.CalledProcessError: the installer failed; it has said why.
+        subprocess.CalledProcessError: the installer failed; its output gives the reason.
     """
     if headless_in_place():
         return
@@ -88,10 +88,10 @@ def mend() -> None:
 
 
 def load() -> ModuleType:
-    """``cv2``; a warning of one line where two versions are mixed in its folder.
+    """Return the module ``cv2``; warn in one line if its folder has files of two versions.
 
     Raises:
-        ImportError: it is absent or broken; the message is one line with the command that mends it.
+        ImportError: it is missing or broken; the message is one line with the repair command.
     """
     versions = {name: d.version for name, d in installed().items()}
     try:

@@ -1,6 +1,6 @@
-"""``--cfg-options``: words of the command line as settings. Literals are read, nothing is executed.
+"""Parse ``--cfg-options``: command-line words to settings. Only literals are read; nothing is executed.
 
-mmengine's own parser recurses without end on ``[dict(type='X')]``.
+mmengine's own parser recurses infinitely on ``[dict(type='X')]``.
 """
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from detkit.registry import ConfigError
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:
-    """``['a.b=1', 'c=[dict(type=X), {k: 2}]', 'd=1,2']`` -> ``{'a.b': 1, 'c': [{'type': 'X'}, {'k': 2}], 'd': [1, 2]}``.
+    """Parse ``['a.b=1', 'c=[dict(type=X), {k: 2}]', 'd=1,2']`` to ``{'a.b': 1, 'c': [{'type': 'X'}, {'k': 2}], 'd': [1, 2]}``.
 
-    Values are literals: numbers, true/false, None, strings with or without quotes, lists, tuples, dicts, ``dict(...)``. Words
-    without quotes are strings, inside brackets as well. Nothing is executed.
+    Values are literals: numbers, true/false, None, strings with or without quotes, lists, tuples, dicts, ``dict(...)``. Unquoted words
+    are strings, also inside brackets. Nothing is executed.
 
     Raises:
-        ConfigError: no ``=``, no key, or brackets that do not make a literal.
+        ConfigError: no ``=``, no key, or brackets that are not a valid literal.
     """
     options = {}
     for word in words:
@@ -49,10 +49,10 @@ def parse_word(text: str) -> Any:
 
 
 def literal(node: ast.expr, text: str) -> Any:
-    """The value of a syntax tree that holds literals only.
+    """Return the value of a syntax tree that contains only literals.
 
     Raises:
-        SyntaxError: it holds something else, such as a call.
+        SyntaxError: it contains something else, such as a call.
     """
     match node:
         case ast.Constant(value=value):

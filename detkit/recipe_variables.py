@@ -1,6 +1,6 @@
-"""The variables of detkit's shipped recipes: one that a config file sets reaches everything that the recipes make from it.
+"""The variables of detkit's shipped recipes: a config file that sets one changes everything that the recipes compute from it.
 
-docs/configs.md says what each reaches.
+docs/configs.md lists the effect of each.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WHAT['workers'] = 'a whole number, 0 or more'
 
 
 def is_valid(kind: str, value: Any) -> bool:
-    """Whether ``value`` is of ``kind``, a key of WHAT."""
+    """Return whether ``value`` is of ``kind``, a key of WHAT."""
     is_list, is_whole = isinstance(value, (list, tuple)), isinstance(value, int) and not isinstance(value, bool)
     match kind:
         case 'file' | 'folder':
@@ -48,12 +48,12 @@ def is_valid(kind: str, value: Any) -> bool:
 
 
 def check_variable(name: str, value: Any, place: str) -> Any:
-    """``value`` as the recipes read the variable ``name``: lists as tuples, paths as text, ``~`` as the home folder.
+    """Return ``value`` in the form that recipes use for the variable ``name``: tuples for lists, str for paths, ``~`` expanded.
 
-    ``place``: what the message begins with, such as ``my.py:3``.
+    ``place``: start of the message, such as ``my.py:3``.
 
     Raises:
-        ConfigError: it is of another kind: ``max_epochs='ten'``, ``classes='cat'``, ``image_size=640``.
+        ConfigError: wrong type: ``max_epochs='ten'``, ``classes='cat'``, ``image_size=640``.
     """
     kind = VARIABLES[name]
     if isinstance(value, os.PathLike):
@@ -66,7 +66,7 @@ def check_variable(name: str, value: Any, place: str) -> Any:
 
 
 def with_derived(settings: dict[str, Any], place: str) -> dict[str, Any]:
-    """``settings`` of variables, and those that follow from them: the number of classes from their names.
+    """Return ``settings`` of variables with derived variables added: the number of classes from their names.
 
     Raises:
         ConfigError: see ``check_variable``.

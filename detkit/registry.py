@@ -1,11 +1,11 @@
-"""Name -> class: the registries that turn ``dict(type='FPN', ...)`` into an object.
+"""Registries that map names to classes and build objects from ``dict(type='FPN', ...)``.
 
-They are children of mmengine's root registries with the scope ``detkit``. A name is looked up in ``catalogue.py`` and its
-module imported on first use, so that importing detkit costs nothing. The prefixes ``mmdet.``, ``mmcv.`` and ``mmengine.``
-mean detkit's own class, or mmengine's where detkit has none; ``mmpretrain.`` means detkit's for the classes in LIKE_MMPRETRAIN.
+They are children of mmengine's root registries with the scope ``detkit``. A name is looked up in ``catalogue.py`` and its module is
+imported on first use, so importing detkit is fast. The prefixes ``mmdet.``, ``mmcv.`` and ``mmengine.`` mean detkit's class, or
+mmengine's if detkit has none; ``mmpretrain.`` means detkit's class for the names in LIKE_MMPRETRAIN.
 
-Registries stay silent about where they look; every failure is a ConfigError that names the config key. An argument is honoured or
-refused: ``build`` checks names, types and ranges, and a key that the caller sets cannot be set by the config as well.
+Lookups are not logged; every failure is a ConfigError that names the config key. No argument is ignored silently: ``build`` checks
+names, types and ranges, and the config cannot set a key that the caller sets.
 """
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from detkit.catalogue import CATALOGUE
 from detkit.ignored_arguments import warn_if_ignored
 from detkit.mmdet_names import missing_attribute
 
-OUR_SCOPES = ('detkit', 'mmdet', 'mmcv', 'mmengine')   # prefixes that mean "detkit's class of that name"
-PRETRAINING = ('mmpretrain', 'mmcls')                  # the new and the old name of a package with classes of other arguments
-LIKE_MMPRETRAIN = frozenset({'TIMMBackbone'})          # ours that take its arguments, with its defaults
+OUR_SCOPES = ('detkit', 'mmdet', 'mmcv', 'mmengine')   # prefixes that mean detkit's class of that name
+PRETRAINING = ('mmpretrain', 'mmcls')                  # current and old name of a package whose classes take other arguments
+LIKE_MMPRETRAIN = frozenset({'TIMMBackbone'})          # detkit classes with mmpretrain's arguments and defaults
 
 
 class ConfigError(ValueError):
-    """A config that cannot be built. The message says where, what, and what would work.
+    """A config cannot be built. The message says where, what is wrong, and what would work.
 
-    ``cfg`` is the dict at fault and ``path`` the keys that lead from it to the fault; each enclosing ``build`` adds its own. ``place``
-    says where ``cfg`` stands for as long as no enclosing config has shown the way to it.
+    ``cfg`` is the dict with the error and ``path`` the keys from it to the error; each enclosing ``build`` prepends its keys. ``place``
+    is the location of ``cfg``, used until an enclosing config gives the path to it.
     """
 
     def __init__(self, message: str, cfg: Any = None, path: tuple[str, ...] = (), place: str = '') -> None:
@@ -47,7 +47,7 @@ class ConfigError(ValueError):
         return f'{keys}: {self.message}' if keys else self.message
 
     def seen_from(self, outer: Any) -> 'ConfigError':
-        """Lengthen ``path`` by the keys that lead from ``outer`` to the dict at fault, if it lies there."""
+        """Prepend to ``path`` the keys from ``outer`` to the dict with the error, if ``outer`` contains it."""
         keys = None if self.cfg is None else find_keys(outer, self.cfg)
         if keys is not None:
             self.path, self.cfg = keys + self.path, outer
@@ -56,12 +56,12 @@ class ConfigError(ValueError):
 
 
 def join_keys(keys: Iterable[str]) -> str:
-    """``('pipeline', '[2]', 'type')`` -> ``'pipeline[2].type'``."""
+    """Join keys to a path: ``('pipeline', '[2]', 'type')`` -> ``'pipeline[2].type'``."""
     return '.'.join(keys).replace('.[', '[')
 
 
 def find_keys(outer: Any, inner: Any) -> tuple[str, ...] | None:
-    """The keys that lead from ``outer`` to ``inner`` (identical, or else equal); () when they are the same, None if not found."""
+    """Return the keys from ``outer`` to ``inner`` (identical, or else equal); () if they are the same, None if not found."""
     keys = search_keys(outer, lambda part: part is inner)
     return search_keys(outer, lambda part: isinstance(part, dict) and part == inner) if keys is None else keys
 
@@ -83,7 +83,7 @@ def search_keys(outer: Any, is_wanted: Callable[[Any], bool]) -> tuple[str, ...]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x' or 'y'?``, or nothing when no known name is close."""
+    """Return `` Did you mean 'x' or 'y'?``, or '' if no known name is similar."""
     close = difflib.get_close_matches(str(word), [str(k) for k in known], n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ''
 
@@ -96,17 +96,17 @@ class Registry(MMEngineRegistry):
         self._modules = {key: module for module, names in CATALOGUE.get(name, {}).items() for key in names.split()}
 
     def names(self) -> list[str]:
-        """Every name of ours, and of mmengine's those registered so far; nothing is imported to answer."""
+        """Return all names of detkit and mmengine's names registered so far; imports nothing."""
         return sorted({*self._modules, *self._module_dict, *(self.parent.module_dict if self.parent else ())})
 
     def __contains__(self, key: str) -> bool:
         return plain_name(key) in self.names()
 
     def get(self, key: str) -> Any:
-        """The class registered as ``key``.
+        """Return the class registered as ``key``.
 
         Raises:
-            ConfigError: no such name here or in mmengine.
+            ConfigError: neither detkit nor mmengine has this name.
         """
         name = plain_name(key)
         if name not in self._module_dict and name in self._modules:
@@ -123,12 +123,12 @@ class Registry(MMEngineRegistry):
         return found
 
     def inherited(self, name: str) -> Any:
-        """What mmengine, another package's registry or a full dotted path has under ``name``, or None."""
+        """Return the object that mmengine, another package's registry or a full dotted path has under ``name``, or None."""
         if '.' in name and name.split('.')[0] not in self.children:
             return dotted(name)
         found = super().get(name)
         if found is None and 'mmengine.runner' not in sys.modules:
-            import_module('mmengine.runner')   # mmengine's classes register as they are imported; this imports them all
+            import_module('mmengine.runner')   # imports, and thereby registers, all classes of mmengine
             found = super().get(name)
         return found
 
@@ -140,7 +140,7 @@ def plain_name(key: str) -> str:
 
 
 def dotted(path: str) -> Any:
-    """The object at a full dotted path (lazy configs name classes so), or None."""
+    """Return the object at a full dotted path (lazy configs name classes in this way), or None."""
     module, _, attribute = path.rpartition('.')
     try:
         return getattr(import_module(module), attribute, None)
@@ -150,22 +150,22 @@ def dotted(path: str) -> Any:
         raise
 
 
-# Errors of a constructor that come from a value it cannot have, and the packages of which a traceback would not help.
+# Errors that a constructor raises for an invalid value, and the packages whose tracebacks would not help the user.
 VALUE_ERRORS = (TypeError, ValueError, AssertionError, KeyError, IndexError, AttributeError, ZeroDivisionError, RuntimeError)
 CHECKED_PACKAGES = ('detkit', 'mmengine', 'torch', 'torchvision', 'timm')
 MAX_ARGUMENTS_TEXT = 200
-MODULES_THAT_INHERIT = ('mmengine.model.weight_init',)      # whose constructors hand their ``**kwargs`` on to their bases
+MODULES_THAT_INHERIT = ('mmengine.model.weight_init',)      # their constructors pass ``**kwargs`` on to their base classes
 
 
 def build_from_cfg(cfg: Any, registry: MMEngineRegistry, default_args: dict | None = None, **context: Any) -> Any:
-    """Build ``cfg``, or return it as it is when it is already an object or None.
+    """Build ``cfg``; return it unchanged if it is an object already or None.
 
-    ``default_args`` fill in what ``cfg`` leaves out; ``context`` is set by the part that contains this one, and ``cfg`` cannot set it to
-    anything else. A ``type`` in ``context`` is the class of which ``cfg`` holds the arguments.
+    ``default_args`` are defaults for ``cfg``. ``context`` is set by the containing part, and ``cfg`` cannot override it. A ``type`` in
+    ``context`` is the class to build, and ``cfg`` holds its arguments.
 
     Raises:
-        ConfigError: no or an unknown ``type``, an argument that the class does not take or that is set by the context, one that is
-            missing, of a wrong type or out of range, or any ConfigError from inside, its path lengthened by the way from here.
+        ConfigError: a missing or unknown ``type``; an argument that the class does not take, that ``context`` sets, that is missing, of
+            a wrong type or out of range; or any ConfigError from an inner build, with its path extended.
     """
     if isinstance(cfg, (str, int, float)):
         raise ConfigError(f"{cfg!r} stands where a dict with a type should describe what to build (registry '{registry.name}').")
@@ -190,16 +190,16 @@ def build_from_cfg(cfg: Any, registry: MMEngineRegistry, default_args: dict | No
 
 
 def check_fixed_type(cls: Any, cfg: dict) -> None:
-    """Raise ConfigError for a ``type`` in ``cfg`` that is not ``cls``, the only class that can stand there."""
+    """Raise ConfigError if ``cfg`` has a ``type`` other than ``cls``, the only allowed class."""
     kind, name = cfg.get('type', cls), getattr(cls, '__name__', str(cls))
     if kind is not cls and not (isinstance(kind, str) and plain_name(kind) == name):
         raise ConfigError(f"is {kind!r}; here it is always '{name}'. Leave it out.", cfg, ('type',))
 
 
 def construct(cls: Callable, cfg: dict, args: dict | None = None, /, **context: Any) -> Any:
-    """``cls(**cfg, **context)`` without looking a name up, checked as ``build`` does; ``type`` is left aside.
+    """Return ``cls(**cfg, **context)`` without a name lookup, checked as in ``build``; ``type`` is ignored.
 
-    ``args``: the arguments that follow from ``cfg``, where they are not its own keys; ``cfg`` is the dict that errors are about.
+    ``args``: the arguments computed from ``cfg``, if they are not its own keys; errors still refer to ``cfg``.
 
     Raises:
         ConfigError: see ``build_from_cfg``.
@@ -209,7 +209,7 @@ def construct(cls: Callable, cfg: dict, args: dict | None = None, /, **context: 
         check_context(cfg, context)
         args = {**args, **context}
         check_arguments(cls, args, context)
-        with root.DefaultScope.overwrite_default_scope('detkit'):     # for what mmengine's own classes build inside
+        with root.DefaultScope.overwrite_default_scope('detkit'):     # for objects that mmengine's classes build
             if inspect.isclass(cls) and issubclass(cls, root_manager()):
                 return cls.get_instance(**args)
             return cls(**args)
@@ -217,13 +217,13 @@ def construct(cls: Callable, cfg: dict, args: dict | None = None, /, **context: 
         raise located(error, cfg, context)
     except Exception as error:
         if type(error) not in VALUE_ERRORS or package(cls) not in CHECKED_PACKAGES:
-            raise                                          # a class of the user's own shows where it fails
+            raise                                          # a user's class keeps its traceback
         raise ConfigError(f"{getattr(cls, '__name__', cls)} cannot be built from {plain_arguments(args)}: {type(error).__name__}: "
                           f"{' '.join(str(error).split())}", cfg) from error
 
 
 def check_context(cfg: dict, context: dict) -> None:
-    """Raise ConfigError for a key of ``cfg`` that ``context`` sets to another value."""
+    """Raise ConfigError if ``cfg`` sets a key of ``context`` to another value."""
     for key, value in context.items():
         if key in cfg and cfg[key] is not value and not (isinstance(value, PLAIN) and cfg[key] == value):
             shown = f' to {value!r}' if isinstance(value, (str, int, float)) else ''
@@ -231,8 +231,11 @@ def check_context(cfg: dict, context: dict) -> None:
 
 
 def located(error: ConfigError, cfg: dict, context: dict) -> ConfigError:
-    """``error`` with its path from ``cfg``. What is wrong in a dict of ``context`` is found from the part that contains this one. A dict
-    that the class itself made stands in no config: the error is one of the dict of the same ``type``, or else of ``cfg``."""
+    """Return ``error`` with its path from ``cfg``.
+
+    An error in a dict of ``context`` is located by the containing part. A dict created by the class itself is not in the config: the error
+    is then assigned to the dict of the same ``type``, or else to ``cfg``.
+    """
     if error.cfg is None:
         error.cfg = cfg
     elif find_keys(cfg, error.cfg) is not None:
@@ -247,7 +250,7 @@ def located(error: ConfigError, cfg: dict, context: dict) -> ConfigError:
 
 
 def plain_arguments(args: dict) -> str:
-    """The arguments that are plain values, as a config has them."""
+    """Return the arguments with plain values, as config text."""
     plain = [f'{key}={value!r}' for key, value in args.items() if value is None or isinstance(value, (str, int, float, list, tuple))]
     text = ', '.join(plain) or 'its arguments'
     return text if len(text) <= MAX_ARGUMENTS_TEXT else f'{text[:MAX_ARGUMENTS_TEXT]}...'
@@ -264,19 +267,20 @@ def package(cls: Any) -> str:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a class or function takes, and, of the constructors of a class, those to which the first hands on what it does not name."""
+    """The arguments of a class or function, including constructors of base classes that receive ``**kwargs``."""
 
-    defaults: dict[str, Any]         # by argument; ``inspect.Parameter.empty`` where there is none
+    defaults: dict[str, Any]         # by argument; ``inspect.Parameter.empty`` if there is no default
     kinds: dict[str, Any]            # annotations by argument
     required: list[str]
-    is_open_ended: bool              # takes any other argument as well
+    is_open_ended: bool              # accepts any other argument
 
 
 @cache
 def signature_of(cls: Any) -> Signature:
-    """
-    A constructor with ``*args, **kwargs``, or of a class with ``inherits_arguments``, hands on what it does not name to the next one
-    among the bases.
+    """Return the signature of a class or function.
+
+    A constructor with ``*args, **kwargs``, or of a class with ``inherits_arguments``, passes unnamed arguments on to the next constructor
+    among its base classes.
     """
     bases = [base for base in cls.__mro__ if '__init__' in vars(base)] if inspect.isclass(cls) else [cls]
     defaults: dict[str, Any] = {}
@@ -298,15 +302,15 @@ def signature_of(cls: Any) -> Signature:
 
 
 def check_arguments(cls: Any, args: dict, given: Collection[str] = ()) -> None:
-    """Raise ConfigError for an argument that ``cls`` does not take, one that it needs and is missing, and in a class of a known package
-    for a value of another type than its annotation or out of its range (detkit.argument_values).
+    """Raise ConfigError for invalid arguments of ``cls``.
 
-    ``given``: names of arguments that the caller sets; their values are not looked at.
+    Checked are unknown and missing arguments and, for classes of known packages, values whose type differs from the annotation or that
+    are out of range (detkit.argument_values). ``given``: names of arguments that the caller sets; their values are not checked.
     """
     name = getattr(cls, '__name__', str(cls))
     try:
         signature = signature_of(cls)
-    except (TypeError, ValueError):   # some builtins have no signature; calling them tells
+    except (TypeError, ValueError):   # some builtins have no signature; the call itself raises the error
         return
     unknown = [] if signature.is_open_ended else [a for a in (*args, *given) if a not in signature.defaults]
     if unknown:
@@ -327,9 +331,9 @@ def check_arguments(cls: Any, args: dict, given: Collection[str] = ()) -> None:
 
 
 def check_keys(cfg: dict, kinds: dict[str, Any], what: str) -> None:
-    """Raise ConfigError for a key of ``cfg`` that is not in ``kinds``, or a value that is not of the type there or out of its range.
+    """Raise ConfigError for a key of ``cfg`` that is not in ``kinds``, or a value of another type or out of range.
 
-    ``what``: the setting that ``cfg`` is, for the message.
+    ``what``: the name of the setting ``cfg``, for the message.
     """
     for key, value in cfg.items():
         if key not in kinds:
@@ -340,7 +344,7 @@ def check_keys(cfg: dict, kinds: dict[str, Any], what: str) -> None:
 
 
 def check_initializers(value: Any) -> None:
-    """Raise ConfigError for an ``init_cfg``, a dict or a list of them, that ``init_weights`` could not follow."""
+    """Raise ConfigError for an ``init_cfg``, a dict or a list of them, that ``init_weights`` could not apply."""
     for cfg in value if isinstance(value, (list, tuple)) else [value]:
         if not isinstance(cfg, dict):
             continue
@@ -356,7 +360,7 @@ def check_initializers(value: Any) -> None:
 
 
 def check_overrides(cfg: dict) -> None:
-    """Raise ConfigError for an ``override`` of an ``init_cfg``: another way for the submodule ``name``; without ``type`` as ``cfg``."""
+    """Raise ConfigError for an invalid ``override`` of an ``init_cfg``: settings of submodule ``name``; ``type`` defaults to ``cfg``'s."""
     override = cfg.get('override')
     for one in override if isinstance(override, (list, tuple)) else [] if override is None else [override]:
         if not isinstance(one, dict) or not isinstance(one.get('name'), str):
@@ -394,10 +398,10 @@ REGISTRIES = {r.name: r for r in (RUNNERS, LOOPS, HOOKS, LOG_PROCESSORS, OPTIMIZ
 
 
 def register_all_modules(init_default_scope: bool = True) -> None:
-    """Make detkit's names the ones that mmengine builds.
+    """Make mmengine build detkit's classes by name.
 
-    Names resolve lazily, so there is nothing to import; ``init_default_scope`` sets mmengine's default scope to
-    ``detkit``, which a Runner built by hand (in a notebook) needs.
+    Names are resolved lazily, so nothing is imported. ``init_default_scope`` sets mmengine's default scope to ``detkit``, which a Runner
+    built manually (in a notebook) needs.
     """
     if init_default_scope:
         current = root.DefaultScope.get_current_instance()

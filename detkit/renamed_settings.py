@@ -1,6 +1,6 @@
-"""Settings of MMDetection 2, and names that users expect at the top of a config: what each is called now.
+"""Current names of MMDetection 2 settings, and of names that users expect at the top of a config.
 
-Old articles and answers show configs of MMDetection 2. These settings are no longer read, so that a training would run with other values.
+Old articles and answers show MMDetection 2 configs. These settings are no longer read, so without an error the run would use other values.
 """
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from detkit.catalogue import CATALOGUE
 
-# A key at the top -> the sections of today that it became, and how it is written now.
+# Top-level key -> the sections that replace it, and the current form.
 SECTIONS = dict(
     data=('train_dataloader', 'train_dataloader, val_dataloader, test_dataloader: dict(batch_size=2, num_workers=2, '
           "sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(...)) for each"),
@@ -40,7 +40,7 @@ SECTIONS = dict(
     deterministic=('randomness', 'randomness = dict(deterministic=True)'),
     resume_from=('resume', "resume = True, with load_from = 'checkpoint.pth'; or --resume"))
 
-# Names without a section of their own in any version: where their value goes.
+# Names that were never sections: where their value belongs.
 PLACES = dict(
     samples_per_gpu='train_dataloader = dict(batch_size=2)', workers_per_gpu='train_dataloader = dict(num_workers=2)',
     batch_size='train_dataloader = dict(batch_size=2)', num_workers='train_dataloader = dict(num_workers=2)',
@@ -65,7 +65,7 @@ PLACES = dict(
     norm_cfg='norm_cfg of the parts of model', pretrained="model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=...)))",
     ann_file='train_dataloader = dict(dataset=dict(ann_file=...))', pretrain='load_from', checkpoint='load_from', weights='load_from')
 
-# Steps of a pipeline that are gone.
+# Pipeline steps that no longer exist.
 STEPS = dict(
     Normalize='take it out; model.data_preprocessor normalises: dict(mean=[...], std=[...], bgr_to_rgb=True)',
     DefaultFormatBundle='take it out; PackDetInputs, the last step, does its work',
@@ -74,7 +74,7 @@ STEPS = dict(
     MultiScaleFlipAug='write its transforms straight into the pipeline: Resize with scale=img_scale, then PackDetInputs; for test-time '
                       'augmentation see tta_model and tta_pipeline')
 
-# An argument of a step -> the one of today.
+# Argument of a step -> its current name.
 STEP_ARGUMENTS = {
     'Resize': dict(img_scale='scale', multiscale_mode="RandomResize (for 'range') or RandomChoiceResize (for 'value')",
                    ratio_range='RandomResize(scale=..., ratio_range=...)'),
@@ -86,7 +86,7 @@ LOADER_ARGUMENTS = dict(samples_per_gpu='batch_size', workers_per_gpu='num_worke
 OUR_DATASETS = frozenset(name for names in CATALOGUE['dataset'].values() for name in names.split())
 OF_MODEL = ('rpn', 'rcnn', 'rpn_proposal', 'assigner', 'nms_pre', 'score_thr', 'max_per_img')   # keys of model.train_cfg, model.test_cfg
 
-# The beginning of a key of --cfg-options -> the one of today.
+# Prefix of a key of --cfg-options -> the current prefix.
 OPTIONS = {
     'data.samples_per_gpu': 'train_dataloader.batch_size', 'data.workers_per_gpu': 'train_dataloader.num_workers',
     'data.train.': 'train_dataloader.dataset.', 'data.val.': 'val_dataloader.dataset.',
@@ -102,14 +102,14 @@ OPTIONS = {
 
 
 def option_of_today(key: str) -> str | None:
-    """``data.train.ann_file``, as MMDetection 2 wrote an option -> ``train_dataloader.dataset.ann_file``; None if it has no old form."""
+    """Return the current form of an MMDetection 2 option, or None: ``data.train.ann_file`` -> ``train_dataloader.dataset.ann_file``."""
     return next((new + key[len(old):] for old, new in OPTIONS.items() if key == old or old.endswith('.') and key.startswith(old)), None)
 
 
 def old_sections(keys: dict[str, Any]) -> dict[str, str]:
-    """Keys at the top of a config that MMDetection 2 read -> how they are written now.
+    """Return the top-level keys that MMDetection 2 read -> their current form.
 
-    A key whose section of today is there too is a variable, and is left alone; so is one that only a name of today can hold.
+    A key whose current section also exists is a variable and is skipped, as is a key whose value is only possible in current configs.
     """
     of_model = {key: f'model = dict({key}=dict(...))' for key in ('train_cfg', 'test_cfg')
                 if isinstance(keys.get(key), dict) and 'type' not in keys[key] and any(k in keys[key] for k in OF_MODEL)}
@@ -117,7 +117,7 @@ def old_sections(keys: dict[str, Any]) -> dict[str, str]:
 
 
 def old_settings(cfg: dict) -> Iterator[tuple[str, str, str]]:
-    """``(key path, word, how it is written now)`` of MMDetection 2's settings inside the sections that are read."""
+    """Yield ``(key path, word, current form)`` of MMDetection 2 settings inside the sections."""
     if isinstance(cfg.get('model'), dict) and 'pretrained' in cfg['model'] and 'backbone' in cfg['model']:
         yield 'model.pretrained', 'pretrained', "model.backbone.init_cfg = dict(type='Pretrained', checkpoint=...)"
     for part in ('train', 'val', 'test'):
@@ -128,14 +128,14 @@ def old_settings(cfg: dict) -> Iterator[tuple[str, str, str]]:
 
 
 def bare_name(kind: Any) -> str:
-    """``'mmdet.Collect'`` -> ``'Collect'``; '' for a class."""
+    """Return ``'Collect'`` for ``'mmdet.Collect'``; '' for a class."""
     return re.sub(r'^(mmdet|mmcv|detkit)\.', '', kind) if isinstance(kind, str) else ''
 
 
 def in_dataset(dataset: Any, place: str) -> Iterator[tuple[str, str, str]]:
     if not isinstance(dataset, dict):
         return
-    if bare_name(dataset.get('type')) in OUR_DATASETS:     # a data set of the user's own may have an argument of that name
+    if bare_name(dataset.get('type')) in OUR_DATASETS:     # a user's dataset may have an argument of that name
         yield from ((f'{place}.{old}', old, new) for old, new in DATASET_ARGUMENTS.items() if old in dataset)
     yield from in_pipeline(dataset.get('pipeline'), f'{place}.pipeline')
     yield from in_dataset(dataset.get('dataset'), f'{place}.dataset')

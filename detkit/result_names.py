@@ -1,6 +1,6 @@
-"""Names under which results of images and videos are written: the same for inference, ``--show-dir`` and the hook.
+"""File names of results of images and videos: the same for inference, ``--show-dir`` and the hook.
 
-``result_names`` is the only place that decides them, so that no result replaces another one of the same run.
+Only ``result_names`` chooses them, so that results of one run never overwrite each other.
 """
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
-WRITABLE_SUFFIXES = ('.jpg', '.jpeg', '.png')     # an annotated picture of any other format is written as PNG
-MAX_NAME_BYTES = 255                              # of one file or folder, on the usual file systems
-ROOM_FOR_ENDINGS = 24                             # bytes that a number, a frame and an ending of ours may take beside the name
+WRITABLE_SUFFIXES = ('.jpg', '.jpeg', '.png')     # an annotated image of any other format is written as PNG
+MAX_NAME_BYTES = 255                              # of one file or folder, on common file systems
+ROOM_FOR_ENDINGS = 24                             # bytes reserved for a number, a frame index and a suffix
 FRAME_STEM = re.compile(r'(.+)_\d{6,}')
 
 
 @dataclass(frozen=True)
 class ResultName:
-    """What the results of one input are called. Paths are relative, with ``/``.
+    """The names of the results of one input. Paths are relative, with ``/``.
 
-    ``stem`` and ``suffix`` are those of the input (``sub/a`` and ``.jpg``). ``keeps_suffix``: another input has the same stem,
-    so the suffix stays in the name: ``a.jpg`` and ``a.png`` give ``a.jpg.json`` and ``a.png.json``.
+    ``stem`` and ``suffix`` are those of the input (``sub/a`` and ``.jpg``). ``keeps_suffix``: another input has the same stem, so the
+    suffix is kept: ``a.jpg`` and ``a.png`` give ``a.jpg.json`` and ``a.png.json``.
     """
 
     stem: str
@@ -37,43 +37,42 @@ class ResultName:
 
     @property
     def base(self) -> str:
-        """The name without an ending of ours."""
+        """The name without a result suffix."""
         return self.stem + self.suffix if self.keeps_suffix else self.stem
 
     @property
     def picture(self) -> str:
-        """The annotated image (``a.jpg``; ``a.tif`` gives ``a.tif.png``) or video (``clip.mp4``)."""
+        """Path of the annotated image (``a.jpg``; ``a.tif`` gives ``a.tif.png``) or video (``clip.mp4``)."""
         if self.is_video:
             return self.base if self.base.endswith('.mp4') else f'{self.base}.mp4'
         name = self.stem + self.suffix
         return name if self.suffix.lower() in WRITABLE_SUFFIXES else f'{name}.png'
 
     def prediction(self, frame: int | None = None) -> str:
-        """The JSON of an image (``a.json``) or of one frame of a video (``clip_000012.json``)."""
+        """Return the path of the JSON file of an image (``a.json``) or of a video frame (``clip_000012.json``)."""
         return f'{self.base}.json' if frame is None else f'{self.base}_{frame:06d}.json'
 
 
 def result_names(names: Sequence[str]) -> list[ResultName]:
-    """One ResultName for each input, all of them different, also where upper and lower case or Unicode forms are not told apart.
+    """Return one ResultName per input, all different, even on file systems that ignore case or Unicode form.
 
     Args:
-        names: relative names of images and videos with ``/``, as ``relative_names`` gives them.
-
-    A name that stands alone is not changed. Inputs with the same stem keep their suffixes, and so does an image that is called
-    like a frame of a video among them. What is still equal gets a number: ``A.jpg`` beside ``a.jpg`` is ``A_2.jpg``. A name that would be
-    too long for the file system with an ending of ours is cut.
+        names: relative names of images and videos with ``/``, as returned by ``relative_names``.
+    A unique name is not changed. Inputs with the same stem keep their suffixes, as does an image named like a frame of an input
+    video. Remaining duplicates get a number: ``A.jpg`` beside ``a.jpg`` becomes ``A_2.jpg``. A name that would be too long for the file
+    system with a result suffix is shortened.
     """
     split = [shortened(ResultName(*os.path.splitext(name))) for name in names]
     stems = Counter(folded(name.stem) for name in split)
     videos = {folded(name.stem) for name in split if name.is_video}
     preferred = [replace(name, keeps_suffix=stems[folded(name.stem)] > 1 or is_like_a_frame(name, videos)) for name in split]
     used, numbers = UsedPaths(), Counter()
-    chosen = [name if used.take(name) else None for name in preferred]        # names that need no number come first
+    chosen = [name if used.take(name) else None for name in preferred]        # names without a number come first
     return [found or numbered(name, used, numbers) for name, found in zip(preferred, chosen, strict=True)]
 
 
 def shortened(name: ResultName) -> ResultName:
-    """``name``, its stem cut so that each file of its results has a name that the file system can hold."""
+    """Return ``name`` with its stem shortened so that all its result files have valid lengths."""
     folder, _, stem = name.stem.rpartition('/')
     room = MAX_NAME_BYTES - ROOM_FOR_ENDINGS - len(os.fsencode(name.suffix))
     if len(os.fsencode(stem)) <= room:
@@ -83,15 +82,15 @@ def shortened(name: ResultName) -> ResultName:
 
 
 def is_like_a_frame(name: ResultName, videos: set[str]) -> bool:
-    """Whether an image is called like the results of a frame: ``clip_000003.jpg`` beside ``clip.mp4``."""
+    """Return whether an image is named like the result of a video frame: ``clip_000003.jpg`` beside ``clip.mp4``."""
     match = FRAME_STEM.fullmatch(name.stem)
     return not name.is_video and match is not None and folded(match[1]) in videos
 
 
 def numbered(name: ResultName, used: UsedPaths, numbers: Counter) -> ResultName:
-    """``name`` with the first number from 2 on that makes it free; without its folders where one of them is another's file.
+    """Return ``name`` with the first free number from 2; without its folders if a result file has the path of one of them.
 
-    ``numbers``: the last number that each stem got, which is kept up to date.
+    ``numbers``: the last number used for each stem; updated.
     """
     if used.has_file_above(name):
         name = replace(name, stem=name.stem.replace('/', '_'))
@@ -105,23 +104,23 @@ def numbered(name: ResultName, used: UsedPaths, numbers: Counter) -> ResultName:
 
 
 def folded(path: str) -> str:
-    """Equal for paths that macOS or Windows take for the same file."""
+    """Return a string that is equal for paths that macOS or Windows treat as the same file."""
     return unicodedata.normalize('NFC', path).casefold()
 
 
 class UsedPaths:
-    """Paths of results that are taken, as files and as folders."""
+    """Used paths of results, as files and as folders."""
 
     def __init__(self) -> None:
         self.files: set[str] = set()
         self.folders: set[str] = set()
 
     def has_file_above(self, name: ResultName) -> bool:
-        """Whether a file is in the place of a folder of ``name``."""
+        """Return whether a folder of ``name`` exists as a file."""
         return any(str(parent) in self.files for parent in PurePosixPath(folded(name.picture)).parents)
 
     def take(self, name: ResultName) -> bool:
-        """Take the paths of ``name``, unless one of them is taken: return whether they were free."""
+        """Reserve the paths of ``name``; return whether all were free."""
         files = {folded(name.picture), folded(name.prediction(0 if name.is_video else None))}
         folders = {str(parent) for file in files for parent in PurePosixPath(file).parents}
         if files & self.files or files & self.folders or folders & self.files:
@@ -132,9 +131,9 @@ class UsedPaths:
 
 
 def relative_names(files: Sequence[str | os.PathLike], root: str | os.PathLike | None = None) -> list[str]:
-    """File names, with as much of their folders as tells them apart: relative to ``root``, or to the folder that all share.
+    """Return file names relative to ``root``, or to their common folder.
 
-    Links are not followed: an input goes by the name under which it was given.
+    Symlinks are not resolved: an input keeps the name that was given.
     """
     paths = [Path(os.path.abspath(file)) for file in files]
     if not paths:

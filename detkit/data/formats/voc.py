@@ -108,7 +108,7 @@ def decode_declared(data: bytes) -> bytes | str:
         return data
     body = data[declared.end():]
     if name.startswith(('utf-16', 'utf-32', 'unicode')):
-        return body.decode('utf-8')         # the parser read this line as ASCII, so the declared encoding is wrong: that of the writer's memory
+        return body.decode('utf-8')         # the first line is readable as ASCII, so the declared encoding is wrong
     try:
         return body.decode(name)
     except UnicodeDecodeError:
