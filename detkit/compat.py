@@ -120,7 +120,7 @@ def digest(model: nn.Module) -> dict[str, int | str]:
 
 @cache
 def known_keys() -> dict[str, dict[str, int | str]]:
-    """Return MMDetection 3.3.0's config, ``family/name.py`` -> detector ``type``, ``n``, ``params``, ``sha``: see ``digest``."""
+    """Return config of MMDetection 3.3.0 (``family/name.py``) -> detector ``type``, ``n``, ``params``, ``sha``; see ``digest``."""
     return json.loads((Path(__file__).parent / 'compat_keys.json').read_text(encoding='utf-8'))
 
 

@@ -1,4 +1,4 @@
-"""What every run shares: logging, checkpoints, seeds, precision."""
+"""Settings shared by all runs: logging, checkpoints, seeds, precision."""
 default_scope = 'detkit'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -5,7 +5,7 @@ Expect 40.2 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2
 """
 _base_ = ['../_base_/datasets/coco_detection.py', '../_base_/schedules/schedule_1x.py', '../_base_/default_runtime.py']
 
-num_classes = 80              # follows `classes`
+num_classes = 80              # set from `classes`
 warmup_iters = 4000
 model = dict(
     type='CenterNet',
@@ -34,4 +34,4 @@ train_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.00025, by_epoch=False, begin=0, end=warmup_iters), _base_.param_scheduler[1]]
-optim_wrapper = dict(optimizer=dict(lr=0.01), paramwise_cfg=dict(norm_decay_mult=0.))   # for 16 images a step
+optim_wrapper = dict(optimizer=dict(lr=0.01), paramwise_cfg=dict(norm_decay_mult=0.))   # total batch size 16

@@ -5,11 +5,11 @@ Expect 29.5 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 1
 """
 _base_ = ['../_base_/datasets/coco_detection.py', '../_base_/schedules/schedule_1x.py', '../_base_/default_runtime.py']
 
-num_classes = 80              # follows `classes`
-image_size = (512, 512)       # (width, height) in pixels of the crops in training; tests see whole images
+num_classes = 80              # set from `classes`
+image_size = (512, 512)       # (width, height) in pixels of the training crops; tests use whole images
 batch_size = 16
 num_workers = 4
-max_epochs = 28               # each of five times the data
+max_epochs = 28               # each epoch is five passes over the data
 warmup_iters = 1000
 model = dict(
     type='CenterNet',
@@ -35,7 +35,7 @@ train_pipeline = [
     dict(type='Resize', scale=image_size, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs')]
-whole_image = dict(                              # sides of the canvas: the next multiple of 32
+whole_image = dict(                              # canvas sides: the next multiple of 32
     type='RandomCenterCropPad', ratios=None, border=None, mean=[0, 0, 0], to_rgb=True,
     test_mode=True, test_pad_mode=['logical_or', 31], test_pad_add_pix=1)
 test_pipeline = [
@@ -52,7 +52,7 @@ tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_thres
 tta_pipeline = [
     dict(type='LoadImageFromFile', to_float32=True),
     dict(type='TestTimeAug', transforms=[
-        [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)],      # before the canvas, whose border is not symmetric
+        [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)],      # before padding, because the padding is not symmetric
         [whole_image],
         [dict(type='LoadAnnotations', with_bbox=True)],
         [dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'flip', 'flip_direction', 'border'))]])]

@@ -5,7 +5,7 @@ Expect 44.3 box AP on val2017 (MMDetection's model zoo), trained with 16 GPUs x 
 """
 _base_ = ['../_base_/datasets/coco_detr.py', '../_base_/default_runtime.py']
 
-num_classes = 80              # follows `classes`
+num_classes = 80              # set from `classes`
 max_epochs = 50
 ffn = dict(embed_dims=256, feedforward_channels=1024, ffn_drop=0.1)
 model = dict(
@@ -38,7 +38,7 @@ model = dict(
         dict(type='IoUCost', iou_mode='giou', weight=2.0)])),
     test_cfg=dict(max_per_img=100))
 
-optim_wrapper = dict(      # for 32 images a step
+optim_wrapper = dict(      # total batch size 32
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.0002, weight_decay=0.0001), clip_grad=dict(max_norm=0.1, norm_type=2),
     paramwise_cfg=dict(custom_keys={
         'backbone': dict(lr_mult=0.1), 'sampling_offsets': dict(lr_mult=0.1), 'reference_points': dict(lr_mult=0.1)}))

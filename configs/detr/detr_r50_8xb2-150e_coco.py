@@ -5,7 +5,7 @@ Expect 39.9 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2
 """
 _base_ = ['../_base_/datasets/coco_detr.py', '../_base_/default_runtime.py']
 
-num_classes = 80              # follows `classes`
+num_classes = 80              # set from `classes`
 max_epochs = 150
 attention = dict(embed_dims=256, num_heads=8, dropout=0.1)
 ffn = dict(embed_dims=256, feedforward_channels=2048, num_fcs=2, ffn_drop=0.1, act_cfg=dict(type='ReLU', inplace=True))
@@ -32,7 +32,7 @@ model = dict(
         dict(type='IoUCost', iou_mode='giou', weight=2.0)])),
     test_cfg=dict(max_per_img=100))
 
-optim_wrapper = dict(      # for 16 images a step
+optim_wrapper = dict(      # total batch size 16
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.0001, weight_decay=0.0001), clip_grad=dict(max_norm=0.1, norm_type=2),
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1, decay_mult=1.0)}))
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)

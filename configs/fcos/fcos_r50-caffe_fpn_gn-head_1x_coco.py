@@ -5,7 +5,7 @@ Expect 36.6 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2
 """
 _base_ = ['../_base_/datasets/coco_detection.py', '../_base_/schedules/schedule_1x.py', '../_base_/default_runtime.py']
 
-num_classes = 80              # follows `classes`
+num_classes = 80              # set from `classes`
 model = dict(
     type='FCOS',
     data_preprocessor=dict(
@@ -24,5 +24,5 @@ model = dict(
     test_cfg=dict(nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
 param_scheduler = [
     dict(type='ConstantLR', factor=1.0 / 3, by_epoch=False, begin=0, end=_base_.warmup_iters), _base_.param_scheduler[1]]
-optim_wrapper = dict(                           # for 16 images a step
+optim_wrapper = dict(                           # total batch size 16
     optimizer=dict(lr=0.01), paramwise_cfg=dict(bias_lr_mult=2., bias_decay_mult=0.), clip_grad=dict(max_norm=35, norm_type=2))

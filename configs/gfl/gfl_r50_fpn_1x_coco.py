@@ -17,4 +17,4 @@ model = dict(
         loss_bbox=dict(type='GIoULoss', loss_weight=2.0)),
     train_cfg=dict(_delete_=True, assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_weight=-1),
     test_cfg=dict(nms=dict(type='nms', iou_threshold=0.6)))
-optim_wrapper = dict(optimizer=dict(lr=0.01))   # for 16 images a step
+optim_wrapper = dict(optimizer=dict(lr=0.01))   # total batch size 16

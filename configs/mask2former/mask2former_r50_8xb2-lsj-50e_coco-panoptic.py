@@ -7,11 +7,11 @@ from os.path import join
 
 _base_ = ['../_base_/datasets/coco_panoptic.py', '../_base_/default_runtime.py']
 
-image_size = (1024, 1024)     # (width, height) in pixels of the crops in training
+image_size = (1024, 1024)     # (width, height) in pixels of the training crops
 test_size = (image_size[0] * 1333 // 1024, image_size[1] * 25 // 32)          # 1333x800
-max_iters = 368750            # of 16 images: 50 epochs
+max_iters = 368750            # 50 epochs at a total batch size of 16
 val_interval = 5000           # in iterations
-val_instances = 'annotations/instances_val2017.json'         # boxes and masks of the things, for AP
+val_instances = 'annotations/instances_val2017.json'         # boxes and masks of things, for AP
 test_instances = val_instances
 
 num_things_classes = len(_base_.classes) if _base_.classes else 80
@@ -39,7 +39,7 @@ model = dict(
         transformer_decoder=dict(num_layers=9, layer_cfg=dict(
             self_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0), cross_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0),
             ffn_cfg=dict(embed_dims=256, feedforward_channels=2048, num_fcs=2, ffn_drop=0.0))),
-        loss_cls=dict(                             # the last weight: no object
+        loss_cls=dict(                             # the last weight is for "no object"
             type='CrossEntropyLoss', loss_weight=2.0, class_weight=[1.0] * (num_things_classes + num_stuff_classes) + [0.1]),
         loss_mask=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=5.0),
         loss_dice=dict(type='DiceLoss', naive_dice=True, eps=1.0, loss_weight=5.0)),

@@ -10,9 +10,9 @@ _base_ = ['../_base_/models/mask-rcnn_r50_fpn.py', '../_base_/datasets/nuclei_in
 
 max_epochs = 60
 val_interval = 20
-base_lr = 0.001               # for 4 images a step
+base_lr = 0.001               # total batch size 4
 warmup_iters = 100
-amp = 'auto'                  # bfloat16 where the machine has it
+amp = 'auto'                  # bfloat16 if the machine supports it
 channels_last = 'auto'
 
 num_classes = len(_base_.classes)

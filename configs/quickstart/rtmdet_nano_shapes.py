@@ -11,9 +11,9 @@ _base_ = ['../_base_/models/rtmdet_nano.py', '../_base_/datasets/shapes_detectio
 
 max_epochs = 18
 val_interval = 6
-base_lr = 0.006               # for 16 images a step
+base_lr = 0.006               # total batch size 16
 warmup_iters = 60
-amp = 'auto'                  # bfloat16 where the machine has it
+amp = 'auto'                  # bfloat16 if the machine supports it
 channels_last = 'auto'
 
 model = dict(bbox_head=dict(num_classes=len(_base_.classes)))

@@ -5,4 +5,4 @@ Expect 36.5 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2
 """
 _base_ = ['../_base_/models/retinanet_r50_fpn.py', '../_base_/datasets/coco_detection.py',
           '../_base_/schedules/schedule_1x.py', '../_base_/default_runtime.py']
-optim_wrapper = dict(optimizer=dict(lr=0.01))   # for 16 images a step
+optim_wrapper = dict(optimizer=dict(lr=0.01))   # total batch size 16

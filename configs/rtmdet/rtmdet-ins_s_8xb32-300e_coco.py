@@ -9,7 +9,7 @@ model = dict(
     neck=dict(in_channels=[128, 256, 512], out_channels=128, num_csp_blocks=1),
     bbox_head=dict(in_channels=128, feat_channels=128))
 
-train_pipeline = [            # milder scales than the larger models': 0.5 in place of 0.1
+train_pipeline = [            # less scale jitter than in larger models: minimum 0.5 instead of 0.1
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
     dict(type='CachedMosaic', img_scale=_base_.image_size, pad_val=114.0),

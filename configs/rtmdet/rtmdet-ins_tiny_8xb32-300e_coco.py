@@ -9,7 +9,7 @@ model = dict(
     neck=dict(in_channels=[96, 192, 384], out_channels=96, num_csp_blocks=1),
     bbox_head=dict(in_channels=96, feat_channels=96))
 
-train_pipeline = [            # MixUp on half of the images
+train_pipeline = [            # MixUp with probability 0.5
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
     dict(type='CachedMosaic', img_scale=_base_.image_size, pad_val=114.0, max_cached_images=20, random_pop=False),

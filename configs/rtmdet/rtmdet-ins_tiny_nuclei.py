@@ -8,10 +8,10 @@ _base_ = ['../_base_/datasets/nuclei_instance.py', '../_base_/default_runtime.py
 
 max_epochs = 60
 val_interval = 20
-base_lr = 0.002               # for 8 images a step
+base_lr = 0.002               # total batch size 8
 warmup_iters = 60
 batch_size = 8
-amp = 'auto'                  # bfloat16 where the machine has it
+amp = 'auto'                  # bfloat16 if the machine supports it
 channels_last = 'auto'
 
 model = dict(
@@ -34,7 +34,7 @@ train_pipeline = [
     dict(type='RandomChoice', transforms=[[dict(type='Resize', scale_factor=s)] for s in (1.5, 2.0, 2.5)]),
     dict(type='RandomCrop', crop_size=_base_.image_size, allow_negative_crop=True, recompute_bbox=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), keep_empty=False),
-    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),   # a slide has no right way up
+    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),   # a slide has no preferred orientation
     dict(type='YOLOXHSVRandomAug'),
     dict(type='Pad', size=_base_.image_size),
     dict(type='PackDetInputs')]

@@ -9,6 +9,6 @@ model = dict(
     neck=dict(in_channels=[320, 640, 1280], out_channels=320, num_csp_blocks=4),
     bbox_head=dict(in_channels=320, feat_channels=320))
 
-base_lr = 0.002               # for 128 images a step
+base_lr = 0.002               # total batch size 128
 batch_size = 16
 auto_scale_lr = dict(enable=False, base_batch_size=128)

@@ -5,13 +5,13 @@ Expect 51.5 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 3
 """
 _base_ = ['../_base_/datasets/coco_detection.py', '../_base_/default_runtime.py']
 
-num_classes = 80              # follows `classes`
+num_classes = 80              # set from `classes`
 image_size = (640, 640)       # (width, height) in pixels
 batch_size, val_batch_size = 32, 5
 num_workers = 10
 max_epochs = 300
-stage2_num_epochs = min(max(1, round(max_epochs / 15)), max_epochs - 1)   # the last epochs, which see plain images: 20 of 300
-base_lr = 0.004               # for 256 images a step
+stage2_num_epochs = min(max(1, round(max_epochs / 15)), max_epochs - 1)   # last epochs, without Mosaic and MixUp: 20 of 300
+base_lr = 0.004               # total batch size 256
 warmup_iters = 1000
 model = dict(
     type='RTMDet',
@@ -35,7 +35,7 @@ model = dict(
     test_cfg=dict(nms_pre=30000, min_bbox_size=0, score_thr=0.001, nms=dict(type='nms', iou_threshold=0.65), max_per_img=300))
 
 test_size = image_size
-mosaic_size = tuple(2 * side for side in image_size)         # of four images, before they are cropped
+mosaic_size = tuple(2 * side for side in image_size)         # four images, before cropping
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

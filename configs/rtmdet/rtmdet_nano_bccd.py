@@ -10,30 +10,30 @@ parameters, 0.71 G multiply-adds an image.
 _base_ = ['../_base_/models/rtmdet_nano.py', '../_base_/datasets/bccd_detection.py', '../_base_/default_runtime.py']
 
 image_size = (320, 256)       # (width, height) in pixels
-keep_ratio = False            # BCCD's 640x480 images fill 320x256: sides that 32 divides, and no pixel is padding
+keep_ratio = False            # BCCD's 640x480 images become 320x256: multiples of 32, without padding
 max_epochs = 100
-stage2_num_epochs = min(max(1, round(max_epochs / 10)), max_epochs - 1)   # the last epochs, which see plain images
+stage2_num_epochs = min(max(1, round(max_epochs / 10)), max_epochs - 1)   # last epochs, without Mosaic
 val_interval = 10
-base_lr = 0.002               # for 8 images a step
+base_lr = 0.002               # total batch size 8
 warmup_iters = 200
-amp = 'auto'                  # bfloat16 where the machine has it
+amp = 'auto'                  # bfloat16 if the machine supports it
 channels_last = 'auto'
 
 model = dict(bbox_head=dict(num_classes=len(_base_.classes)))
 
 test_size = image_size
-mosaic_size = tuple(2 * side for side in image_size)         # of four images, before they are cropped
+mosaic_size = tuple(2 * side for side in image_size)         # four images, before cropping
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=image_size, keep_ratio=keep_ratio),
-    dict(type='RandomChoice', transforms=[             # half of the images are mosaics of four
+    dict(type='RandomChoice', transforms=[             # half of the images are mosaics of four images
         [dict(type='CachedMosaic', img_scale=image_size, pad_val=114.0, max_cached_images=205),
          dict(type='RandomResize', scale=mosaic_size, ratio_range=(0.6, 1.5), keep_ratio=True)],
         [dict(type='RandomResize', scale=image_size, ratio_range=(0.6, 1.5), keep_ratio=True)]]),
     dict(type='RandomCrop', crop_size=image_size, allow_negative_crop=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(4, 4), keep_empty=False),
-    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),   # a smear has no right way up
+    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),   # a smear has no preferred orientation
     dict(type='YOLOXHSVRandomAug'),
     dict(type='Pad', size=image_size, pad_val=dict(img=(114, 114, 114))),
     dict(type='PackDetInputs')]

@@ -1,7 +1,7 @@
-"""RTMDet (https://arxiv.org/abs/2212.07784) at a quarter of the width, from scratch, for small data sets of one's own on a CPU.
+"""RTMDet (https://arxiv.org/abs/2212.07784) at a quarter of the width, from scratch, for small custom datasets on a CPU.
 
-What ``detkit new-config`` starts from without a GPU. The network and the schedule are those of rtmdet_nano_bccd.py, which takes 11 minutes
-on two CPU cores; images keep their aspect ratio, and flips are left-right alone.
+``detkit new-config`` starts from this recipe without a GPU. Network and schedule are those of rtmdet_nano_bccd.py, which takes 11 minutes
+on two CPU cores; images keep their aspect ratio, and flips are only horizontal.
 
     detkit new-config --data data/bccd --out my.py
     python tools/train.py configs/rtmdet/rtmdet_nano_small-data.py --cfg-options data_root=data/coco/
@@ -11,20 +11,20 @@ _base_ = ['../_base_/models/rtmdet_nano.py', '../_base_/datasets/coco_detection.
 image_size = (640, 640)       # (width, height) in pixels
 batch_size = val_batch_size = 8
 max_epochs = 100
-stage2_num_epochs = min(max(1, round(max_epochs / 10)), max_epochs - 1)   # the last epochs, which see plain images
+stage2_num_epochs = min(max(1, round(max_epochs / 10)), max_epochs - 1)   # last epochs, without Mosaic
 val_interval = 10
-base_lr = 0.002               # for 8 images a step
+base_lr = 0.002               # total batch size 8
 warmup_iters = 200
-amp = 'auto'                  # bfloat16 where the machine has it
+amp = 'auto'                  # bfloat16 if the machine supports it
 channels_last = 'auto'
 
 test_size = image_size
-mosaic_size = tuple(2 * side for side in image_size)         # of four images, before they are cropped
+mosaic_size = tuple(2 * side for side in image_size)         # four images, before cropping
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=image_size, keep_ratio=True),
-    dict(type='RandomChoice', transforms=[             # half of the images are mosaics of four
+    dict(type='RandomChoice', transforms=[             # half of the images are mosaics of four images
         [dict(type='CachedMosaic', img_scale=image_size, pad_val=114.0),
          dict(type='RandomResize', scale=mosaic_size, ratio_range=(0.6, 1.5), keep_ratio=True)],
         [dict(type='RandomResize', scale=image_size, ratio_range=(0.6, 1.5), keep_ratio=True)]]),

@@ -14,6 +14,6 @@ model = dict(
         drop_path_rate=0.2, convert_weights=True, init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
     neck=dict(in_channels=[96, 192, 384, 768]))
 optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05),   # for 16 images a step
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05),   # total batch size 16
     paramwise_cfg=dict(custom_keys=dict(
         absolute_pos_embed=dict(decay_mult=0.), relative_position_bias_table=dict(decay_mult=0.), norm=dict(decay_mult=0.))))

@@ -11,4 +11,4 @@ model = dict(
         _delete_=True, type='SwinTransformer', embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7,
         drop_path_rate=0.2, out_indices=(1, 2, 3), convert_weights=True, init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
     neck=dict(in_channels=[192, 384, 768], start_level=0, num_outs=5))
-optim_wrapper = dict(optimizer=dict(lr=0.01))   # for 16 images a step
+optim_wrapper = dict(optimizer=dict(lr=0.01))   # total batch size 16

@@ -20,4 +20,4 @@ model = dict(
         _delete_=True, initial_epoch=min(4, _base_.max_epochs // 3), initial_assigner=dict(type='ATSSAssigner', topk=9),
         assigner=dict(type='TaskAlignedAssigner', topk=13), alpha=1, beta=6, allowed_border=-1, pos_weight=-1),
     test_cfg=dict(nms=dict(type='nms', iou_threshold=0.6)))
-optim_wrapper = dict(optimizer=dict(lr=0.01))   # for 16 images a step
+optim_wrapper = dict(optimizer=dict(lr=0.01))   # total batch size 16

@@ -9,13 +9,13 @@ Expect 54.2 box AP (89.4 AP50) on val, 56.0 (90.2) on test; 25 minutes of proces
 _base_ = ['../_base_/datasets/bccd_detection.py', '../_base_/default_runtime.py']
 
 image_size = (320, 256)       # (width, height) in pixels
-keep_ratio = False            # BCCD's 640x480 images fill 320x256: sides that 32 divides, and no pixel is padding
+keep_ratio = False            # BCCD's 640x480 images become 320x256: multiples of 32, without padding
 max_epochs = 100
 warmup_epochs = max(1, round(max_epochs / 20))
-num_last_epochs = round(max_epochs * 0.15)                    # the last epochs, which see plain images
+num_last_epochs = round(max_epochs * 0.15)                    # last epochs, without Mosaic and RandomAffine
 val_interval = 10
-base_lr = 0.004               # for 8 images a step
-amp = 'auto'                  # bfloat16 where the machine has it
+base_lr = 0.004               # total batch size 8
+amp = 'auto'                  # bfloat16 if the machine supports it
 channels_last = 'auto'
 
 model = dict(
@@ -37,7 +37,7 @@ train_pipeline = [
     dict(type='Mosaic', img_scale=image_size, pad_val=114.0),
     dict(type='RandomAffine', scaling_ratio_range=(0.5, 1.5), border=tuple(-side // 2 for side in image_size)),
     dict(type='YOLOXHSVRandomAug'),
-    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),   # a smear has no right way up
+    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),   # a smear has no preferred orientation
     dict(type='Resize', scale=image_size, keep_ratio=keep_ratio),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(4, 4), keep_empty=False),
     dict(type='PackDetInputs')]
@@ -62,7 +62,7 @@ param_scheduler = [
     dict(type='QuadraticWarmupLR', by_epoch=True, begin=0, end=warmup_epochs, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=base_lr * 0.05, begin=warmup_epochs, end=max_epochs,
          T_max=max_epochs - warmup_epochs, by_epoch=True, convert_to_iter_based=True)]
-param_scheduler = [step for step in param_scheduler if step['begin'] < step['end']]                # in a short run some have no epoch
+param_scheduler = [step for step in param_scheduler if step['begin'] < step['end']]                # drop empty ones in short runs
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 default_hooks = dict(checkpoint=dict(interval=val_interval))
 custom_hooks = [

@@ -5,14 +5,14 @@ Expect 40.5 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 8
 """
 _base_ = ['../_base_/datasets/coco_detection.py', '../_base_/default_runtime.py']
 
-num_classes = 80              # follows `classes`
+num_classes = 80              # set from `classes`
 image_size = (640, 640)       # (width, height) in pixels
 batch_size = val_batch_size = 8
 num_workers = 4
 max_epochs = 300
 warmup_epochs = max(1, round(max_epochs / 60))                # 5 of 300
 num_last_epochs = round(max_epochs / 20)                      # without Mosaic, RandomAffine and MixUp: 15 of 300
-base_lr = 0.01                # for 64 images a step
+base_lr = 0.01                # total batch size 64
 
 norm_cfg = dict(type='BN', momentum=0.03, eps=0.001)
 act_cfg = dict(type='Swish')
@@ -41,7 +41,7 @@ load_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True)]
 test_size = image_size
-train_pipeline = [            # Resize and Pad are for the last epochs, in which Mosaic, RandomAffine and MixUp are left out
+train_pipeline = [            # Resize and Pad are used in the last epochs, without Mosaic, RandomAffine and MixUp
     dict(type='Mosaic', img_scale=image_size, pad_val=114.0),
     dict(type='RandomAffine', scaling_ratio_range=(0.1, 2), border=tuple(-side // 2 for side in image_size)),
     dict(type='MixUp', img_scale=image_size, ratio_range=(0.8, 1.6), pad_val=114.0),
@@ -78,7 +78,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=base_lr * 0.05, begin=warmup_epochs, end=max_epochs - num_last_epochs,
          T_max=max_epochs - num_last_epochs, by_epoch=True, convert_to_iter_based=True),
     dict(type='ConstantLR', by_epoch=True, factor=1, begin=max_epochs - num_last_epochs, end=max_epochs)]
-param_scheduler = [step for step in param_scheduler if step['begin'] < step['end']]                # in a short run some have no epoch
+param_scheduler = [step for step in param_scheduler if step['begin'] < step['end']]                # drop empty ones in short runs
 auto_scale_lr = dict(enable=False, base_batch_size=64)
 default_hooks = dict(checkpoint=dict(interval=10))
 custom_hooks = [

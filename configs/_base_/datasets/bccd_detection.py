@@ -1,17 +1,17 @@
-"""BCCD: photographs of stained blood smears, 640x480, boxes of red cells, white cells and platelets (MIT licence).
+"""BCCD: photographs of stained blood smears, 640x480, with boxes of red cells, white cells and platelets (MIT licence).
 
-205 training, 87 validation and 72 test images; ``tools/download_dataset.py bccd`` fetches them. Here at half size.
+205 training, 87 validation and 72 test images; ``tools/download_dataset.py bccd`` downloads them. Used at half size here.
 """
 from os.path import join
 
-data_root = 'data/bccd/'                                      # the folder that the paths below start from
+data_root = 'data/bccd/'                                      # root folder of the paths below
 train_ann_file, val_ann_file, test_ann_file = 'annotations/train.json', 'annotations/val.json', 'annotations/test.json'
 train_images = val_images = test_images = 'images/'
-classes = ('RBC', 'WBC', 'Platelets')                         # names in the order of their labels
-image_size = (320, 240)                                       # (width, height) in pixels that an image is fitted into
+classes = ('RBC', 'WBC', 'Platelets')                         # class names, in the order of their labels
+image_size = (320, 240)                                       # (width, height) in pixels; images are resized to fit
 test_size = image_size
-batch_size = val_batch_size = 8                               # images of one process
-num_workers = 1                                               # of each loader
+batch_size = val_batch_size = 8                               # images per process
+num_workers = 1                                               # per data loader
 
 dataset_type = 'CocoDataset'
 palette = [(220, 60, 60), (70, 110, 230), (240, 190, 40)]     # RGB

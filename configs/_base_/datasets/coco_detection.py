@@ -1,17 +1,17 @@
 """COCO 2017 boxes (https://arxiv.org/abs/1405.0312): 118 287 training and 5 000 validation images, short side 800 pixels."""
 from os.path import join
 
-data_root = 'data/coco/'                                      # the folder that the paths below start from
+data_root = 'data/coco/'                                      # root folder of the paths below
 train_ann_file = 'annotations/instances_train2017.json'
 val_ann_file = 'annotations/instances_val2017.json'
 test_ann_file = val_ann_file
 train_images, val_images = 'train2017/', 'val2017/'
 test_images = val_images
-classes = None                                                # names in the order of their labels; None: COCO's 80
-image_size = (1333, 800)                                      # (width, height) in pixels that an image is fitted into
+classes = None                                                # class names, in the order of their labels; None: COCO's 80
+image_size = (1333, 800)                                      # (width, height) in pixels; images are resized to fit
 test_size = image_size
-batch_size, val_batch_size = 2, 1                             # images of one process
-num_workers = 2                                               # of each loader
+batch_size, val_batch_size = 2, 1                             # images per process
+num_workers = 2                                               # per data loader
 
 dataset_type = 'CocoDataset'
 metainfo = dict(classes=classes, palette=None) if classes else dict()
@@ -24,7 +24,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=test_size, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),     # after Resize: the metric wants them in the original image's pixels
+    dict(type='LoadAnnotations', with_bbox=True),     # after Resize: the metric needs boxes in original image pixels
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
 
 train_dataloader = dict(

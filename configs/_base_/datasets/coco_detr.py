@@ -1,9 +1,9 @@
-"""COCO as DETR reads it: short sides of 480 to 800 pixels, half of the images as a crop of a resized image (DETR, Sec. 4)."""
+"""COCO with DETR's augmentation: short sides of 480 to 800 pixels; half of the images are crops of a resized image (DETR, Sec. 4)."""
 _base_ = './coco_detection.py'
 
 long, short = _base_.image_size
 sizes = [(short * part // 25, long) for part in range(15, 26)]                # short sides of 480, 512, ..., 800 pixels
-sizes_before_crop = [(short * part // 8, 4200) for part in (4, 5, 6)]         # 400, 500 and 600 pixels; the long side as it comes
+sizes_before_crop = [(short * part // 8, 4200) for part in (4, 5, 6)]         # 400, 500 and 600 pixels; no limit for the long side
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -1,4 +1,4 @@
-"""COCO 2017 boxes and masks (https://arxiv.org/abs/1405.0312): as coco_detection.py, with a mask for each object."""
+"""COCO 2017 boxes and masks (https://arxiv.org/abs/1405.0312): coco_detection.py with a mask for each object."""
 _base_ = './coco_detection.py'
 
 train_pipeline = [
@@ -10,7 +10,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=_base_.test_size, keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),     # after Resize: the metric wants them in the original image's pixels
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),     # after Resize: the metric needs boxes in original image pixels
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

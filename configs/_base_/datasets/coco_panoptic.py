@@ -1,10 +1,11 @@
-"""COCO 2017 panoptic (https://arxiv.org/abs/1801.00868): 80 classes of things, 53 of stuff; short side 800 pixels.
+"""COCO 2017 panoptic (https://arxiv.org/abs/1801.00868): 80 thing classes and 53 stuff classes; short side 800 pixels.
 
-The files of https://cocodataset.org/#download: panoptic_train2017.json and panoptic_val2017.json, and beside them the folders of their PNGs.
+Uses the files from https://cocodataset.org/#download: panoptic_train2017.json and panoptic_val2017.json, with the folders of their
+PNGs beside them.
 """
 from os.path import join
 
-data_root = 'data/coco/'                                      # the folder that the paths below start from
+data_root = 'data/coco/'                                      # root folder of the paths below
 train_ann_file = 'annotations/panoptic_train2017.json'
 val_ann_file = 'annotations/panoptic_val2017.json'
 test_ann_file = val_ann_file
@@ -12,12 +13,12 @@ train_images, val_images = 'train2017/', 'val2017/'
 test_images = val_images
 train_segments, val_segments = 'annotations/panoptic_train2017/', 'annotations/panoptic_val2017/'      # folders of PNGs
 test_segments = val_segments
-classes = None                                                # names of the things, in the order of their labels; None: COCO's 80
-stuff_classes = None                                          # names of the stuff; None: COCO's 53, or none beside other classes
-image_size = (1333, 800)                                      # (width, height) in pixels that an image is fitted into
+classes = None                                                # thing class names, in the order of their labels; None: COCO's 80
+stuff_classes = None                                          # stuff class names; None: COCO's 53, or none if `classes` is set
+image_size = (1333, 800)                                      # (width, height) in pixels; images are resized to fit
 test_size = image_size
-batch_size, val_batch_size = 2, 1                             # images of one process
-num_workers = 2                                               # of each loader
+batch_size, val_batch_size = 2, 1                             # images per process
+num_workers = 2                                               # per data loader
 
 dataset_type = 'CocoPanopticDataset'
 stuff = stuff_classes or ()

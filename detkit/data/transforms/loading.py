@@ -164,7 +164,7 @@ class LoadImageFromFile(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadImageFromNDArray(BaseTransform):
-    """Use ``img``, uint8 (H, W, 3) BGR or (H, W), without a copy. Writes ``img_shape`` and ``ori_shape``."""
+    """Use ``img``, uint8 (H, W, 3) BGR or (H, W), without loading a file. Writes ``img_shape`` and ``ori_shape``."""
 
     def __init__(self, to_float32: bool = False, color_type: str = 'color', imdecode_backend: str = 'cv2',
                  backend_args: dict | None = None, file_client_args: dict | None = None, ignore_empty: bool = False) -> None:
