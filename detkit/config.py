@@ -94,7 +94,10 @@ def load_config(source: str | Path | dict | Config, options: dict | Sequence[str
 
 
 def check_reader(cfg: Config) -> None:
-    """Raise ConfigError for an unused name, or if mmengine's ``Config.fromfile`` read a file that sets variables of its bases."""
+    """Raise ConfigError for an unused name, or if mmengine's ``Config.fromfile`` read a file that sets variables of its bases.
+
+    mmengine's reader does not pass such variables on to the bases.
+    """
     path = Path(cfg.filename or '')
     if hasattr(cfg, '_variables') or path.suffix not in SUFFIXES or not path.is_file():
         return

@@ -54,7 +54,7 @@ def check_file_settings(tree: FileTree, cfg: dict) -> None:
 
 def unused_names(tree: FileTree) -> Iterator[tuple[Path, str]]:
     """Yield ``(file, name)`` for every top-level name that neither its file, nor a file based on it, nor detkit reads."""
-    readers: dict[Path, set[str]] = {path: set() for path in tree.names}     # file -> names that files above it read
+    readers: dict[Path, set[str]] = {path: set() for path in tree.names}     # file -> names that files based on it read
     for path, names in tree.names.items():
         for base in tree.below(path):
             readers[base] |= names.from_bases
@@ -196,7 +196,7 @@ def check_keys(cfg: Config) -> None:
         raise ConfigError(f"a config given in Python has no _base_; here it is {cfg['_base_']!r}. Write it into a file, or load the base "
                           f"and give the rest: load_config(base, {{'optim_wrapper.optimizer.lr': 0.01}}).")
     check_kinds(cfg._cfg_dict)
-    sections = READ if noted is not None or not cfg.filename else READ - set(cfg)     # mmengine's own reading checks no names
+    sections = READ if noted is not None or not cfg.filename else READ - set(cfg)     # mmengine's reader does not check names
     for key, value in dict.items(cfg._cfg_dict):
         if key in READ or (noted or {}).get(key) == repr(value):
             continue

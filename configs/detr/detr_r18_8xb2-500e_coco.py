@@ -1,6 +1,6 @@
 """DETR, ResNet-18, 500 epochs on COCO (https://arxiv.org/abs/2005.12872).
 
-A smaller backbone than any in the paper; no result is known. With 8 GPUs x 2 images:
+A smaller backbone than any in the paper; there is no reference result. With 8 GPUs x 2 images:
     torchrun --nproc-per-node 8 tools/train.py configs/detr/detr_r18_8xb2-500e_coco.py --launcher pytorch
 """
 _base_ = './detr_r50_8xb2-500e_coco.py'

@@ -1,11 +1,11 @@
-"""The quickstart: a quarter-width RTMDet (https://arxiv.org/abs/2212.07784) from scratch on the shapes that detkit draws.
+"""The quickstart: a quarter-width RTMDet (https://arxiv.org/abs/2212.07784) from scratch on the generated shapes.
 
 Two and a half minutes on two CPU cores: ``make quickstart``, or
 
     python tools/make_dataset.py data/shapes
     python tools/train.py configs/quickstart/rtmdet_nano_shapes.py
 
-Expect 0.69 box AP (0.92 at IoU 0.5) on the validation images (seed 0). 2.18 M parameters, 0.14 G multiply-adds an image.
+Expect 0.69 box AP (0.92 at IoU 0.5) on the validation images (seed 0). 2.18 M parameters, 0.14 G multiply-adds per image.
 """
 _base_ = ['../_base_/models/rtmdet_nano.py', '../_base_/datasets/shapes_detection.py', '../_base_/default_runtime.py']
 

@@ -1,4 +1,4 @@
-"""RTMDet-Ins-tiny (https://arxiv.org/abs/2212.07784, Sec. 3.4) from scratch on microscope pictures of cell nuclei, at twice their size.
+"""RTMDet-Ins-tiny (https://arxiv.org/abs/2212.07784, Sec. 3.4) from scratch on microscope images of cell nuclei, at twice their size.
 Expect 36.2 box and 36.5 mask AP on val, 27.9 and 28.6 on test; about 25 minutes of processor time.
 
     python tools/train.py configs/rtmdet/rtmdet-ins_tiny_nuclei.py

@@ -1,7 +1,7 @@
 """RTMDet (https://arxiv.org/abs/2212.07784) at a quarter of the width, from scratch on BCCD, at 320x256 pixels.
 
 Expect 0.61 box AP (0.90 at IoU 0.5) on val and 0.62 (0.91) on test, after 11 minutes on two CPU cores with bfloat16 (seed 0). 2.18 M
-parameters, 0.71 G multiply-adds an image.
+parameters, 0.71 G multiply-adds per image.
 
     python tools/download_dataset.py bccd
     python tools/train.py configs/rtmdet/rtmdet_nano_bccd.py

@@ -1,4 +1,4 @@
-"""SABL (https://arxiv.org/abs/1912.04260): RetinaNet that finds each side of a box by itself.
+"""SABL (https://arxiv.org/abs/1912.04260): RetinaNet that localises each side of a box separately.
 
 Expect 37.7 box AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2 images:
     torchrun --nproc-per-node 8 tools/train.py configs/sabl/sabl-retinanet_r50_fpn_1x_coco.py --launcher pytorch

@@ -1,4 +1,4 @@
-"""Mask R-CNN, Swin-T-FPN, 36 epochs on COCO at many sizes and crops, as DETR is trained.
+"""Mask R-CNN, Swin-T-FPN, 36 epochs on COCO with DETR's multi-scale resizing and cropping.
 
 Expect 46.0 box AP and 41.6 mask AP on val2017 (MMDetection's model zoo), trained with 8 GPUs x 2 images:
     torchrun --nproc-per-node 8 tools/train.py configs/swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py --launcher pytorch

@@ -1,6 +1,6 @@
 """RetinaNet, Swin-T-FPN, 12 epochs on COCO (https://arxiv.org/abs/2103.14030).
 
-MMDetection's recipe, for which its model zoo gives no figure: SGD, as for a ResNet. With 8 GPUs x 2 images:
+MMDetection's recipe, without a result in its model zoo: SGD, as for a ResNet. With 8 GPUs x 2 images:
     torchrun --nproc-per-node 8 tools/train.py configs/swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py --launcher pytorch
 """
 _base_ = ['../_base_/models/retinanet_r50_fpn.py', '../_base_/datasets/coco_detection.py',

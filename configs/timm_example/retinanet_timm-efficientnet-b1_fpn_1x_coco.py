@@ -1,6 +1,6 @@
 """RetinaNet on timm's EfficientNet-B1, 12 epochs on COCO.
 
-An example, with no figure to expect. It needs `pip install 'detkit[timm]'`. With 8 GPUs x 2 images:
+An example without a reference result. It needs `pip install 'detkit[timm]'`. With 8 GPUs x 2 images:
     torchrun --nproc-per-node 8 tools/train.py configs/timm_example/retinanet_timm-efficientnet-b1_fpn_1x_coco.py --launcher pytorch
 """
 _base_ = '../retinanet/retinanet_r50_fpn_1x_coco.py'

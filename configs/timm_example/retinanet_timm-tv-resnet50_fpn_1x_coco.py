@@ -1,7 +1,7 @@
-"""RetinaNet on a network of timm's, here its ResNet-50 with torchvision's weights, 12 epochs on COCO.
+"""RetinaNet on a timm network, here ResNet-50 with torchvision's weights, 12 epochs on COCO.
 
-An example, with no figure to expect: any network of `timm.list_models()` with maps of strides 4 to 32 takes its place; the neck's
-in_channels follow. It needs `pip install 'detkit[timm]'`. With 8 GPUs x 2 images:
+An example without a reference result: any network of `timm.list_models()` with feature maps of strides 4 to 32 can replace it; the
+neck's in_channels are set from it. It needs `pip install 'detkit[timm]'`. With 8 GPUs x 2 images:
     torchrun --nproc-per-node 8 tools/train.py configs/timm_example/retinanet_timm-tv-resnet50_fpn_1x_coco.py --launcher pytorch
 """
 _base_ = '../retinanet/retinanet_r50_fpn_1x_coco.py'

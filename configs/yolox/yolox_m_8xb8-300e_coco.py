@@ -1,6 +1,6 @@
 """YOLOX-m, 300 epochs on COCO (https://arxiv.org/abs/2107.08430, Sec. 2.2).
 
-Expect 46.4 box AP on val2017 (the paper; MMDetection's model zoo has no figure), trained with 8 GPUs x 8 images:
+Expect 46.4 box AP on val2017 (the paper; MMDetection's model zoo has no result), trained with 8 GPUs x 8 images:
     torchrun --nproc-per-node 8 tools/train.py configs/yolox/yolox_m_8xb8-300e_coco.py --launcher pytorch
 """
 _base_ = './yolox_s_8xb8-300e_coco.py'

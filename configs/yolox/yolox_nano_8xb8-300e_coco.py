@@ -1,6 +1,6 @@
-"""YOLOX-nano, 300 epochs on COCO (https://arxiv.org/abs/2107.08430, Sec. 2.2): depthwise convolutions, trained and tested as YOLOX-tiny.
+"""YOLOX-nano, 300 epochs on COCO (https://arxiv.org/abs/2107.08430, Sec. 2.2): depthwise convolutions; training and test settings of YOLOX-tiny.
 
-Expect 25.3 box AP on val2017 (the paper; MMDetection's model zoo has no figure), trained with 8 GPUs x 8 images:
+Expect 25.3 box AP on val2017 (the paper; MMDetection's model zoo has no result), trained with 8 GPUs x 8 images:
     torchrun --nproc-per-node 8 tools/train.py configs/yolox/yolox_nano_8xb8-300e_coco.py --launcher pytorch
 """
 _base_ = './yolox_tiny_8xb8-300e_coco.py'

@@ -144,7 +144,7 @@ def write_split(folder: Path, split: str, numbers: range, recipe: Recipe, progre
 def draw(rng: np.random.Generator, size: int, max_objects: int) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
     """Return an image uint8 (size, size, 3) BGR and its objects: class index and visible mask, bool (size, size)."""
     picture = texture(rng, (size, size), rng.uniform(40, 215, 3), rng.uniform(15, 45))
-    objects: list[tuple[int, np.ndarray, int]] = []          # class, visible mask, area before it was occluded
+    objects: list[tuple[int, np.ndarray, int]] = []          # class, visible mask, area before occlusion
     for _ in range(int(rng.integers(1, max_objects + 1)) if rng.random() > EMPTY else 0):
         category = int(rng.integers(len(CLASSES)))
         mask = place(rng, category, size, objects)

@@ -31,7 +31,7 @@ def quality(args: dict) -> dict:
 
 
 def holes(args: dict) -> dict:
-    """Translate the arguments of Cutout and the old CoarseDropout; a missing lower or upper bound equals the other bound."""
+    """Translate the arguments of Cutout and the old CoarseDropout; a missing lower bound equals the upper bound."""
     count, height, width = args.pop('num_holes', args.pop('max_holes', 8)), args.pop('max_h_size', None), args.pop('max_w_size', None)
     height, width = height or args.pop('max_height', 8), width or args.pop('max_width', 8)
     least = [args.pop(k, None) for k in ('min_holes', 'min_height', 'min_width')]

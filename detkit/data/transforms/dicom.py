@@ -23,8 +23,8 @@ class LoadDICOM(BaseTransform):
     Values are rescaled (slope, intercept), clipped to a window and mapped to 0..255. MONOCHROME1 is inverted, so higher is brighter.
 
     Args:
-        window: (center, width) in the units of the values; a name in PRESETS; ``file`` (the first window in the file, or its value range
-            if it has none); or ``range`` (minimum and maximum of the slice).
+        window: (center, width) in the units of the values; a name in PRESETS; ``file`` (the first window in the file, or
+            ``range`` if it has none); or ``range`` (minimum and maximum of the slice).
         slices: number of channels. 1: the slice repeated three times. An odd number from 3 (2.5-D): the slice and its neighbours in the
             series, with the slice in the middle. The series' files are in the same folder; at its ends the last slice is repeated.
         step: distance between neighbours, in slices.
