@@ -56,8 +56,8 @@ class ResultName:
 def result_names(names: Sequence[str]) -> list[ResultName]:
     """Return one ResultName per input, all different, even on file systems that ignore case or Unicode form.
 
-    Args:
-        names: relative names of images and videos with ``/``, as returned by ``relative_names``.
+    ``names``: relative names of images and videos with ``/``, as returned by ``relative_names``.
+
     A unique name is not changed. Inputs with the same stem keep their suffixes, as does an image named like a frame of an input
     video. Remaining duplicates get a number: ``A.jpg`` beside ``a.jpg`` becomes ``A_2.jpg``. A name that would be too long for the file
     system with a result suffix is shortened.

@@ -170,7 +170,7 @@ class GroupMultiSourceSampler(MultiSourceSampler):
     """A MultiSourceSampler whose batches have images that are all wider than high, or all not, in proportion to the data.
 
     Raises:
-        ConfigError: one part has only wide or only upright images and another part has both, so some batches could not be filled.
+        ConfigError: a part has no wide (or no upright) images although another part has them: such batches could not be filled.
     """
 
     def __init__(self, dataset: Any, batch_size: int, source_ratio: Sequence[float], shuffle: bool = True, seed: int | None = None) -> None:

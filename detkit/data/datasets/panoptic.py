@@ -26,7 +26,7 @@ COCO_STUFF = ('banner', 'blanket', 'bridge', 'cardboard', 'counter', 'curtain', 
 
 @DATASETS.register_module()
 class CocoPanopticDataset(DetDataset):
-    """Things and stuff in COCO's panoptic format: a JSON file, and one image of segment ids per image in ``data_prefix['seg']``.
+    """Things and stuff in COCO's panoptic format: a JSON file, and for each image a PNG of segment ids in ``data_prefix['seg']``.
 
     A sample has ``instances`` (things that are not crowds), ``seg_map_path`` and ``segments_info``, with ``id``, ``category`` (the label;
     ``VOID_LABEL`` for a segment that is left out) and ``is_thing`` (False for crowds). Labels follow ``metainfo['classes']``, things

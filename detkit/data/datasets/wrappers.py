@@ -143,6 +143,7 @@ class MultiImageMixDataset:
 
     Mixed-in samples come from ``dataset``, each time with new random numbers, and do not pass through the transforms of ``pipeline``:
     a MixUp after a Mosaic adds a single image.
+
     Args:
         dataset: returns result dicts; its pipeline loads images and does not pack them.
         pipeline: configs of transforms. skip_type_keys: names of transforms to skip; see ``update_skip_type_keys``.

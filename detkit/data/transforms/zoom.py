@@ -15,7 +15,7 @@ from detkit.registry import TRANSFORMS, ConfigError
 
 def placed(results: dict[str, Any], size: tuple[int, int], left: int, top: int, fill: Sequence[float], seg_fill: int = 255,
            clip: bool = False) -> dict[str, Any]:
-    """Place image, boxes, masks and map on a canvas of ``size`` (height, width), image origin at (``left``, ``top``), may be negative.
+    """Place image, boxes, masks and map on a canvas of ``size`` (height, width), image origin at (``left``, ``top``, may be < 0).
 
     ``fill``: one number per channel. ``clip``: clip boxes to the canvas, and drop boxes completely outside.
     """
