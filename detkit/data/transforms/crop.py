@@ -101,7 +101,8 @@ def cropped(results: dict[str, Any], window: tuple[int, int, int, int], allow_ne
 class MinIoURandomCrop(BaseTransform):
     """Crop a random window that overlaps all objects by a minimum IoU (SSD, https://arxiv.org/abs/1512.02325, Sec. 2.2).
 
-    The minimum IoU between the window and every box is drawn from ``min_ious``, 0 (no minimum) or 1 (keep the whole image), until a window is found.
+    The minimum IoU between the window and every box is drawn from ``min_ious``, 0 (no minimum) or 1 (keep the whole image); a new value
+    is drawn until a window is found.
     The window's sides are at least ``min_crop_size`` of the image's sides; its aspect ratio is between 1:2 and 2:1. Objects are kept
     if their centre is inside; the window must contain at least one.
     """
