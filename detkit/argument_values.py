@@ -228,7 +228,5 @@ UNANNOTATED = {'checkpoint': str, 'layer': str | list[str], 'bias_prob': float, 
 
 
 def value_fault(value: Any, kind: Any, name: str, cls: str = '') -> Fault | None:
-    """``type_fault``, then ``range_fault``."""
-    return type_fault(value, CORRECTED.get(f'{cls}.{name}', kind)) or range_fault(value, name, cls)
     """Return the result of ``type_fault``, then of ``range_fault``."""
-    return type_fault(value, kind) or range_fault(value, name, cls)
+    return type_fault(value, CORRECTED.get(f'{cls}.{name}', kind)) or range_fault(value, name, cls)
