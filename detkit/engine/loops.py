@@ -92,18 +92,22 @@ class EpochBasedTrainLoop(mmrunner.EpochBasedTrainLoop):
             self.runner.call_hook('before_train')
             if self.is_evaluation_pending:
                 self.evaluate_if_due()
-            while self._epoch < self._max_epochs and not self.stop_training:
+            while not self.is_finished():
                 self.run_epoch()
-                self.runner.stop_if_asked()
                 self.evaluate_if_due()
+                if not self.is_finished():             # else nothing is left to resume, and the run ends here
+                    self.runner.stop_if_asked()
             self.runner.call_hook('after_train')
         return self.runner.model
 
     def evaluate_if_due(self) -> None:
         self._decide_current_val_interval()
         if self.runner.val_loop is not None and due(self, self._epoch, self._max_epochs):
-            self.runner.val_loop.run()
             self.runner.stop_if_asked()
+            self.runner.val_loop.run()
+
+    def is_finished(self) -> bool:
+        return self._epoch >= self._max_epochs or self.stop_training
 
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
@@ -144,11 +148,12 @@ class IterBasedTrainLoop(mmrunner.IterBasedTrainLoop):
             if self.is_evaluation_pending:
                 self.evaluate_if_due()
             with closing(endless(self.dataloader, self._iter)) as batches:
-                while self._iter < self._max_iters and not self.stop_training:
+                while not self.is_finished():
                     self.runner.model.train()
                     self.run_iter(next(batches))
                     self.evaluate_if_due()
-                    self.runner.stop_if_asked()
+                    if not self.is_finished():         # else nothing is left to resume, and the run ends here
+                        self.runner.stop_if_asked()
             self.runner.call_hook('after_train_epoch')
             self.runner.call_hook('after_train')
         return self.runner.model
@@ -157,6 +162,9 @@ class IterBasedTrainLoop(mmrunner.IterBasedTrainLoop):
         self._decide_current_val_interval()
         if self.runner.val_loop is not None and due(self, self._iter, self._max_iters):
             self.runner.val_loop.run()
+
+    def is_finished(self) -> bool:
+        return self._iter >= self._max_iters or self.stop_training
 
 
 def due(loop: mmrunner.BaseLoop, done: int, total: int) -> bool:

@@ -26,7 +26,8 @@ from detkit.registry import DATASETS, HOOKS, TRANSFORMS, ConfigError
 
 @HOOKS.register_module(force=True)
 class Signals(Hook):
-    """Sends signals to the group of its process, ``pause`` seconds apart, in iteration ``at`` of training or in a validation."""
+    """Sends signals to the group of its process, ``pause`` seconds apart: in iteration ``at`` of training, in the second validation, or
+    after the last one."""
 
     def __init__(self, signals: list[int], stage: str = 'train', at: int = 4, pause: float = 0.) -> None:
         self.signals, self.stage, self.at, self.pause = signals, stage, at, pause
@@ -42,6 +43,10 @@ class Signals(Hook):
 
     def before_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         if self.stage == 'val' and runner.iter == 6 and batch_idx == 1:
+            self.send()
+
+    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+        if self.stage == 'end' and runner.iter == 9:
             self.send()
 
 
@@ -121,6 +126,16 @@ def test_a_signal_to_the_group_leaves_a_checkpoint_and_no_process(toy: Any, tmp_
     runner = train(cfg, resume=True)
     same_weights(tmp_path / 'w/epoch_3.pth', whole / 'epoch_3.pth')
     assert len(runner.message_hub.get_scalar('val/toy/accuracy').data[0]) == 3        # the validation was broken off, and repeated
+
+
+@pytest.mark.parametrize('train_cfg', [dict(type='EpochBasedTrainLoop', max_epochs=3),
+                                       dict(type='IterBasedTrainLoop', max_iters=9, val_interval=3)])
+def test_a_signal_after_the_last_evaluation_lets_the_run_finish(toy: Any, tmp_path: Path, train_cfg: dict) -> None:
+    cfg = toy(tmp_path / 'w', train_cfg=train_cfg)
+    cfg.default_hooks.checkpoint.by_epoch = 'max_epochs' in train_cfg
+    text = ended(command(cfg, tmp_path, dict(type='Signals', signals=[signal.SIGTERM], stage='end', priority='LOWEST')), tmp_path, 0)
+    assert not (tmp_path / 'w' / INTERRUPTED).exists() and not (tmp_path / 'w/run.lock').exists()
+    assert latest_checkpoint(tmp_path / 'w').name == ('epoch_3.pth' if 'max_epochs' in train_cfg else 'iter_9.pth'), text
 
 
 def test_a_second_ctrl_c_ends_at_once(toy: Any, tmp_path: Path) -> None:
