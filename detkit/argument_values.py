@@ -169,13 +169,13 @@ RANGES: dict[str, Range] = {name: range_ for range_, names in (
         im2col_step mask_size output_size deform_fc_channels output_channels max_epochs max_iters val_interval batch_size
         accumulative_counts times num_sample_class num_channels num_features nproc proposal_nums slices step severity T_max total_steps
         step_size max_refetch max_num_pasted img_scale scale scales max_size size more_pos_topk oversample_ratio num_dn_queries
-        reduction_ratio num_parameters crop_size random_size_range n_patches num_digits'''),
+        reduction_ratio num_parameters crop_size random_size_range num_digits'''),
     (INDEX, '''stacked_convs num_convs num_dcn num_cls_convs num_cls_fcs num_reg_convs num_reg_fcs num_shared_convs num_shared_fcs
         num_stuff_classes refine_level offset_topk sampling_ratio begin end begin_epoch begin_iter val_begin save_begin initial_epoch
         switch_epoch num_last_epochs patience cooldown tolerance milestones max_cached_images out_indices hm_min_radius seed padding
         output_padding start_level mask_occluded_thr bbox_occluded_thr filter_thr_px test_pad_add_pix max_shift_px min_gt_bbox_wh
         min_gt_mask_area stage dynamic_intervals min_size bbox_min_size test_pad_mode split_thr hue_delta saturation_delta value_delta
-        brightness_delta aug_num'''),
+        brightness_delta aug_num n_patches'''),
     (LIMIT, '''nms_pre max_per_img max_per_image max_num max_keep_ckpts interval end_level frozen_stages num_cp max_masks_to_train
         gpu_assign_thr min_bbox_size allowed_border neg_pos_ub last_step pos_weight'''),
     (SHARE, '''score_thr score_threshold iou_threshold iou_thr min_score mask_thr object_mask_thr dropout attn_drop proj_drop ffn_drop
@@ -198,7 +198,8 @@ RANGES: dict[str, Range] = {name: range_ for range_, names in (
     'BboxOverlaps2D.scale': POSITIVE, 'RandomCrop.crop_size': POSITIVE,
     'SmoothL1Loss.beta': POSITIVE, 'BalancedL1Loss.alpha': POSITIVE, 'BalancedL1Loss.beta': POSITIVE, 'BoundedIoULoss.beta': POSITIVE,
     'NormalInit.std': NON_NEGATIVE, 'TruncNormalInit.std': NON_NEGATIVE, 'IoUBalancedNegSampler.num_bins': INDEX,
-    'LoadImageFromFile.depth': Range(), 'RandomCenterCropPad.border': INDEX, 'FocalLossCost.alpha': SHARE, 'FocalLoss.alpha': SHARE}
+    'LoadImageFromFile.depth': Range(), 'EarlyStoppingHook.patience': COUNT,
+    'RandomCenterCropPad.border': INDEX, 'FocalLossCost.alpha': SHARE, 'FocalLoss.alpha': SHARE}
 
 
 def range_fault(value: Any, name: str, cls: str = '') -> Fault | None:

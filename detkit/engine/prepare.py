@@ -38,6 +38,8 @@ def prepare(cfg: Config) -> tuple[Config, list[str]]:
     check_sections(cfg)
     said = []
     cfg.work_dir = str(work_dir_of(cfg))
+    if isinstance(cfg.get('load_from'), os.PathLike):
+        cfg.load_from = os.fspath(cfg.load_from)
     start_processes(cfg)
     said += settle_precision(cfg)
     said += settle_resume(cfg)

@@ -243,7 +243,7 @@ def test_early_stopping_keeps_its_count_over_a_resume_and_says_when_it_is_finish
 @pytest.mark.parametrize('options, message', [
     (dict(monitor='toy/acuracy'), r"EarlyStoppingHook: the evaluation has no 'toy/acuracy'\. Did you mean 'toy/accuracy'\? It has: toy"),
     (dict(monitor='toy/accuracy', rule='greatr'), r"rule='greatr' should be 'greater' or 'less'\. Did you mean 'greater'"),
-    (dict(monitor='toy/accuracy', patience=0), 'patience=0 at least 1')])
+    (dict(monitor='toy/accuracy', patience=0), 'patience: is 0; it should be at least 1')])
 def test_early_stopping_checks_what_it_is_given(toy: Any, tmp_path: Path, options: dict, message: str) -> None:
     cfg = toy(tmp_path)
     cfg.custom_hooks.append(dict(type='EarlyStoppingHook', **options))

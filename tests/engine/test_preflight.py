@@ -296,7 +296,7 @@ def test_another_spelling_is_the_same_name(coco):
 
 def test_weights_for_other_classes_are_told_and_a_resumed_run_keeps_its_own(coco):
     saved = checkpoint_of(coco / 'c.pth', ('dog', 'cat'))
-    (level, line), = checked(config(coco, load_from=str(saved))).notes
+    (level, line), = checked(config(coco, load_from=saved)).notes               # a Path
     assert level == logging.WARNING and "label 0 is 'dog' in the checkpoint" in line and 'loaded as they are' in line
     assert checked(config(coco, load_from=str(checkpoint_of(saved, tuple('abc'))))).notes == []   # another number: other layers are told
     with pytest.raises(ConfigError, match="was trained on other classes than train_dataloader has: label|only the checkpoint has 'a'"):

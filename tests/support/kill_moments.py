@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from detkit.cli import leave, main
 from detkit.data.synthetic import generate
@@ -52,6 +54,7 @@ class Process:
             os.dup2(output, 2)
             sys.stdout, sys.stderr = open(1, 'w', buffering=1), open(2, 'w', buffering=1)
             torch.set_num_threads(1)          # OpenMP's threads do not outlive a fork; who asks for them waits for ever
+            tqdm.set_lock(threading.RLock())  # its own is shared by all processes, and a killed one may hold it
             status = 1
             try:
                 leave(main(argv))

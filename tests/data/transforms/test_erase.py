@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detkit.data.transforms.erase import CutOut, RandomErasing, covered
-from detkit.registry import ConfigError
+from detkit.registry import TRANSFORMS, ConfigError
 
 
 def test_cut_out_fills_rectangles_and_keeps_the_objects(draw):
@@ -26,6 +26,7 @@ def test_cut_out_leaves_the_image_it_was_given_as_it_was(draw):
 
 def test_erased_objects_are_dropped_and_masks_get_holes(draw):
     before = draw([(10, 5, 30, 25), (0, 0, 64, 48)])
+    assert TRANSFORMS.build(dict(type='RandomErasing', n_patches=(0, 3), ratio=(0, 0.2))).n_patches == (0, 3)
     out = RandomErasing(n_patches=1, ratio=1.0, bbox_erased_thr=0.9)(before)
     assert len(out['gt_bboxes']) == 0 and (out['img'] == 128).all()
     out = RandomErasing(n_patches=1, ratio=0.5, bbox_erased_thr=1.1)(draw([(0, 0, 64, 48)], seed=1))
