@@ -8,8 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')      # before torch reads it: several processes test at once ('make test'), each on one core
+
+settings.register_profile('repeatable', derandomize=True)      # the same examples in each run; HYPOTHESIS_PROFILE=default draws others
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -91,8 +91,8 @@ with handle_stop_signals(raise_stopped):
     with blocked_stop_signals():
         worker.start()
     kill_workers_at_exit()
-    print(worker.pid, flush=True)
     try:
+        print(worker.pid, flush=True)
         time.sleep(60)
     except KeyboardInterrupt as stop:
         time.sleep(0.5)

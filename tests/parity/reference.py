@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from detweights import fill
 from mmengine.config import Config
-from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
+from detkit.engine.hooks.replay import set_train_state
 from detkit.registry import MODELS
 from detkit.structures import BitmapMasks, DetDataSample
+from detkit.structures.train_state import TrainState
 
 COLUMNS = ('keys', 'feat', 'pred', 'loss', 'grad')
 ABSENT = '-'
@@ -46,7 +47,7 @@ def run_case(case: dict, images: dict[str, np.ndarray]) -> dict[str, str]:
         torch.manual_seed(0)
         if case['train_mode']:
             calm_train(model)
-        MessageHub.get_current_instance().update_info('epoch', case.get('epoch', 0))   # heads that change with the epoch read it there
+        set_train_state(model, TrainState(case.get('epoch', 0)))
         with even_points() if case.get('points') == 'even' else nullcontext():
             total, log = model.parse_losses(model(**data(True), mode='loss'))
         result['loss'] = compare_losses(log, case)
