@@ -17,6 +17,7 @@ from detkit.models.dense_heads.outputs import (
     detections,
     flatten_level,
     padded_detections,
+    priors_and_ranges,
     refuse_background_score,
     sigmoid_scores,
 )
@@ -130,9 +131,7 @@ class CenterNetUpdateHead(BaseModule):
         return [self.coder.decode(points, d / points[:, 2:].repeat(1, 2)) for d in distances]
 
     def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> PyramidHeatmapTargets:
-        levels = self.prior_generator(out.sizes, out.device)
-        priors = torch.cat(levels)
-        ranges = torch.cat([p.new_tensor(r).expand(len(p), 2) for p, r in zip(levels, self.regress_ranges)])
+        priors, ranges = priors_and_ranges(self.prior_generator, self.regress_ranges, out)
         parts = zip(*[self.targets_of_image(priors, ranges, s.gt_instances) for s in samples])
         return PyramidHeatmapTargets(*map(torch.stack, parts), priors.expand(len(samples), -1, -1))
 

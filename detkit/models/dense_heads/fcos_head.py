@@ -17,6 +17,7 @@ from detkit.models.dense_heads.outputs import (
     detections,
     flatten_level,
     padded_detections,
+    priors_and_ranges,
     refuse_background_score,
     sigmoid_scores,
 )
@@ -123,9 +124,7 @@ class FCOSHead(BaseModule):
                     loss_centerness=self.loss_centerness(quality, centerness, avg_factor=num_pos))
 
     def targets(self, out: DenseOutputs, samples: list[DetDataSample]) -> PointTargets:
-        levels = self.prior_generator(out.sizes, out.device)
-        priors = torch.cat(levels)
-        ranges = torch.cat([p.new_tensor(r).expand(len(p), 2) for p, r in zip(levels, self.regress_ranges)])
+        priors, ranges = priors_and_ranges(self.prior_generator, self.regress_ranges, out)
         parts = zip(*[self.targets_of_image(priors, ranges, s.gt_instances) for s in samples])
         return PointTargets(*map(torch.stack, parts), priors.expand(len(samples), -1, -1))
 

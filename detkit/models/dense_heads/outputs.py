@@ -4,7 +4,7 @@ Shapes: N images, L levels, A priors over all levels, A_l priors of one level, K
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Self
 
@@ -130,6 +130,13 @@ def prior_set(generator: Callable, out: DenseOutputs, samples: list[DetDataSampl
     levels = generator(out.sizes, out.device)
     valid = torch.stack([generator.valid(out.sizes, s.pad_shape, out.device) for s in samples])
     return PriorSet(torch.cat(levels), list(map(len, levels)), valid, approximations)
+
+
+def priors_and_ranges(generator: Callable, regress_ranges: Sequence[tuple[float, float]], out: DenseOutputs) -> tuple[Tensor, Tensor]:
+    """Return the priors (A, 4) of all levels, and for each prior the (min, max) of its level's regression range (A, 2), in pixels."""
+    levels = generator(out.sizes, out.device)
+    ranges = [priors.new_tensor(limits).expand(len(priors), 2) for priors, limits in zip(levels, regress_ranges)]
+    return torch.cat(levels), torch.cat(ranges)
 
 
 def dense_targets(priors: PriorSet, samples: list[DetDataSample], num_classes: int, assigner: Callable, sampler: Callable,

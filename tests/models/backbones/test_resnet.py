@@ -257,7 +257,7 @@ def test_a_plugin_acts_behind_its_convolution(position: str, monkeypatch: pytest
 
 # ------------------------------------------------------------------------------------------ networks of other residual blocks
 class Bottle2neck(nn.Module):
-    """Res2Net's (https://arxiv.org/abs/1904.01169, Fig. 2), as far as ResNet asks for it: four scales of 26 channels at 64."""
+    """Res2Net's block (https://arxiv.org/abs/1904.01169, Fig. 2) with the interface that ResNet needs: four scales of 26 channels at 64."""
 
     def __init__(self, in_channels: int, stride: int, inner: int, out_channels: int, dilation: int, style: str, avg_down: bool,
                  conv_cfg: dict | None, norm_cfg: dict, scales: int = 4, base_width: int = 26) -> None:
